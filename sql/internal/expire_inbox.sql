@@ -1,0 +1,43 @@
+-- Ends the wait of webhooks whose order has not come within settings.inbox_keep.
+-- A captured payment is never dropped: it becomes a refund. The others go.
+-- Returns how many left the inbox.
+create or replace function flashsale_data.expire_inbox(p_limit int)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count int;
+begin
+  -- Whoever applies stored webhooks locks those first and this row last.
+  -- SKIP LOCKED below keeps the two from waiting for each other.
+  perform from flashsale_data.inbox for no key update;
+  perform flashsale_data.open_ledger();
+  with stale as materialized (
+    select p.idempotency_key, p.order_id, p.status
+    from flashsale_data.payments p
+    where p.result = 'stored'
+      and p.received_at <= clock_timestamp() - (select c.inbox_keep from flashsale_data.settings c)
+    order by p.received_at
+    limit p_limit
+    for update skip locked
+  ), refund as (
+    update flashsale_data.payments p
+    set result = 'refund_due'
+    from stale s
+    where p.idempotency_key = s.idempotency_key and s.status = 'success'
+  ), recorded as (
+    insert into flashsale_data.events (kind, at, order_id, payment_key)
+    select 'refund_due', clock_timestamp(), s.order_id, s.idempotency_key
+    from stale s where s.status = 'success'
+  ), forgotten as (
+    delete from flashsale_data.payments p
+    using stale s
+    where p.idempotency_key = s.idempotency_key and s.status <> 'success'
+  )
+  select count(*)::int into v_count from stale;
+  update flashsale_data.inbox set stored = stored - v_count where v_count > 0;
+  return v_count;
+end
+$$;
+comment on function flashsale_data.expire_inbox(int) is 'Ends the wait of webhooks whose order never came';

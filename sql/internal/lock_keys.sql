@@ -1,0 +1,27 @@
+-- Locks idempotency keys until commit: the first lock of every write, so that
+-- two requests with one key cannot both find it unused. Advisory, because there
+-- is no row yet. Returns the keys it locked; like lock_stock, it never waits
+-- for one while it holds another, and waits for the lowest if all are busy.
+-- Two keys that hash alike wait for each other now and then; nothing worse.
+create or replace function flashsale_data.lock_keys(p_scope text, p_keys text[])
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keys   text[] := array(select distinct k from unnest(p_keys) k where k is not null order by k);
+  v_locked text[];
+begin
+  if cardinality(v_keys) > 1 then
+    v_locked := array(
+      select k from unnest(v_keys) k
+      where pg_try_advisory_xact_lock(hashtext('flashsale.' || p_scope), hashtext(k)));
+  end if;
+  if cardinality(v_keys) > 0 and coalesce(cardinality(v_locked), 0) = 0 then
+    perform pg_advisory_xact_lock(hashtext('flashsale.' || p_scope), hashtext(v_keys[1]));
+    v_locked := v_keys[1:1];
+  end if;
+  return coalesce(v_locked, '{}');
+end
+$$;
+comment on function flashsale_data.lock_keys(text, text[]) is 'Locks idempotency keys; returns those it locked';

@@ -1,0 +1,30 @@
+-- Locks order ids that may have no row yet, until commit. create_orders takes it
+-- for the ids it has just drawn, apply_payments for ids it does not know: whoever
+-- comes second then sees what the first has written, and an early webhook and
+-- its order cannot miss each other. Returns the ids it locked.
+--
+-- With p_wait it waits for each in ascending order, which is for create_orders,
+-- whose ids nobody else creates. Without, it leaves out those that are locked.
+create or replace function flashsale_data.lock_order_ids(p_order_ids bigint[], p_wait boolean)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c_space  constant int := hashtext('flashsale.order');
+  v_id     bigint;
+  v_locked bigint[] := array[]::bigint[];
+begin
+  for v_id in select distinct wanted from unnest(p_order_ids) wanted order by wanted loop
+    if p_wait then
+      perform pg_advisory_xact_lock(c_space, (v_id % 2147483648)::int);
+    elsif not pg_try_advisory_xact_lock(c_space, (v_id % 2147483648)::int) then
+      continue;
+    end if;
+    v_locked := v_locked || v_id;
+  end loop;
+  return v_locked;
+end
+$$;
+comment on function flashsale_data.lock_order_ids(bigint[], boolean) is
+  'Locks order ids, whether or not there is such an order; returns those it locked';

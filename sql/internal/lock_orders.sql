@@ -1,0 +1,65 @@
+-- Locks orders until commit, those that exist by their row and the others by
+-- their id. An id that is in neither result is busy. Like lock_stock, it never
+-- waits for one while it holds another, and waits for one if all are busy.
+create or replace function flashsale_data.lock_orders(
+  p_order_ids bigint[], out known bigint[], out unknown bigint[])
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids    bigint[] := array(select distinct wanted from unnest(p_order_ids) wanted order by wanted);
+  v_alone  boolean := cardinality(v_ids) = 1;
+  v_exist  bigint[];
+  v_absent bigint[];
+begin
+  v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids));
+  v_absent := array(select unnest(v_ids) except select unnest(v_exist));
+
+  if v_alone then
+    known := array(
+      select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+      for no key update);
+  else
+    known := array(
+      select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+      for no key update skip locked);
+  end if;
+  unknown := flashsale_data.lock_order_ids(v_absent, p_wait => v_alone);
+
+  if cardinality(known || unknown) = 0 then
+    known := array(
+      select o.order_id from flashsale_data.orders o
+      where o.order_id = (select min(e) from unnest(v_exist) e)
+      for no key update);
+    if cardinality(known) = 0 then
+      unknown := flashsale_data.lock_order_ids(v_absent[1:1], p_wait => true);
+    end if;
+  end if;
+
+  -- Whoever held the id may have created the order. A REPEATABLE READ caller
+  -- cannot see that, but it sees that the id has been drawn.
+  if cardinality(unknown) > 0 then
+    if current_setting('transaction_isolation') <> 'read committed'
+       and (select min(u) from unnest(unknown) u)
+           <= coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0) then
+      raise exception using errcode = 'serialization_failure',
+        message = 'could not serialize access: the order may be newer than this transaction';
+    end if;
+    v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (unknown));
+    if cardinality(v_exist) > 0 then
+      unknown := array(select unnest(unknown) except select unnest(v_exist));
+      if v_alone then
+        known := array(
+          select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+          for no key update);
+      else
+        known := known || array(
+          select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+          for no key update skip locked);
+      end if;
+    end if;
+  end if;
+end
+$$;
+comment on function flashsale_data.lock_orders(bigint[]) is
+  'Locks orders, known and unknown; returns the ids it locked';

@@ -1,0 +1,26 @@
+-- What is wrong with a webhook in itself, as a sentence; null if nothing is.
+create or replace function flashsale_data.payment_fault(
+  p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_idempotency_key is null or length(p_idempotency_key) not between 1 and 255
+      then 'A webhook needs an idempotency_key of 1 to 255 characters.'
+    when p_order_id is null or p_order_id < 1
+      then 'A webhook needs a positive order_id.'
+    when p_status is null or p_status not in ('success', 'failed', 'cancelled')
+      then 'The status of a webhook is success, failed or cancelled.'
+    when p_payload is null or jsonb_typeof(p_payload) <> 'object'
+      then 'The payload of a webhook is an object.'
+    when p_payload ? 'amount' and (jsonb_typeof(p_payload -> 'amount') <> 'string'
+                                   or p_payload ->> 'amount' !~ '^[0-9]{1,15}(\.[0-9]{1,6})?$')
+      then 'amount is a decimal string, as in "99.00".'
+    when p_payload ? 'currency' and (jsonb_typeof(p_payload -> 'currency') <> 'string'
+                                     or p_payload ->> 'currency' !~ '^[A-Z]{3}$')
+      then 'currency is an ISO 4217 code, as in "USD".'
+  end;
+$$;
+comment on function flashsale_data.payment_fault(text, bigint, text, jsonb) is
+  'What is wrong with a webhook in itself; null if nothing is';

@@ -1,0 +1,41 @@
+-- Adds p_delta units to a product's total stock, or takes them away; refused if
+-- that would cut below what is held, awaiting payment or paid.
+-- Locks the product. Refuses SA001 product_not_found, SA009 invalid_request,
+-- SA010 stock_in_use.
+create or replace function flashsale.adjust_stock(
+  p_product_id bigint, p_delta int,
+  out product_id bigint, out total_stock int, out available_stock int)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_stock record;
+begin
+  if p_product_id is null or p_delta is null or p_delta = 0 then
+    perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
+  end if;
+  select l.*, s.total_stock into v_stock
+  from flashsale_data.lock_stock(array[p_product_id]) l
+  join flashsale_data.stock s on s.product_id = l.product_id and s.version = l.version;
+  if not found then
+    perform flashsale_data.refuse('SA001', format('There is no product %s.', p_product_id));
+  elsif v_stock.available::bigint + p_delta < 0 then
+    perform flashsale_data.refuse('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
+      p_product_id, v_stock.available, v_stock.total_stock, -p_delta::bigint));
+  elsif v_stock.total_stock::bigint + p_delta > 2147483647 then
+    perform flashsale_data.refuse('SA009', 'A product has at most 2,147,483,647 units.');
+  end if;
+
+  update flashsale_data.stock s
+  set version = s.version + 1, total_stock = s.total_stock + p_delta
+  where s.product_id = p_product_id and s.version = v_stock.version
+  returning s.product_id, s.total_stock, s.total_stock - s.held - s.awaiting - s.paid
+    into product_id, total_stock, available_stock;
+  perform flashsale_data.open_ledger();
+  insert into flashsale_data.events (kind, at, product_id, available_delta)
+  values ('stock_adjusted', clock_timestamp(), p_product_id, p_delta);
+end
+$$;
+comment on function flashsale.adjust_stock(bigint, int) is 'Adds units to a product''s stock, or takes them away';
+revoke execute on function flashsale.adjust_stock(bigint, int) from public;
+grant execute on function flashsale.adjust_stock(bigint, int) to flashsale_ops;

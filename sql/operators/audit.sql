@@ -1,0 +1,137 @@
+-- Proves that nothing is oversold, leaked, doubled or unaccounted for: no row
+-- when every invariant holds, else one for each thing that is wrong. One
+-- statement, so one snapshot: right in the middle of a sale, too. Reads every
+-- table once; takes no lock.
+create or replace function flashsale.audit()
+returns table (check_name text, detail text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with newest as materialized (
+    select distinct on (s.product_id) s.* from flashsale_data.stock s order by s.product_id, s.version desc
+  ), holds as materialized (
+    select h.product_id, h.expires_at,
+           sum(h.qty) filter (where h.status = 'active') as active
+    from flashsale_data.holds h group by 1, 2
+  ), orders as materialized (
+    select o.product_id, o.payment_due_at,
+           sum(o.qty) filter (where o.status = 'pending_payment') as pending,
+           sum(o.qty) filter (where o.status = 'paid') as paid
+    from flashsale_data.orders o group by 1, 2
+  ), ledger as materialized (
+    select e.product_id, sum(e.available_delta) as delta from flashsale_data.events e group by 1
+  ), money as materialized (
+    select p.order_id,
+           count(*) filter (where p.status = 'success' and p.result = 'applied') as paying
+    from flashsale_data.payments p group by 1
+  ), units as materialized (
+    -- What the rows say of each product, beside what its counters say.
+    select s.*,
+           coalesce((select sum(h.active) from holds h
+                     where h.product_id = s.product_id and h.expires_at > s.lapsed_through), 0) as rows_held,
+           coalesce((select sum(o.pending) from orders o
+                     where o.product_id = s.product_id and o.payment_due_at > s.lapsed_through), 0) as rows_awaiting,
+           coalesce((select sum(o.paid) from orders o where o.product_id = s.product_id), 0) as rows_paid,
+           coalesce((select l.delta from ledger l where l.product_id = s.product_id), 0)
+             + coalesce((select c.available_delta from flashsale_data.ledger_carried c
+                         where c.product_id = s.product_id), 0) as ledger,
+           coalesce((select sum(l.held + l.awaiting) from flashsale_data.lapses l
+                     where l.product_id = s.product_id and l.lapses_at <= s.lapsed_through), 0) as untidied
+    from newest s
+  )
+
+  -- stock
+  select 'one_stock_row', format('product %s has %s stock rows', p.product_id, count(s.product_id))
+  from flashsale_data.products p left join flashsale_data.stock s using (product_id)
+  group by p.product_id having count(s.product_id) <> 1
+  union all
+  select 'never_oversold', format('product %s has %s units, and %s held, %s awaiting payment, %s paid',
+                                  u.product_id, u.total_stock, u.rows_held, u.rows_awaiting, u.rows_paid)
+  from units u where u.rows_held + u.rows_awaiting + u.rows_paid > u.total_stock
+  union all
+  select 'held_counter', format('product %s counts %s held, its holds add up to %s', u.product_id, u.held, u.rows_held)
+  from units u where u.held <> u.rows_held
+  union all
+  select 'awaiting_counter', format('product %s counts %s awaiting payment, its orders add up to %s',
+                                    u.product_id, u.awaiting, u.rows_awaiting)
+  from units u where u.awaiting <> u.rows_awaiting
+  union all
+  select 'paid_counter', format('product %s counts %s paid, its orders add up to %s', u.product_id, u.paid, u.rows_paid)
+  from units u where u.paid <> u.rows_paid
+  union all
+  select 'lapses', format('product %s at %s: lapses say %s held and %s awaiting, the rows %s and %s',
+                          product_id, at, l.held, l.awaiting, h.active, o.pending)
+  from (select h.product_id, h.expires_at as at, h.active from holds h where h.active > 0) h
+  full join (select o.product_id, o.payment_due_at as at, o.pending from orders o where o.pending > 0) o
+    using (product_id, at)
+  full join (select l.product_id, l.lapses_at as at, l.held, l.awaiting from flashsale_data.lapses l) l
+    using (product_id, at)
+  where (coalesce(l.held, 0), coalesce(l.awaiting, 0)) <> (coalesce(h.active, 0), coalesce(o.pending, 0))
+  union all
+  select 'ledger', format('product %s has %s available, its ledger adds up to %s, with %s still to be tidied',
+                          u.product_id, u.total_stock - u.held - u.awaiting - u.paid, u.ledger, u.untidied)
+  from units u where u.total_stock - u.held - u.awaiting - u.paid <> u.ledger + u.untidied
+
+  -- states
+  union all
+  select 'hold_has_one_order', format('hold %s is %s and has %s', h.hold_id, h.status,
+                                      coalesce('order ' || o.order_id, 'no order'))
+  from flashsale_data.holds h
+  full join flashsale_data.orders o on o.hold_id = h.hold_id
+  where (h.status is not distinct from 'ordered') <> (o.order_id is not null)
+  union all
+  select 'order_is_its_hold', format('order %s is for %s of product %s, hold %s for %s of product %s',
+                                     o.order_id, o.qty, o.product_id, h.hold_id, h.qty, h.product_id)
+  from flashsale_data.orders o join flashsale_data.holds h on h.hold_id = o.hold_id
+  where (o.product_id, o.qty) <> (h.product_id, h.qty)
+  union all
+  select 'hold_state_in_ledger', format('hold %s is %s, its last event is %s', h.hold_id, h.status, e.kind)
+  from flashsale_data.holds h
+  join (
+    select distinct on (e.hold_id) e.hold_id, e.kind
+    from flashsale_data.events e
+    where e.hold_id is not null
+    order by e.hold_id, e.event_id desc) e on e.hold_id = h.hold_id
+  where h.status <> case e.kind
+    when 'hold_placed' then 'active' when 'hold_released' then 'released'
+    when 'hold_expired' then 'expired' else 'ordered' end
+  union all
+  select 'order_state_in_ledger', format('order %s is %s, its last event is %s', o.order_id, o.status, e.kind)
+  from flashsale_data.orders o
+  join (
+    select distinct on (e.order_id) e.order_id, e.kind
+    from flashsale_data.events e
+    where e.kind in ('order_created', 'order_paid', 'order_cancelled')
+    order by e.order_id, e.event_id desc) e on e.order_id = o.order_id
+  where o.status <> case e.kind
+    when 'order_created' then 'pending_payment' when 'order_paid' then 'paid' else 'cancelled' end
+
+  -- money
+  union all
+  select 'paid_by_one_payment', format('order %s is %s and was paid by %s payments', o.order_id, o.status,
+                                       coalesce(m.paying, 0))
+  from flashsale_data.orders o left join money m on m.order_id = o.order_id
+  where coalesce(m.paying, 0) <> case when o.status = 'paid' then 1 else 0 end
+  union all
+  select 'money_adds_up', format('%s captured payments, %s paid orders, %s refunds due',
+                                 sums.captured, sums.paid, sums.refunds)
+  from (
+    select (select count(*) from flashsale_data.payments p
+            where p.status = 'success' and p.result <> 'stored') as captured,
+           (select count(*) from flashsale_data.orders o where o.status = 'paid') as paid,
+           (select count(*) from flashsale.refunds_due) as refunds) sums
+  where sums.captured <> sums.paid + sums.refunds
+  union all
+  select 'inbox_counter', format('the inbox counts %s webhooks, %s are stored', i.stored, p.stored)
+  from flashsale_data.inbox i,
+       (select count(*) as stored from flashsale_data.payments p where p.result = 'stored') p
+  where i.stored <> p.stored
+  union all
+  select 'webhook_missed_its_order', format('webhook %s is stored, and order %s exists', p.idempotency_key, p.order_id)
+  from flashsale_data.payments p join flashsale_data.orders o on o.order_id = p.order_id
+  where p.result = 'stored'
+    and p.received_at > o.created_at - (select c.inbox_keep from flashsale_data.settings c);
+$$;
+comment on function flashsale.audit() is 'No row when every invariant holds; reads every table once';
+revoke execute on function flashsale.audit() from public;
+grant execute on function flashsale.audit() to flashsale_ops;

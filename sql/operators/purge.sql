@@ -1,0 +1,67 @@
+-- Removes what is finished and older than p_older_than: expired and released
+-- holds, cancelled orders with their holds and webhooks, and the ledger, whose
+-- sums are carried forward. Paid orders, captured payments and what belongs to
+-- them are the shop's books and stay.
+--
+-- Keep longer than the provider goes on retrying: a webhook that repeats a
+-- purged one is taken for a new one. Readers of the ledger lose what they have
+-- not read. Returns what was removed, and how many. Refuses SA009 invalid_request.
+create or replace function flashsale.purge(p_older_than interval)
+returns table (removed text, rows bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_before    timestamptz := clock_timestamp() - p_older_than;
+  v_order_ids bigint[];
+  v_hold_ids  bigint[];
+  v_payments  bigint;
+  v_holds     bigint;
+  v_events    bigint;
+begin
+  if p_older_than is null or p_older_than < interval '0' then
+    perform flashsale_data.refuse('SA009', 'An age is 0 or more.');
+  end if;
+
+  -- Locked rows are in use, so not finished; nobody waits for a purge.
+  v_order_ids := array(
+    select o.order_id from flashsale_data.orders o
+    where o.status = 'cancelled' and o.created_at <= v_before
+      and not exists (
+        select from flashsale_data.payments p
+        where p.order_id = o.order_id and p.status = 'success')
+    for update skip locked);
+  delete from flashsale_data.payments p where p.order_id = any (v_order_ids);
+  get diagnostics v_payments = row_count;
+  with gone as (
+    delete from flashsale_data.orders o where o.order_id = any (v_order_ids) returning o.hold_id
+  )
+  select array_agg(g.hold_id) into v_hold_ids from gone g;
+  v_hold_ids := v_hold_ids || array(
+    select h.hold_id from flashsale_data.holds h
+    where h.status in ('expired', 'released') and h.placed_at <= v_before
+    for update skip locked);
+  delete from flashsale_data.holds h where h.hold_id = any (v_hold_ids);
+  get diagnostics v_holds = row_count;
+
+  -- A prefix of the ledger, up to the first event that is too young.
+  with gone as (
+    delete from flashsale_data.events e
+    where e.event_id < coalesce(
+      (select min(y.event_id) from flashsale_data.events y where y.at > v_before), 9223372036854775807)
+    returning e.product_id, e.available_delta
+  ), carried as (
+    insert into flashsale_data.ledger_carried as l (product_id, available_delta)
+    select g.product_id, sum(g.available_delta) from gone g where g.product_id is not null group by 1
+    on conflict (product_id) do update set available_delta = l.available_delta + excluded.available_delta
+  )
+  select count(*) into v_events from gone;
+
+  return query values
+    ('orders', cardinality(v_order_ids)::bigint), ('payments', v_payments),
+    ('holds', v_holds), ('events', v_events);
+end
+$$;
+comment on function flashsale.purge(interval) is 'Removes what is finished and older; the shop''s books stay';
+revoke execute on function flashsale.purge(interval) from public;
+grant execute on function flashsale.purge(interval) to flashsale_ops;

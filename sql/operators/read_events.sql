@@ -1,0 +1,51 @@
+-- The ledger after p_after (0: from the start), at most p_limit events, by
+-- ascending event_id. Pass the last event_id you have dealt with; no event is
+-- skipped or repeated, however late its transaction commits.
+--
+-- Event ids are drawn under the locks of what they tell of, so for one product,
+-- hold or order their order is the order in which things happened. But a lower
+-- id can be committed after a higher one. Every writer therefore leaves a mark
+-- before it draws (flashsale_data.open_ledger), and this stops at the lowest mark:
+-- ids up to it belong to transactions that have ended.
+--
+-- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED,
+-- where the marks of now would be held against the events of then.
+create or replace function flashsale.read_events(p_after bigint, p_limit int)
+returns table (event_id bigint, kind text, at timestamptz, product_id bigint, hold_id bigint,
+               order_id bigint, payment_key text, available_delta int, data jsonb)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_last bigint;
+begin
+  if p_after is null or p_limit is null or p_limit not between 1 and 10000 then
+    perform flashsale_data.refuse('SA009', 'Events are read after an event_id, 1 to 10,000 at a time.');
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    perform flashsale_data.refuse('SA009', 'Events are read at READ COMMITTED.');
+  end if;
+
+  -- The last id first, then the marks: whoever marks after that draws higher ids.
+  v_last := coalesce(pg_sequence_last_value('flashsale_data.event_ids'), 0);
+  -- A mark holds the lower 31 bits of an id that is at most v_last.
+  select least(v_last, min(v_last - (v_last - l.objid::bigint + 2147483648) % 2147483648)) into v_last
+  from pg_locks l
+  where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+    and l.classid = (hashtext('flashsale.ledger')::bigint & 4294967295)::oid
+    and l.objsubid = 2;
+
+  return query
+  select e.event_id, e.kind, e.at, e.product_id, e.hold_id, e.order_id, e.payment_key,
+         e.available_delta, e.data
+  from flashsale_data.events e
+  where e.event_id > p_after and e.event_id <= v_last
+  order by e.event_id
+  limit p_limit;
+end
+$$;
+comment on function flashsale.read_events(bigint, int) is
+  'The ledger after an event_id, in an order that never skips a late commit';
+revoke execute on function flashsale.read_events(bigint, int) from public;
+grant execute on function flashsale.read_events(bigint, int) to flashsale_ops;

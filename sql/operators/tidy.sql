@@ -1,0 +1,22 @@
+-- What pg_cron runs: expire_due() until nothing is due, in short transactions,
+-- for 20 seconds at the most; one long job would hold up all others of pg_cron.
+-- Runs with its caller's rights: a procedure that is security definer or has
+-- settings of its own cannot commit.
+create or replace procedure flashsale.tidy()
+language plpgsql
+as $$
+declare
+  v_until timestamptz := clock_timestamp() + interval '20 seconds';
+  v_count int;
+begin
+  perform flashsale.record_tidy();
+  loop
+    commit;
+    v_count := flashsale.expire_due(1000);
+    exit when v_count = 0 or clock_timestamp() >= v_until;
+  end loop;
+end
+$$;
+comment on procedure flashsale.tidy() is 'expire_due() until nothing is due; what pg_cron runs';
+revoke execute on procedure flashsale.tidy() from public;
+grant execute on procedure flashsale.tidy() to flashsale_ops;

@@ -1,0 +1,104 @@
+-- Takes the payment provider's word: success, failed or cancelled, for an order.
+-- What it does is in flashsale_data.settle_payments(). A webhook for an order
+-- that is not there (yet) is stored, and applied when the order is created.
+-- One row a request, in order.
+--
+-- Locks    idempotency keys (the provider's word for one event), orders by row
+--          or by id, products, inbox, to commit.
+-- Replays  a key that was taken before answers with the result that was
+--          recorded; one that was stored, with what has become of it.
+-- Refuses  SA008 idempotency_key_reused (another order, status, amount or
+--          currency), SA009 invalid_request, SA011 inbox_full; 55P03 as in
+--          place_holds. What is refused is not recorded.
+create or replace function flashsale.apply_payments(
+  p_request_nos int[], p_idempotency_keys text[], p_order_ids bigint[], p_statuses text[], p_payloads jsonb[])
+returns table (request_no int, sqlstate text, detail text, replayed boolean,
+               order_id bigint, status text, result text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_now        timestamptz := clock_timestamp();
+  -- by request
+  v_faults     text[];
+  v_amounts    numeric[];
+  v_currencies text[];
+  v_fresh      boolean[];
+  v_keys       text[];
+  v_known      bigint[];
+  v_unknown    bigint[];
+begin
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses), array_dims(p_payloads));
+
+  select array_agg(flashsale_data.payment_fault(r.key, r.order_id, r.status, r.payload) order by r.i)
+    into v_faults
+  from unnest(p_idempotency_keys, p_order_ids, p_statuses, p_payloads) with ordinality
+    as r (key, order_id, status, payload, i);
+  select array_agg(case when f is null then (r.payload ->> 'amount')::numeric end order by r.i),
+         array_agg(case when f is null then r.payload ->> 'currency' end order by r.i)
+    into v_amounts, v_currencies
+  from unnest(p_payloads, v_faults) with ordinality as r (payload, f, i);
+
+  v_keys := flashsale_data.lock_keys('payment', array(
+    select r.key from unnest(p_idempotency_keys, v_faults) as r (key, fault) where r.fault is null));
+
+  -- Of one key's requests the first is served; the others are its replays.
+  select array_agg(r.fault is null and not r.taken and r.first order by r.i) into v_fresh
+  from (
+    select r.i, r.fault, p.idempotency_key is not null or not r.key = any (v_keys) as taken,
+           r.i = min(r.i) over (partition by r.key, r.fault is null) as first
+    from unnest(p_idempotency_keys, v_faults) with ordinality as r (key, fault, i)
+    left join flashsale_data.payments p on p.idempotency_key = r.key) r;
+
+  if true = any (v_fresh) then
+    select l.known, l.unknown into v_known, v_unknown
+    from flashsale_data.lock_orders(array(
+      select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh)) l;
+    if cardinality(v_known) > 0 then
+      perform flashsale_data.settle_payments(
+        array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
+        array_agg(r.amount order by r.i), array_agg(r.currency order by r.i),
+        array_agg(r.payload order by r.i), array_agg(v_now))
+      from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
+        with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
+      where r.fresh and r.order_id = any (v_known);
+    end if;
+    if cardinality(v_unknown) > 0 then
+      perform flashsale_data.store_payments(
+        array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
+        array_agg(r.amount order by r.i), array_agg(r.currency order by r.i), array_agg(r.payload order by r.i))
+      from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
+        with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
+      where r.fresh and r.order_id = any (v_unknown);
+    end if;
+  end if;
+
+  return query
+  select p_request_nos[r.i], o.refusal,
+         case o.refusal
+           when 'SA008' then 'This idempotency key came with another order, status, amount or currency.'
+           when 'SA009' then r.fault
+           when 'SA011' then 'Too many webhooks wait for orders that do not exist.' end,
+         o.refusal is null and not r.fresh,
+         case when o.refusal is null then p.order_id end,
+         case when o.refusal is null then p.order_status end,
+         case when o.refusal is null then p.result end
+  from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults, v_fresh)
+    with ordinality as r (key, order_id, status, amount, currency, fault, fresh, i)
+  left join flashsale_data.payments p on p.idempotency_key = r.key
+  cross join lateral (
+    select case
+      when r.fault is not null then 'SA009'
+      when p.idempotency_key is null and r.order_id = any (v_unknown) then 'SA011'
+      when p.idempotency_key is null or not r.key = any (v_keys) then '55P03'
+      when (p.order_id, p.status, p.amount, p.currency)
+           is distinct from (r.order_id, r.status, r.amount, r.currency) then 'SA008' end as refusal) o
+  order by r.i;
+end
+$$;
+comment on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) is
+  'Takes the payment provider''s word for each order; one outcome row each';
+revoke execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) from public;
+grant execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) to flashsale_api;

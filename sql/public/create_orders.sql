@@ -1,0 +1,168 @@
+-- Turns each hold into an order that awaits payment for settings.payment_window.
+-- Webhooks that came before their order are applied here, in order of arrival,
+-- so an order can be born paid or cancelled. One row a request, in order.
+--
+-- Locks    idempotency keys, the new orders' ids, holds, products, to commit.
+-- Replays  a key that has created an order answers with that order as it now stands.
+-- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released,
+--          SA006 hold_already_used (with the order that has used it),
+--          SA008 idempotency_key_reused, SA009 invalid_request;
+--          55P03 as in place_holds.
+create or replace function flashsale.create_orders(
+  p_request_nos int[], p_hold_ids bigint[], p_idempotency_keys text[])
+returns table (request_no int, sqlstate text, detail text, replayed boolean,
+               order_id bigint, status text, amount numeric, currency text, payment_due_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_keys      text[];
+  -- the orders to be: one for each hold that looks usable, for its first request
+  v_requests  bigint[];
+  v_hold_ids  bigint[];
+  v_new_keys  text[];
+  v_order_ids bigint[];
+  v_locked    bigint[];
+  v_products  bigint[];
+  v_versions  bigint[];
+  v_nows      timestamptz[];
+  v_created   bigint[];
+begin
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_hold_ids), array_dims(p_idempotency_keys));
+  v_keys := flashsale_data.lock_keys('order', p_idempotency_keys);
+
+  -- Ordered, released, expired and unknown are final: no lock to say so.
+  select array_agg(r.i), array_agg(r.hold_id), array_agg(r.key),
+         array_agg(nextval('flashsale_data.order_ids'))
+    into v_requests, v_hold_ids, v_new_keys, v_order_ids
+  from (
+    select r.i, r.hold_id, r.key
+    from (
+      select distinct on (r.hold_id) r.i, r.hold_id, r.key
+      from (
+        select u.i, u.hold_id, u.key, min(u.i) over (partition by u.key) as first_i
+        from unnest(p_hold_ids, p_idempotency_keys) with ordinality as u (hold_id, key, i)
+        where u.hold_id is not null
+          and (u.key is null or u.key = any (v_keys) and length(u.key) between 1 and 255)) r
+      where (r.key is null or r.first_i = r.i)
+        and not exists (
+          select from flashsale_data.orders o where r.key is not null and o.idempotency_key = r.key)
+      order by r.hold_id, r.i) r
+    join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id and f.status = 'active'
+    order by r.i) r;
+
+  if v_order_ids is not null then
+    perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
+    -- At READ COMMITTED the lock is enough: what an early webhook has committed
+    -- is visible below. Above it, this row tells whether the inbox has moved.
+    if current_setting('transaction_isolation') <> 'read committed' then
+      perform from flashsale_data.inbox for share;
+    end if;
+    v_locked := flashsale_data.lock_holds(v_hold_ids);
+    select array_agg(s.product_id), array_agg(s.version), array_agg(s.now)
+      into v_products, v_versions, v_nows
+    from flashsale_data.lock_stock(array(
+      select h.product_id from flashsale_data.holds h
+      where h.hold_id = any (v_locked) and h.status = 'active')) s;
+
+    perform flashsale_data.open_ledger();
+    with chosen as materialized (
+      -- expires_at is judged by the clock read after the last lock, not by the
+      -- time at which this call began to wait.
+      select n.order_id, n.key, h.hold_id, h.product_id, h.qty, h.expires_at,
+             p.price * h.qty as amount, p.currency,
+             flashsale_data.next_tenth(s.now + c.payment_window) as payment_due_at
+      from unnest(v_order_ids, v_hold_ids, v_new_keys) as n (order_id, hold_id, key)
+      join flashsale_data.holds h on h.hold_id = n.hold_id
+      join unnest(v_products, v_nows) as s (product_id, now) on s.product_id = h.product_id
+      join flashsale_data.products p on p.product_id = h.product_id
+      cross join flashsale_data.settings c
+      where h.hold_id = any (v_locked) and h.status = 'active' and h.expires_at > s.now
+    ), created as (
+      insert into flashsale_data.orders
+        (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at, idempotency_key)
+      select c.order_id, c.hold_id, c.product_id, c.qty, c.amount, c.currency,
+             clock_timestamp(), c.payment_due_at, c.key
+      from chosen c
+    ), used as (
+      update flashsale_data.holds h
+      set status = 'ordered'
+      from chosen c
+      where h.hold_id = c.hold_id
+    ), recorded as (
+      insert into flashsale_data.events (kind, at, product_id, hold_id, order_id)
+      select 'order_created', clock_timestamp(), c.product_id, c.hold_id, c.order_id
+      from chosen c
+      order by c.order_id
+    ), no_longer_held as (
+      update flashsale_data.lapses l
+      set held = l.held - c.qty
+      from (select c.product_id, c.expires_at, sum(c.qty)::int as qty from chosen c group by 1, 2) c
+      where l.product_id = c.product_id and l.lapses_at = c.expires_at
+    ), counted as (
+      update flashsale_data.stock s
+      set version = s.version + 1, held = s.held - c.qty, awaiting = s.awaiting + c.qty
+      from (select c.product_id, sum(c.qty)::int as qty from chosen c group by 1) c
+      join unnest(v_products, v_versions) as locked (product_id, version) using (product_id)
+      where s.product_id = c.product_id and s.version = locked.version
+    )
+    select array_agg(c.order_id) into v_created from chosen c;
+
+    -- A statement of its own: an order may lapse at the instant at which its
+    -- hold would have, and one statement changes a row once.
+    insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
+    select o.product_id, o.payment_due_at, sum(o.qty)
+    from flashsale_data.orders o
+    where o.order_id = any (v_created)
+    group by 1, 2
+    on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
+
+    perform flashsale_data.settle_stored(v_created);
+  end if;
+
+  return query
+  select r.request_no, o.refusal,
+         case o.refusal
+           when 'SA003' then format('There is no hold %s.', r.hold_id)
+           when 'SA004' then format('Hold %s expired at %s.', r.hold_id, f.expires_at)
+           when 'SA005' then format('Hold %s was released.', r.hold_id)
+           when 'SA006' then format('Hold %s has become order %s, which is %s.', r.hold_id, f.order_id, f.order_status)
+           when 'SA008' then 'This idempotency key came with another hold.'
+           when 'SA009' then 'An order needs a hold, and its idempotency key has 1 to 255 characters.' end,
+         o.refusal is null and o.replayed,
+         a.order_id, a.status,
+         case when o.refusal is null then a.amount end,
+         case when o.refusal is null then a.currency end,
+         case when o.refusal is null then a.payment_due_at end
+  from unnest(p_request_nos, p_hold_ids, p_idempotency_keys) with ordinality
+    as r (request_no, hold_id, key, i)
+  left join flashsale_data.orders k on k.idempotency_key = r.key
+  left join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id
+  cross join lateral (
+    select f.order_id = any (v_created) and r.i = any (v_requests) as created) c
+  cross join lateral (
+    select k.order_id is not null and c.created is not true as replayed,
+           case
+             when r.hold_id is null or length(r.key) not between 1 and 255 then 'SA009'
+             when r.key is not null and not r.key = any (v_keys) then '55P03'
+             when k.hold_id <> r.hold_id then 'SA008'
+             when k.hold_id = r.hold_id or c.created then null
+             when f.hold_id is null then 'SA003'
+             when f.status = 'expired' then 'SA004'
+             when f.status = 'released' then 'SA005'
+             when f.status = 'ordered' then 'SA006'
+             else '55P03' end as refusal) o
+  left join flashsale_data.find_orders(array(select unnest(v_created) union
+      select k.order_id from flashsale_data.orders k where k.idempotency_key = any (p_idempotency_keys) union
+      select f.order_id from flashsale_data.find_holds(p_hold_ids) f)) a
+    on a.order_id = case when o.refusal is null then coalesce(k.order_id, f.order_id)
+                         when o.refusal = 'SA006' then f.order_id end
+  order by r.i;
+end
+$$;
+comment on function flashsale.create_orders(int[], bigint[], text[]) is
+  'Turns each hold into an order; one outcome row each';
+revoke execute on function flashsale.create_orders(int[], bigint[], text[]) from public;
+grant execute on function flashsale.create_orders(int[], bigint[], text[]) to flashsale_api;

@@ -1,0 +1,26 @@
+-- Each hold as it stands at this instant, with the order it has become.
+-- One row a request, in order. Refuses SA003 hold_not_found.
+create or replace function flashsale.get_holds(p_request_nos int[], p_hold_ids bigint[])
+returns table (request_no int, sqlstate text, detail text, hold_id bigint, product_id bigint, qty int,
+               status text, expires_at timestamptz, order_id bigint, order_status text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_hold_ids));
+  return query
+  select r.request_no,
+         case when f.hold_id is null then 'SA003' end,
+         case when f.hold_id is null then format('There is no hold %s.', r.hold_id) end,
+         f.hold_id, f.product_id, f.qty, f.status, f.expires_at, f.order_id, f.order_status
+  from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
+  left join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id
+  order by r.i;
+end
+$$;
+comment on function flashsale.get_holds(int[], bigint[]) is
+  'Each hold as it stands, with its order; one outcome row each';
+revoke execute on function flashsale.get_holds(int[], bigint[]) from public;
+grant execute on function flashsale.get_holds(int[], bigint[]) to flashsale_api;

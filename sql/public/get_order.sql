@@ -1,0 +1,23 @@
+-- An order as it stands at this instant. For services, which are trusted with
+-- any order; buyers are answered by get_orders(). Refuses SA007 order_not_found.
+create or replace function flashsale.get_order(
+  p_order_id bigint,
+  out order_id bigint, out hold_id bigint, out product_id bigint, out qty int, out status text,
+  out cancel_reason text, out amount numeric, out currency text,
+  out created_at timestamptz, out payment_due_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
+         f.created_at, f.payment_due_at
+    into order_id, hold_id, product_id, qty, status, cancel_reason, amount, currency, created_at, payment_due_at
+  from flashsale_data.find_orders(array[p_order_id]) f;
+  if order_id is null then
+    perform flashsale_data.refuse('SA007', format('There is no order %s.', p_order_id));
+  end if;
+end
+$$;
+comment on function flashsale.get_order(bigint) is 'An order as it stands at this instant';
+revoke execute on function flashsale.get_order(bigint) from public;
+grant execute on function flashsale.get_order(bigint) to flashsale_api;

@@ -1,0 +1,29 @@
+-- Each order as it stands at this instant. An order id can be guessed, so the
+-- hold it came from must be named too: without the right one there is no such
+-- order. One row a request, in order. Refuses SA007 order_not_found.
+create or replace function flashsale.get_orders(p_request_nos int[], p_order_ids bigint[], p_hold_ids bigint[])
+returns table (request_no int, sqlstate text, detail text, order_id bigint, product_id bigint, qty int,
+               status text, cancel_reason text, amount numeric, currency text,
+               created_at timestamptz, payment_due_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_order_ids), array_dims(p_hold_ids));
+  return query
+  select r.request_no,
+         case when f.order_id is null then 'SA007' end,
+         case when f.order_id is null then format('There is no order %s with this hold_id.', r.order_id) end,
+         f.order_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
+         f.created_at, f.payment_due_at
+  from unnest(p_request_nos, p_order_ids, p_hold_ids) with ordinality as r (request_no, order_id, hold_id, i)
+  left join flashsale_data.find_orders(p_order_ids) f on f.order_id = r.order_id and f.hold_id = r.hold_id
+  order by r.i;
+end
+$$;
+comment on function flashsale.get_orders(int[], bigint[], bigint[]) is
+  'Each order as it stands, for whoever knows its hold; one outcome row each';
+revoke execute on function flashsale.get_orders(int[], bigint[], bigint[]) from public;
+grant execute on function flashsale.get_orders(int[], bigint[], bigint[]) to flashsale_api;

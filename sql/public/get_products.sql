@@ -1,0 +1,27 @@
+-- Products by ascending id, with their exact stock at this instant.
+-- p_after: the last id of the page before, 0 for the first; p_limit: 1 to 1,000.
+-- Refuses SA009 invalid_request.
+create or replace function flashsale.get_products(p_after bigint default 0, p_limit int default 100)
+returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
+    perform flashsale_data.refuse('SA009', 'A page has 1 to 1,000 products.');
+  end if;
+  return query
+  select p.product_id, p.name, p.price, p.currency, s.total_stock, s.available
+  from (
+    select p.* from flashsale_data.products p
+    where p.product_id > p_after
+    order by p.product_id
+    limit p_limit) p
+  cross join lateral flashsale_data.read_stock(array[p.product_id]) s
+  order by p.product_id;
+end
+$$;
+comment on function flashsale.get_products(bigint, int) is 'Products by ascending id, with their exact stock';
+revoke execute on function flashsale.get_products(bigint, int) from public;
+grant execute on function flashsale.get_products(bigint, int) to flashsale_api;

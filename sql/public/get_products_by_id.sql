@@ -1,0 +1,28 @@
+-- Each product with its exact stock at this instant. One row a request, in order.
+-- Refuses SA001 product_not_found, SA009 invalid_request.
+create or replace function flashsale.get_products_by_id(p_request_nos int[], p_product_ids bigint[])
+returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
+               currency text, total_stock int, available_stock int)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_product_ids));
+  return query
+  select r.request_no,
+         case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
+         case when r.product_id is null then 'A product has an id.'
+              when p.product_id is null then format('There is no product %s.', r.product_id) end,
+         p.product_id, p.name, p.price, p.currency, s.total_stock, s.available
+  from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
+  left join flashsale_data.products p on p.product_id = r.product_id
+  left join flashsale_data.read_stock(p_product_ids) s on s.product_id = r.product_id
+  order by r.i;
+end
+$$;
+comment on function flashsale.get_products_by_id(int[], bigint[]) is
+  'Each product with its exact stock; one outcome row each';
+revoke execute on function flashsale.get_products_by_id(int[], bigint[]) from public;
+grant execute on function flashsale.get_products_by_id(int[], bigint[]) to flashsale_api;

@@ -1,0 +1,29 @@
+-- Reserves p_qty units of a product for settings.hold_time: place_holds for one
+-- request, which raises its refusal. Waits for the product's lock.
+create or replace function flashsale.place_hold(
+  p_product_id bigint, p_qty int, p_idempotency_key text default null,
+  out hold_id bigint, out product_id bigint, out qty int, out status text, out expires_at timestamptz,
+  out replayed boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v record;
+begin
+  select * into v
+  from flashsale.place_holds(array[1], array[p_product_id], array[p_qty], array[p_idempotency_key]);
+  if v.sqlstate is not null then
+    perform flashsale_data.refuse(v.sqlstate, v.detail);
+  end if;
+  hold_id := v.hold_id;
+  product_id := v.product_id;
+  qty := v.qty;
+  status := v.status;
+  expires_at := v.expires_at;
+  replayed := v.replayed;
+end
+$$;
+comment on function flashsale.place_hold(bigint, int, text) is
+  'Reserves units of a product for two minutes (settings.hold_time)';
+revoke execute on function flashsale.place_hold(bigint, int, text) from public;
+grant execute on function flashsale.place_hold(bigint, int, text) to flashsale_api;

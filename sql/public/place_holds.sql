@@ -1,0 +1,179 @@
+-- Reserves units: for each request qty units of a product, for settings.hold_time.
+--
+-- Serves the requests in array order, so the last units go to whoever came
+-- first; one request's refusal touches no other. One row a request, in order.
+--
+-- Locks    idempotency keys, then products (stock rows), to commit. A product
+--          that is sold out is refused without a lock or a write.
+-- Replays  a key that has placed a hold answers with that hold as it now stands.
+-- Refuses  SA001 product_not_found, SA002 insufficient_stock,
+--          SA008 idempotency_key_reused, SA009 invalid_request.
+--          55P03: another transaction has the product or key locked, and this
+--          call had others to serve. Nothing was done; send it again. A call
+--          with one request waits instead, as long as lock_timeout lets it.
+create or replace function flashsale.place_holds(
+  p_request_nos int[], p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[])
+returns table (request_no int, sqlstate text, detail text, replayed boolean,
+               hold_id bigint, product_id bigint, qty int, status text, expires_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_size      int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+                array_dims(p_product_ids), array_dims(p_qtys), array_dims(p_idempotency_keys));
+  -- by request
+  v_sqlstates text[]        := array_fill(null::text, array[v_size]);
+  v_details   text[]        := v_sqlstates;
+  v_hold_ids  bigint[]      := array_fill(null::bigint, array[v_size]);
+  v_expires   timestamptz[] := array_fill(null::timestamptz, array[v_size]);
+  v_replayed  boolean[]     := array_fill(false, array[v_size]);
+  -- by key: the request that used it first, and the hold it has placed before
+  v_keyed     boolean := exists (select from unnest(p_idempotency_keys) k where k is not null);
+  v_keys      text[];
+  v_firsts    bigint[];
+  v_holds     flashsale_data.holds[];
+  v_hold      flashsale_data.holds;
+  -- by product
+  v_known     bigint[];
+  v_wanted    bigint[];
+  v_products  bigint[];
+  v_versions  bigint[];
+  v_available int[];
+  v_lapse_at  timestamptz[];
+  v_first     bigint;
+  v_p         int;
+  v_placed    boolean := false;
+begin
+  if v_keyed then
+    v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
+    select array_agg(r.first order by r.i), array_agg(h order by r.i) into v_firsts, v_holds
+    from (
+      select i, key, case when key is not null then min(i) over (partition by key) end
+      from unnest(p_idempotency_keys) with ordinality as u (key, i)) as r (i, key, first)
+    left join flashsale_data.holds h on h.idempotency_key = r.key;
+  end if;
+
+  -- Most requests of a sale find nothing left: that takes neither a lock nor a
+  -- write. A snapshot of an older instant must not answer, so above READ
+  -- COMMITTED the lock is taken and tells by 40001.
+  select array_agg(s.product_id),
+         array_agg(s.product_id) filter (
+           where s.available > 0 or current_setting('transaction_isolation') <> 'read committed')
+    into v_known, v_wanted
+  from flashsale_data.read_stock(p_product_ids) s;
+
+  if v_wanted is not null then
+    select array_agg(s.product_id), array_agg(s.version), array_agg(s.available),
+           array_agg(flashsale_data.next_tenth(s.now + c.hold_time))
+      into v_products, v_versions, v_available, v_lapse_at
+    from flashsale_data.lock_stock(v_wanted) s, flashsale_data.settings c;
+  end if;
+
+  for v_i in 1 .. v_size loop
+    if v_keyed and p_idempotency_keys[v_i] is not null then
+      v_hold := v_holds[v_i];
+      v_first := v_firsts[v_i];
+      if length(p_idempotency_keys[v_i]) not between 1 and 255 then
+        v_sqlstates[v_i] := 'SA009';
+        v_details[v_i] := 'An idempotency key has 1 to 255 characters.';
+        continue;
+      elsif not p_idempotency_keys[v_i] = any (v_keys) then
+        v_sqlstates[v_i] := '55P03';
+        continue;
+      elsif v_hold.hold_id is not null then
+        if (v_hold.product_id, v_hold.qty) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
+          v_sqlstates[v_i] := 'SA008';
+          v_details[v_i] := 'This idempotency key has placed a hold for another product or quantity.';
+        else
+          v_hold_ids[v_i] := v_hold.hold_id;
+          v_replayed[v_i] := true;
+        end if;
+        continue;
+      elsif v_first < v_i then
+        if (p_product_ids[v_first], p_qtys[v_first]) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
+          v_sqlstates[v_i] := 'SA008';
+          v_details[v_i] := 'This idempotency key came with another product or quantity.';
+        else
+          v_sqlstates[v_i] := v_sqlstates[v_first];
+          v_details[v_i] := v_details[v_first];
+          v_hold_ids[v_i] := v_hold_ids[v_first];
+          v_replayed[v_i] := v_hold_ids[v_first] is not null;
+        end if;
+        continue;
+      end if;
+    end if;
+
+    if p_product_ids[v_i] is null or p_qtys[v_i] is null or p_qtys[v_i] < 1 then
+      v_sqlstates[v_i] := 'SA009';
+      v_details[v_i] := 'A hold needs a product and a quantity of at least 1.';
+      continue;
+    end if;
+    v_p := array_position(v_products, p_product_ids[v_i]);
+    if v_p is null then
+      if p_product_ids[v_i] = any (v_wanted) then
+        v_sqlstates[v_i] := '55P03';
+      elsif p_product_ids[v_i] = any (v_known) then
+        v_sqlstates[v_i] := 'SA002';
+        v_details[v_i] := format('Product %s is sold out.', p_product_ids[v_i]);
+      else
+        v_sqlstates[v_i] := 'SA001';
+        v_details[v_i] := format('There is no product %s.', p_product_ids[v_i]);
+      end if;
+    elsif p_qtys[v_i] > v_available[v_p] then
+      v_sqlstates[v_i] := 'SA002';
+      v_details[v_i] := format('Product %s has %s available, not %s.',
+        p_product_ids[v_i], v_available[v_p], p_qtys[v_i]);
+    else
+      v_available[v_p] := v_available[v_p] - p_qtys[v_i];
+      v_hold_ids[v_i] := flashsale_data.new_hold_id();
+      v_expires[v_i] := v_lapse_at[v_p];
+      v_placed := true;
+    end if;
+  end loop;
+
+  if v_placed then
+    perform flashsale_data.open_ledger();
+    with placed as materialized (
+      select r.*
+      from unnest(v_hold_ids, p_product_ids, p_qtys, v_expires, p_idempotency_keys)
+        as r (hold_id, product_id, qty, expires_at, idempotency_key)
+      where r.expires_at is not null
+    ), held as (
+      -- A REPEATABLE READ caller that cannot see the key's hold gets 40001 here.
+      insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
+      select r.hold_id, r.product_id, r.qty, clock_timestamp(), r.expires_at, r.idempotency_key
+      from placed r
+      on conflict (idempotency_key) where idempotency_key is not null do nothing
+    ), recorded as (
+      insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
+      select 'hold_placed', clock_timestamp(), r.product_id, r.hold_id, -r.qty
+      from placed r
+    ), lapsing as (
+      insert into flashsale_data.lapses as l (product_id, lapses_at, held)
+      select r.product_id, r.expires_at, sum(r.qty) from placed r group by 1, 2
+      on conflict (product_id, lapses_at) do update set held = l.held + excluded.held
+    )
+    update flashsale_data.stock s
+    set version = s.version + 1, held = s.held + r.qty
+    from (select r.product_id, sum(r.qty)::int as qty from placed r group by 1) r
+    join unnest(v_products, v_versions) as locked (product_id, version) using (product_id)
+    where s.product_id = r.product_id and s.version = locked.version;
+  end if;
+
+  return query
+  select p_request_nos[r.i], r.sqlstate, r.detail, r.replayed, r.hold_id,
+         coalesce(h.product_id, p_product_ids[r.i]), coalesce(h.qty, p_qtys[r.i]),
+         case when r.replayed then h.status when r.hold_id is not null then 'active' end,
+         coalesce(r.expires_at, h.expires_at)
+  from unnest(v_sqlstates, v_details, v_replayed, v_hold_ids, v_expires)
+    with ordinality as r (sqlstate, detail, replayed, hold_id, expires_at, i)
+  left join lateral (
+    select f.* from flashsale_data.find_holds(array[r.hold_id]) f where r.replayed) h on true
+  order by r.i;
+end
+$$;
+comment on function flashsale.place_holds(int[], bigint[], int[], text[]) is
+  'Reserves units for each request, in array order; one outcome row each';
+revoke execute on function flashsale.place_holds(int[], bigint[], int[], text[]) from public;
+grant execute on function flashsale.place_holds(int[], bigint[], int[], text[]) to flashsale_api;

@@ -1,0 +1,32 @@
+-- What /readyz and operators want to know besides "the database answers": which
+-- sql/ is loaded, and whether anybody tidies. Answers are exact without a
+-- scheduler; only the marking of lapsed holds and orders waits.
+create or replace function flashsale.readiness(
+  out schema_digest text, out scheduler text, out scheduler_detail text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scheduler flashsale_data.scheduler;
+begin
+  select s.digest into schema_digest from flashsale_data.schema_state s;
+  select * into v_scheduler from flashsale_data.scheduler;
+  if current_setting('cron.database_name', true) is null then
+    scheduler := 'not_installed';
+    scheduler_detail := 'pg_cron is not in shared_preload_libraries.';
+  elsif v_scheduler.schedule is null then
+    scheduler := 'not_scheduled';
+    scheduler_detail := 'No job tidies this database; run flashsale migrate.';
+  elsif greatest(v_scheduler.last_run_at, v_scheduler.scheduled_at) < clock_timestamp() - interval '3 minutes' then
+    scheduler := 'dead';
+    scheduler_detail := format('pg_cron last tidied at %s.', coalesce(v_scheduler.last_run_at::text, 'no time'));
+  else
+    scheduler := 'alive';
+    scheduler_detail := format('Scheduled %s, last run at %s.', v_scheduler.schedule,
+      coalesce(v_scheduler.last_run_at::text, 'no time yet'));
+  end if;
+end
+$$;
+comment on function flashsale.readiness() is 'Which sql/ is loaded, and whether anybody tidies';
+revoke execute on function flashsale.readiness() from public;
+grant execute on function flashsale.readiness() to flashsale_api;

@@ -1,0 +1,16 @@
+create or replace view flashsale.refusals (sqlstate, code, http_status, title) as
+values
+  ('SA001', 'product_not_found',      404, 'Product not found'),
+  ('SA002', 'insufficient_stock',     409, 'Insufficient stock'),
+  ('SA003', 'hold_not_found',         404, 'Hold not found'),
+  ('SA004', 'hold_expired',           410, 'Hold expired'),
+  ('SA005', 'hold_released',          409, 'Hold released'),
+  ('SA006', 'hold_already_used',      409, 'Hold already used'),
+  ('SA007', 'order_not_found',        404, 'Order not found'),
+  ('SA008', 'idempotency_key_reused', 422, 'Idempotency key reused'),
+  ('SA009', 'invalid_request',        422, 'Invalid request'),
+  ('SA010', 'stock_in_use',           409, 'Stock in use'),
+  ('SA011', 'inbox_full',             503, 'Too many unmatched webhooks');
+comment on view flashsale.refusals is 'Every refusal: its SQLSTATE, stable code, HTTP status and title';
+revoke all on flashsale.refusals from public;
+grant select on flashsale.refusals to flashsale_api;
