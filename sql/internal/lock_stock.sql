@@ -10,7 +10,7 @@
 -- for the one with the lowest id.
 create or replace function flashsale_data.lock_stock(p_product_ids bigint[], p_wait boolean default true)
 returns table (product_id bigint, version bigint, available int, now timestamptz)
-language plpgsql
+language plpgsql rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

@@ -2,7 +2,7 @@
 -- that lapses at one instant is one row of flashsale_data.lapses.
 create or replace function flashsale_data.next_tenth(p_at timestamptz)
 returns timestamptz
-language sql immutable
+language sql stable
 as $$
   select date_bin('100 milliseconds', p_at + interval '99.999 milliseconds', timestamptz 'epoch');
 $$;

@@ -3,7 +3,6 @@ create or replace function flashsale_data.payment_fault(
   p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb)
 returns text
 language sql immutable
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_idempotency_key is null or length(p_idempotency_key) not between 1 and 255

@@ -7,6 +7,7 @@ create or replace function flashsale.adjust_stock(
   out product_id bigint, out total_stock int, out available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 declare
   v_stock record;

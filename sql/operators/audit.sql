@@ -5,7 +5,7 @@
 create or replace function flashsale.audit()
 returns table (check_name text, detail text)
 language sql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off
 as $$
   with newest as materialized (
     select distinct on (s.product_id) s.* from flashsale_data.stock s order by s.product_id, s.version desc

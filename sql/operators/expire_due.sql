@@ -13,6 +13,7 @@ create or replace function flashsale.expire_due(p_limit int default 1000)
 returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 declare
   v_products bigint[];

@@ -16,6 +16,7 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                order_id bigint, status text, result text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -14,6 +14,7 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                order_id bigint, status text, amount numeric, currency text, payment_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -50,7 +51,7 @@ begin
         and not exists (
           select from flashsale_data.orders o where r.key is not null and o.idempotency_key = r.key)
       order by r.hold_id, r.i) r
-    join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id and f.status = 'active'
+    join flashsale_data.current_holds f on f.hold_id = r.hold_id and f.status = 'active'
     order by r.i) r;
 
   if v_order_ids is not null then
@@ -126,39 +127,36 @@ begin
   select r.request_no, o.refusal,
          case o.refusal
            when 'SA003' then format('There is no hold %s.', r.hold_id)
-           when 'SA004' then format('Hold %s expired at %s.', r.hold_id, f.expires_at)
+           when 'SA004' then format('Hold %s expired at %s.', r.hold_id, h.expires_at)
            when 'SA005' then format('Hold %s was released.', r.hold_id)
-           when 'SA006' then format('Hold %s has become order %s, which is %s.', r.hold_id, f.order_id, f.order_status)
+           when 'SA006' then format('Hold %s has become order %s, which is %s.', r.hold_id, a.order_id, a.status)
            when 'SA008' then 'This idempotency key came with another hold.'
            when 'SA009' then 'An order needs a hold, and its idempotency key has 1 to 255 characters.' end,
-         o.refusal is null and o.replayed,
-         a.order_id, a.status,
+         o.refusal is null and not o.created,
+         case when o.refusal is null or o.refusal = 'SA006' then a.order_id end,
+         case when o.refusal is null or o.refusal = 'SA006' then a.status end,
          case when o.refusal is null then a.amount end,
          case when o.refusal is null then a.currency end,
          case when o.refusal is null then a.payment_due_at end
   from unnest(p_request_nos, p_hold_ids, p_idempotency_keys) with ordinality
     as r (request_no, hold_id, key, i)
+  left join flashsale_data.current_holds h on h.hold_id = r.hold_id
+  left join flashsale_data.current_orders a on a.hold_id = r.hold_id
   left join flashsale_data.orders k on k.idempotency_key = r.key
-  left join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id
   cross join lateral (
-    select f.order_id = any (v_created) and r.i = any (v_requests) as created) c
+    select coalesce(a.order_id = any (v_created) and r.i = any (v_requests), false) as created) c
   cross join lateral (
-    select k.order_id is not null and c.created is not true as replayed,
+    select c.created,
            case
              when r.hold_id is null or length(r.key) not between 1 and 255 then 'SA009'
              when r.key is not null and not r.key = any (v_keys) then '55P03'
              when k.hold_id <> r.hold_id then 'SA008'
              when k.hold_id = r.hold_id or c.created then null
-             when f.hold_id is null then 'SA003'
-             when f.status = 'expired' then 'SA004'
-             when f.status = 'released' then 'SA005'
-             when f.status = 'ordered' then 'SA006'
+             when h.hold_id is null then 'SA003'
+             when h.status = 'expired' then 'SA004'
+             when h.status = 'released' then 'SA005'
+             when h.status = 'ordered' then 'SA006'
              else '55P03' end as refusal) o
-  left join flashsale_data.find_orders(array(select unnest(v_created) union
-      select k.order_id from flashsale_data.orders k where k.idempotency_key = any (p_idempotency_keys) union
-      select f.order_id from flashsale_data.find_holds(p_hold_ids) f)) a
-    on a.order_id = case when o.refusal is null then coalesce(k.order_id, f.order_id)
-                         when o.refusal = 'SA006' then f.order_id end
   order by r.i;
 end
 $$;

@@ -5,6 +5,7 @@ returns table (request_no int, sqlstate text, detail text, hold_id bigint, produ
                status text, expires_at timestamptz, order_id bigint, order_status text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -14,9 +15,10 @@ begin
   select r.request_no,
          case when f.hold_id is null then 'SA003' end,
          case when f.hold_id is null then format('There is no hold %s.', r.hold_id) end,
-         f.hold_id, f.product_id, f.qty, f.status, f.expires_at, f.order_id, f.order_status
+         f.hold_id, f.product_id, f.qty, f.status, f.expires_at, o.order_id, o.status
   from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
-  left join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id
+  left join flashsale_data.current_holds f on f.hold_id = r.hold_id
+  left join flashsale_data.current_orders o on o.hold_id = r.hold_id
   order by r.i;
 end
 $$;

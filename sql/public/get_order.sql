@@ -7,12 +7,14 @@ create or replace function flashsale.get_order(
   out created_at timestamptz, out payment_due_at timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 begin
   select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
     into order_id, hold_id, product_id, qty, status, cancel_reason, amount, currency, created_at, payment_due_at
-  from flashsale_data.find_orders(array[p_order_id]) f;
+  from flashsale_data.current_orders f
+  where f.order_id = p_order_id;
   if order_id is null then
     perform flashsale_data.refuse('SA007', format('There is no order %s.', p_order_id));
   end if;

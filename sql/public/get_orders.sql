@@ -7,6 +7,7 @@ returns table (request_no int, sqlstate text, detail text, order_id bigint, prod
                created_at timestamptz, payment_due_at timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -19,7 +20,7 @@ begin
          f.order_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
   from unnest(p_request_nos, p_order_ids, p_hold_ids) with ordinality as r (request_no, order_id, hold_id, i)
-  left join flashsale_data.find_orders(p_order_ids) f on f.order_id = r.order_id and f.hold_id = r.hold_id
+  left join flashsale_data.current_orders f on f.order_id = r.order_id and f.hold_id = r.hold_id
   order by r.i;
 end
 $$;

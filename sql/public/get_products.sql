@@ -5,6 +5,7 @@ create or replace function flashsale.get_products(p_after bigint default 0, p_li
 returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -12,14 +13,11 @@ begin
     perform flashsale_data.refuse('SA009', 'A page has 1 to 1,000 products.');
   end if;
   return query
-  select p.product_id, p.name, p.price, p.currency, s.total_stock, s.available
-  from (
-    select p.* from flashsale_data.products p
-    where p.product_id > p_after
-    order by p.product_id
-    limit p_limit) p
-  cross join lateral flashsale_data.read_stock(array[p.product_id]) s
-  order by p.product_id;
+  select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
+  from flashsale_data.current_stock s
+  where s.product_id > p_after
+  order by s.product_id
+  limit p_limit;
 end
 $$;
 comment on function flashsale.get_products(bigint, int) is 'Products by ascending id, with their exact stock';

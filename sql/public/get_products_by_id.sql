@@ -5,6 +5,7 @@ returns table (request_no int, sqlstate text, detail text, id bigint, name text,
                currency text, total_stock int, available_stock int)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -15,10 +16,11 @@ begin
          case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
          case when r.product_id is null then 'A product has an id.'
               when p.product_id is null then format('There is no product %s.', r.product_id) end,
-         p.product_id, p.name, p.price, p.currency, s.total_stock, s.available
+         p.product_id, p.name, p.price, p.currency, p.total_stock, p.available
   from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
-  left join flashsale_data.products p on p.product_id = r.product_id
-  left join flashsale_data.read_stock(p_product_ids) s on s.product_id = r.product_id
+  left join (
+    select s.* from flashsale_data.current_stock s
+    where s.product_id = any (p_product_ids)) p on p.product_id = r.product_id
   order by r.i;
 end
 $$;

@@ -17,6 +17,7 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                hold_id bigint, product_id bigint, qty int, status text, expires_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -61,7 +62,8 @@ begin
          array_agg(s.product_id) filter (
            where s.available > 0 or current_setting('transaction_isolation') <> 'read committed')
     into v_known, v_wanted
-  from flashsale_data.read_stock(p_product_ids) s;
+  from flashsale_data.current_stock s
+  where s.product_id = any (p_product_ids);
 
   if v_wanted is not null then
     select array_agg(s.product_id), array_agg(s.version), array_agg(s.available),
@@ -169,7 +171,8 @@ begin
   from unnest(v_sqlstates, v_details, v_replayed, v_hold_ids, v_expires)
     with ordinality as r (sqlstate, detail, replayed, hold_id, expires_at, i)
   left join lateral (
-    select f.* from flashsale_data.find_holds(array[r.hold_id]) f where r.replayed) h on true
+    select c.* from flashsale_data.current_holds c
+    where c.hold_id = r.hold_id and r.replayed) h on true
   order by r.i;
 end
 $$;

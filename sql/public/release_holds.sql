@@ -8,6 +8,7 @@ create or replace function flashsale.release_holds(p_request_nos int[], p_hold_i
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -38,8 +39,8 @@ begin
     with released as (
       update flashsale_data.holds h
       set status = 'released'
-      from flashsale_data.find_holds(v_locked) f
-      where h.hold_id = f.hold_id and f.status = 'active'
+      from flashsale_data.current_holds f
+      where f.hold_id = any (v_locked) and h.hold_id = f.hold_id and f.status = 'active'
       returning h.hold_id, h.product_id, h.qty, h.expires_at
     ), recorded as (
       insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
@@ -71,10 +72,11 @@ begin
          case when r.hold_id is null then 'A release needs a hold.'
               when f.hold_id is null then format('There is no hold %s.', r.hold_id)
               when f.status = 'expired' then format('Hold %s expired at %s.', r.hold_id, f.expires_at)
-              when f.status = 'ordered' then format('Hold %s has become order %s.', r.hold_id, f.order_id) end,
+              when f.status = 'ordered' then format('Hold %s has become order %s.', r.hold_id, o.order_id) end,
          r.hold_id, f.status
   from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
-  left join flashsale_data.find_holds(p_hold_ids) f on f.hold_id = r.hold_id
+  left join flashsale_data.current_holds f on f.hold_id = r.hold_id
+  left join flashsale_data.orders o on o.hold_id = r.hold_id
   order by r.i;
 end
 $$;
