@@ -10,26 +10,32 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 declare
-  v_stock record;
+  v_version   bigint;
+  v_available int;
+  v_total     int;
 begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
-  select l.*, s.total_stock into v_stock
-  from flashsale_data.lock_stock(array[p_product_id]) l
-  join flashsale_data.stock s on s.product_id = l.product_id and s.version = l.version;
+  select l.version, l.available into v_version, v_available
+  from flashsale_data.lock_stock(array[p_product_id]) l;
   if not found then
     perform flashsale_data.refuse('SA001', format('There is no product %s.', p_product_id));
-  elsif v_stock.available::bigint + p_delta < 0 then
+  end if;
+  -- A statement of its own: the one that waited for the lock cannot see the version it led to.
+  select s.total_stock into v_total
+  from flashsale_data.stock s
+  where s.product_id = p_product_id and s.version = v_version;
+  if v_available::bigint + p_delta < 0 then
     perform flashsale_data.refuse('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
-      p_product_id, v_stock.available, v_stock.total_stock, -p_delta::bigint));
-  elsif v_stock.total_stock::bigint + p_delta > 2147483647 then
+      p_product_id, v_available, v_total, -p_delta::bigint));
+  elsif v_total::bigint + p_delta > 2147483647 then
     perform flashsale_data.refuse('SA009', 'A product has at most 2,147,483,647 units.');
   end if;
 
   update flashsale_data.stock s
   set version = s.version + 1, total_stock = s.total_stock + p_delta
-  where s.product_id = p_product_id and s.version = v_stock.version
+  where s.product_id = p_product_id and s.version = v_version
   returning s.product_id, s.total_stock, s.total_stock - s.held - s.awaiting - s.paid
     into product_id, total_stock, available_stock;
   perform flashsale_data.open_ledger();

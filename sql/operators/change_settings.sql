@@ -9,20 +9,22 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_hold_time not between interval '100 milliseconds' and interval '1 day' then
+  -- In seconds, compared and kept: a day or a month is longer or shorter by the
+  -- date it is added to, and by the caller's time zone.
+  if extract(epoch from p_hold_time) not between 0.1 and 86400 then
     perform flashsale_data.refuse('SA009', 'hold_time is 100 milliseconds to 1 day.');
-  elsif p_payment_window not between interval '100 milliseconds' and interval '30 days' then
+  elsif extract(epoch from p_payment_window) not between 0.1 and 30 * 86400 then
     perform flashsale_data.refuse('SA009', 'payment_window is 100 milliseconds to 30 days.');
   elsif p_inbox_limit not between 0 and 1000000 then
     perform flashsale_data.refuse('SA009', 'inbox_limit is 0 to 1,000,000.');
-  elsif p_inbox_keep not between interval '1 second' and interval '30 days' then
+  elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
     perform flashsale_data.refuse('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
   update flashsale_data.settings s
-  set hold_time = coalesce(p_hold_time, s.hold_time),
-      payment_window = coalesce(p_payment_window, s.payment_window),
+  set hold_time = coalesce(extract(epoch from p_hold_time) * interval '1 second', s.hold_time),
+      payment_window = coalesce(extract(epoch from p_payment_window) * interval '1 second', s.payment_window),
       inbox_limit = coalesce(p_inbox_limit, s.inbox_limit),
-      inbox_keep = coalesce(p_inbox_keep, s.inbox_keep)
+      inbox_keep = coalesce(extract(epoch from p_inbox_keep) * interval '1 second', s.inbox_keep)
   returning s.hold_time, s.payment_window, s.inbox_limit, s.inbox_keep
     into hold_time, payment_window, inbox_limit, inbox_keep;
 end

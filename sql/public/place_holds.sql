@@ -26,15 +26,18 @@ declare
   -- by request
   v_sqlstates text[]        := array_fill(null::text, array[v_size]);
   v_details   text[]        := v_sqlstates;
+  v_statuses  text[]        := v_sqlstates;
   v_hold_ids  bigint[]      := array_fill(null::bigint, array[v_size]);
   v_expires   timestamptz[] := array_fill(null::timestamptz, array[v_size]);
   v_replayed  boolean[]     := array_fill(false, array[v_size]);
-  -- by key: the request that used it first, and the hold it has placed before
+  v_placed    int[]         := array[]::int[];
+  -- by request, if any has a key: the first one with this key, and the hold it placed before
   v_keyed     boolean := exists (select from unnest(p_idempotency_keys) k where k is not null);
   v_keys      text[];
   v_firsts    bigint[];
-  v_holds     flashsale_data.holds[];
-  v_hold      flashsale_data.holds;
+  v_holds     flashsale_data.current_holds[];
+  v_hold      flashsale_data.current_holds;
+  v_first     bigint;
   -- by product
   v_known     bigint[];
   v_wanted    bigint[];
@@ -42,9 +45,7 @@ declare
   v_versions  bigint[];
   v_available int[];
   v_lapse_at  timestamptz[];
-  v_first     bigint;
   v_p         int;
-  v_placed    boolean := false;
 begin
   if v_keyed then
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
@@ -52,7 +53,7 @@ begin
     from (
       select i, key, case when key is not null then min(i) over (partition by key) end
       from unnest(p_idempotency_keys) with ordinality as u (key, i)) as r (i, key, first)
-    left join flashsale_data.holds h on h.idempotency_key = r.key;
+    left join flashsale_data.current_holds h on h.idempotency_key = r.key;
   end if;
 
   -- Most requests of a sale find nothing left: that takes neither a lock nor a
@@ -89,6 +90,8 @@ begin
           v_details[v_i] := 'This idempotency key has placed a hold for another product or quantity.';
         else
           v_hold_ids[v_i] := v_hold.hold_id;
+          v_statuses[v_i] := v_hold.status;
+          v_expires[v_i] := v_hold.expires_at;
           v_replayed[v_i] := true;
         end if;
         continue;
@@ -100,47 +103,45 @@ begin
           v_sqlstates[v_i] := v_sqlstates[v_first];
           v_details[v_i] := v_details[v_first];
           v_hold_ids[v_i] := v_hold_ids[v_first];
+          v_statuses[v_i] := v_statuses[v_first];
+          v_expires[v_i] := v_expires[v_first];
           v_replayed[v_i] := v_hold_ids[v_first] is not null;
         end if;
         continue;
       end if;
     end if;
 
+    v_p := array_position(v_products, p_product_ids[v_i]);
     if p_product_ids[v_i] is null or p_qtys[v_i] is null or p_qtys[v_i] < 1 then
       v_sqlstates[v_i] := 'SA009';
       v_details[v_i] := 'A hold needs a product and a quantity of at least 1.';
-      continue;
-    end if;
-    v_p := array_position(v_products, p_product_ids[v_i]);
-    if v_p is null then
-      if p_product_ids[v_i] = any (v_wanted) then
-        v_sqlstates[v_i] := '55P03';
-      elsif p_product_ids[v_i] = any (v_known) then
-        v_sqlstates[v_i] := 'SA002';
-        v_details[v_i] := format('Product %s is sold out.', p_product_ids[v_i]);
-      else
-        v_sqlstates[v_i] := 'SA001';
-        v_details[v_i] := format('There is no product %s.', p_product_ids[v_i]);
-      end if;
-    elsif p_qtys[v_i] > v_available[v_p] then
+    elsif p_qtys[v_i] <= v_available[v_p] then
+      v_available[v_p] := v_available[v_p] - p_qtys[v_i];
+      v_hold_ids[v_i] := flashsale_data.new_hold_id();
+      v_statuses[v_i] := 'active';
+      v_expires[v_i] := v_lapse_at[v_p];
+      v_placed := v_placed || v_i;
+    elsif v_p is not null then
       v_sqlstates[v_i] := 'SA002';
       v_details[v_i] := format('Product %s has %s available, not %s.',
         p_product_ids[v_i], v_available[v_p], p_qtys[v_i]);
+    elsif p_product_ids[v_i] = any (v_wanted) then
+      v_sqlstates[v_i] := '55P03';
+    elsif p_product_ids[v_i] = any (v_known) then
+      v_sqlstates[v_i] := 'SA002';
+      v_details[v_i] := format('Product %s is sold out.', p_product_ids[v_i]);
     else
-      v_available[v_p] := v_available[v_p] - p_qtys[v_i];
-      v_hold_ids[v_i] := flashsale_data.new_hold_id();
-      v_expires[v_i] := v_lapse_at[v_p];
-      v_placed := true;
+      v_sqlstates[v_i] := 'SA001';
+      v_details[v_i] := format('There is no product %s.', p_product_ids[v_i]);
     end if;
   end loop;
 
-  if v_placed then
+  if cardinality(v_placed) > 0 then
     perform flashsale_data.open_ledger();
     with placed as materialized (
-      select r.*
-      from unnest(v_hold_ids, p_product_ids, p_qtys, v_expires, p_idempotency_keys)
-        as r (hold_id, product_id, qty, expires_at, idempotency_key)
-      where r.expires_at is not null
+      select v_hold_ids[i] as hold_id, p_product_ids[i] as product_id, p_qtys[i] as qty,
+             v_expires[i] as expires_at, p_idempotency_keys[i] as idempotency_key
+      from unnest(v_placed) as i
     ), held as (
       -- A REPEATABLE READ caller that cannot see the key's hold gets 40001 here.
       insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
@@ -164,16 +165,8 @@ begin
   end if;
 
   return query
-  select p_request_nos[r.i], r.sqlstate, r.detail, r.replayed, r.hold_id,
-         coalesce(h.product_id, p_product_ids[r.i]), coalesce(h.qty, p_qtys[r.i]),
-         case when r.replayed then h.status when r.hold_id is not null then 'active' end,
-         coalesce(r.expires_at, h.expires_at)
-  from unnest(v_sqlstates, v_details, v_replayed, v_hold_ids, v_expires)
-    with ordinality as r (sqlstate, detail, replayed, hold_id, expires_at, i)
-  left join lateral (
-    select c.* from flashsale_data.current_holds c
-    where c.hold_id = r.hold_id and r.replayed) h on true
-  order by r.i;
+  select * from unnest(p_request_nos, v_sqlstates, v_details, v_replayed,
+                       v_hold_ids, p_product_ids, p_qtys, v_statuses, v_expires);
 end
 $$;
 comment on function flashsale.place_holds(int[], bigint[], int[], text[]) is
