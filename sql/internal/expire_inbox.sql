@@ -9,9 +9,18 @@ as $$
 declare
   v_count int;
 begin
-  -- Whoever applies stored webhooks locks those first and this row last.
-  -- SKIP LOCKED below keeps the two from waiting for each other.
-  perform from flashsale_data.inbox for no key update;
+  -- A sweep waits for nobody, and leaves the row alone when nothing is stale;
+  -- store_payments has it locked already. Whoever applies stored webhooks locks
+  -- those first and this row last: SKIP LOCKED keeps the two from waiting for
+  -- each other.
+  perform from flashsale_data.inbox
+  where exists (
+    select from flashsale_data.payments p, flashsale_data.settings c
+    where p.result = 'stored' and p.received_at <= clock_timestamp() - c.inbox_keep)
+  for no key update skip locked;
+  if not found then
+    return 0;
+  end if;
   perform flashsale_data.open_ledger();
   with stale as materialized (
     select p.idempotency_key, p.order_id, p.status

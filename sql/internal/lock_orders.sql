@@ -32,7 +32,9 @@ begin
       where o.order_id = (select min(e) from unnest(v_exist) e)
       for no key update);
     if cardinality(known) = 0 then
-      unknown := flashsale_data.lock_order_ids(v_absent[1:1], p_wait => true);
+      -- None exists; or the one just waited for does not any more: purged.
+      unknown := flashsale_data.lock_order_ids(
+        array[coalesce((select min(e) from unnest(v_exist) e), v_absent[1])], p_wait => true);
     end if;
   end if;
 

@@ -29,7 +29,7 @@ begin
   perform flashsale_data.lock_stock(array(
     select distinct l.product_id
     from flashsale_data.lapses l
-    where l.lapses_at <= clock_timestamp()
+    where l.lapses_at <= clock_timestamp() and (l.held > 0 or l.awaiting > 0)
       and l.lapses_at > (
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
@@ -45,7 +45,7 @@ begin
              sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
       from (
         select d.* from flashsale_data.lapses d
-        where d.lapses_at <= clock_timestamp()
+        where d.lapses_at <= clock_timestamp() and (d.held > 0 or d.awaiting > 0)
         order by d.lapses_at, d.product_id
         limit p_limit) d) due using (product_id, lapses_at)
     where due.units_before < p_limit
@@ -105,9 +105,14 @@ begin
   )
   select count(*)::int into v_orders from overdue;
 
+  -- Also those that were used up before their time: most, when a sale goes well.
   delete from flashsale_data.lapses l
-  using unnest(v_products, v_instants) as d (product_id, lapses_at)
-  where l.product_id = d.product_id and l.lapses_at = d.lapses_at and l.held = 0 and l.awaiting = 0;
+  using (
+    select d.product_id, d.lapses_at
+    from flashsale_data.lapses d
+    where d.lapses_at <= clock_timestamp() and d.held = 0 and d.awaiting = 0
+    for update skip locked) d
+  where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
 
   return v_holds + v_orders + flashsale_data.expire_inbox(p_limit);
 end

@@ -12,16 +12,18 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_before    timestamptz := clock_timestamp() - p_older_than;
+  v_before    timestamptz;
   v_order_ids bigint[];
   v_hold_ids  bigint[];
   v_payments  bigint;
   v_holds     bigint;
   v_events    bigint;
 begin
-  if p_older_than is null or p_older_than < interval '0' then
-    perform flashsale_data.refuse('SA009', 'An age is 0 or more.');
+  -- In seconds: a month is longer or shorter by the date it is counted from.
+  if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
+    perform flashsale_data.refuse('SA009', 'An age is 0 to 100 years.');
   end if;
+  v_before := clock_timestamp() - extract(epoch from p_older_than) * interval '1 second';
 
   -- Locked rows are in use, so not finished; nobody waits for a purge.
   v_order_ids := array(

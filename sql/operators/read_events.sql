@@ -28,13 +28,16 @@ begin
 
   -- The last id first, then the marks: whoever marks after that draws higher ids.
   v_last := coalesce(pg_sequence_last_value('flashsale_data.event_ids'), 0);
-  -- A mark holds the lower 31 bits of an id that is at most v_last.
-  select least(v_last, min(v_last - (v_last - l.objid::bigint + 2147483648) % 2147483648)) into v_last
+  -- A mark holds the lower 31 bits of an id. One that was made since lies ahead
+  -- of v_last, and does not bound us; it looks as if it were far behind.
+  select least(v_last, min(v_last - mark.behind)) into v_last
   from pg_locks l
+  cross join lateral (select (v_last - l.objid::bigint + 2147483648) % 2147483648 as behind) mark
   where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.classid = (hashtext('flashsale.ledger')::bigint & 4294967295)::oid
-    and l.objsubid = 2;
+    and l.objsubid = 2
+    and mark.behind < 1073741824;
 
   return query
   select e.event_id, e.kind, e.at, e.product_id, e.hold_id, e.order_id, e.payment_key,

@@ -8,10 +8,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_scheduler flashsale_data.scheduler;
+  v_loaded    boolean;
 begin
   select s.digest into schema_digest from flashsale_data.schema_state s;
   select * into v_scheduler from flashsale_data.scheduler;
-  if current_setting('cron.database_name', true) is null then
+  -- Only pg_cron keeps its setting from the owner's eyes. One that can be read,
+  -- but is not listed, is a line in postgresql.conf that pg_cron has left behind.
+  begin
+    perform current_setting('cron.database_name', true);
+    v_loaded := exists (select from pg_settings p where p.name = 'cron.database_name');
+  exception when insufficient_privilege then
+    v_loaded := true;
+  end;
+  if not v_loaded then
     scheduler := 'not_installed';
     scheduler_detail := 'pg_cron is not in shared_preload_libraries.';
   elsif v_scheduler.schedule is null then

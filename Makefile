@@ -1,0 +1,29 @@
+# Two commands do everything: `make up` and `make test`. Each first installs what is missing.
+
+.DEFAULT_GOAL := help
+.PHONY: help up test migrate psql clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+# exec: make's own child is the server, so a signal to either stops both. setpriv: should make
+# itself be killed outright, the server is told to stop rather than left behind.
+up: ## start everything in the foreground on http://127.0.0.1:8000; Ctrl-C stops it
+	@bin/bootstrap
+	@exec setpriv --pdeathsig TERM .venv/bin/flashsale up
+
+test: ## run the whole suite; pass options to pytest with ARGS='-k holds'
+	@bin/bootstrap test
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+migrate: ## bring FLASHSALE_DATABASE_URL, or else the running private cluster, up to date
+	@bin/bootstrap
+	@exec .venv/bin/flashsale migrate
+
+psql: ## open psql on FLASHSALE_DATABASE_URL, or else on the running private cluster
+	@bin/bootstrap
+	@exec .venv/bin/flashsale psql
+
+clean: ## remove the private cluster with all its data, and the virtual environment
+	@if [ -x .venv/bin/flashsale ]; then .venv/bin/flashsale destroy; fi
+	@rm -rf .venv build *.egg-info

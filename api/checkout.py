@@ -1,0 +1,127 @@
+"""The checkout's functions as this process calls them: which are joined, and over how many connections.
+
+A function that writes has two connections, fast and patient (api/joining.py), the latter opened when it is
+first needed; a function that reads has one; up to two more, from a pool, serve what is not joined. That is 7
+connections in quiet times and 13 at most for each process. More would not be faster: calls of one function
+mostly wait for the same rows, and a connection carries hundreds of requests at a time.
+"""
+
+import time
+from typing import Any, cast
+
+import psycopg
+from psycopg.rows import dict_row, tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from api import functions
+from api.functions import Function
+from api.joining import Joiner, NotSent, OutcomeUnknown, Row
+from api.lanes import CONNECT_TIMEOUT, Lane, connection_string, cut_later, outcome_of
+
+FAST_LOCK_TIMEOUT = 50
+"""milliseconds; what a locked row costs those behind it on the fast lane"""
+PATIENT_LOCK_TIMEOUT = 300
+"""milliseconds for each lock of a call; the whole call has lanes.STATEMENT_TIMEOUT"""
+READ_TIMEOUT = 1.5
+"""seconds that an unjoined read may take, with the wait for a connection"""
+
+
+class Checkout:
+    """What HTTP may ask of the database.
+
+    :param url: libpq connection string or URI
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._ready: list[Lane] = []
+        self._patient: list[Lane] = []
+        self.place_holds = self._writes(functions.PLACE_HOLDS, row_key=0)
+        self.release_holds = self._writes(functions.RELEASE_HOLDS)
+        self.create_orders = self._writes(functions.CREATE_ORDERS)
+        self.apply_payments = self._writes(functions.APPLY_PAYMENTS)
+        self.get_products_by_id = self._reads(functions.GET_PRODUCTS_BY_ID)
+        self.get_holds = self._reads(functions.GET_HOLDS)
+        self.get_orders = self._reads(functions.GET_ORDERS)
+
+    def _writes(self, function: Function, row_key: int | None = None) -> Joiner:
+        fast = self._lane(function, "fast", FAST_LOCK_TIMEOUT)
+        patient = self._lane(function, "patient", PATIENT_LOCK_TIMEOUT)
+        self._ready.append(fast)
+        self._patient.append(patient)
+        return Joiner(fast.call, patient.call, row_key=row_key)
+
+    def _reads(self, function: Function) -> Joiner:
+        lane = self._lane(function, "reads", PATIENT_LOCK_TIMEOUT)
+        self._ready.append(lane)
+        return Joiner(lane.call, reads=True)
+
+    def _lane(self, function: Function, way: str, lock_timeout: int) -> Lane:
+        name = f"flashsale {function.name} {way}"
+        return Lane(connection_string(self._url, name, lock_timeout=lock_timeout), function)
+
+    async def open(self) -> None:
+        """Connect. A database that is not there yet is no error: requests answer 503 until it is."""
+        # Made here and not before: it belongs to the event loop that it is made in.
+        self._pool = AsyncConnectionPool(
+            connection_string(self._url, "flashsale unjoined", lock_timeout=PATIENT_LOCK_TIMEOUT),
+            kwargs={"autocommit": True},
+            min_size=0,
+            max_size=2,
+            max_waiting=100,
+            # After a failure the pool tries again by itself for so long; then whoever asks next makes it try.
+            reconnect_timeout=CONNECT_TIMEOUT,
+            open=False,
+        )
+        await self._pool.open()
+        for lane in self._ready:
+            await lane.open()
+
+    async def close(self) -> None:
+        for lane in (*self._ready, *self._patient):
+            await lane.close()
+        await self._pool.close()
+
+    async def get_products(self, after: int, limit: int) -> list[Row]:
+        """Products with a higher id than `after`, by id.
+
+        :returns: rows (id, name, price, currency, total_stock, available_stock)
+        :raises NotSent, RolledBack:
+        """
+        return await self._read(functions.GET_PRODUCTS, (after, limit))
+
+    async def readiness(self) -> dict[str, str]:
+        """What flashsale.readiness() tells, by the names of its columns.
+
+        :raises NotSent, RolledBack:
+        """
+        return cast(dict[str, str], (await self._read(functions.READINESS, (), dict_row))[0])
+
+    async def _read(
+        self, statement: str, parameters: tuple[Any, ...], row_factory: Any = tuple_row
+    ) -> list[Any]:
+        give_up_at = time.monotonic() + READ_TIMEOUT
+        while True:
+            try:
+                return await self._read_once(statement, parameters, row_factory, give_up_at)
+            except OutcomeUnknown as error:  # an idle connection was dead; a read may go again
+                if time.monotonic() > give_up_at:
+                    raise NotSent(str(error)) from error
+
+    async def _read_once(
+        self, statement: str, parameters: tuple[Any, ...], row_factory: Any, give_up_at: float
+    ) -> list[Any]:
+        connection: psycopg.AsyncConnection[Row] | None = None
+        try:
+            async with self._pool.connection(timeout=give_up_at - time.monotonic()) as connection:
+                cut = cut_later(connection, give_up_at - time.monotonic())
+                try:
+                    cursor = connection.cursor(row_factory=row_factory)
+                    await cursor.execute(statement, parameters)
+                    return await cursor.fetchall()
+                finally:
+                    cut.cancel()
+        except psycopg.Error as error:
+            if connection is None:
+                raise NotSent(f"no connection to the database: {error}") from error
+            raise outcome_of(error, connection) from error

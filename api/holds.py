@@ -1,0 +1,50 @@
+"""POST /api/holds, GET and DELETE /api/holds/{hold_id}."""
+
+from falcon.asgi import Request, Response
+
+from api import bodies
+from api.answers import CREATED, NO_CONTENT, OrderOfHold, encode, instant, mark_replay
+from api.answers import Hold as HoldAnswer
+from api.bodies import MAX_HOLD_ID, id_from_path, idempotency_key
+from api.checkout import Checkout
+from api.problems import HOLD_NOT_FOUND, refuse
+
+
+class Holds:
+    """Where holds are placed."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._place_holds = checkout.place_holds
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        wanted = bodies.new_hold(await bodies.read(req))
+        row = await self._place_holds.ask(wanted.product_id, wanted.qty, idempotency_key(req))
+        if row[1]:
+            return refuse(resp, row)
+        _, _, _, replayed, hold_id, product_id, qty, status, expires_at = row
+        resp.status = CREATED
+        resp.set_header("Location", f"/api/holds/{hold_id}")
+        mark_replay(resp, replayed)
+        resp.data = encode(HoldAnswer(hold_id, product_id, qty, status, instant(expires_at)))
+
+
+class Hold:
+    """One hold, for whoever knows its id."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._get_holds = checkout.get_holds
+        self._release_holds = checkout.release_holds
+
+    async def on_get(self, req: Request, resp: Response, hold_id: str) -> None:
+        row = await self._get_holds.ask(id_from_path(hold_id, HOLD_NOT_FOUND, MAX_HOLD_ID))
+        if row[1]:
+            return refuse(resp, row)
+        _, _, _, hold, product_id, qty, status, expires_at, order_id, order_status = row
+        order = OrderOfHold(order_id, order_status) if order_id is not None else None
+        resp.data = encode(HoldAnswer(hold, product_id, qty, status, instant(expires_at), order))
+
+    async def on_delete(self, req: Request, resp: Response, hold_id: str) -> None:
+        row = await self._release_holds.ask(id_from_path(hold_id, HOLD_NOT_FOUND, MAX_HOLD_ID))
+        if row[1]:
+            return refuse(resp, row)
+        resp.status = NO_CONTENT

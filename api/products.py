@@ -1,0 +1,36 @@
+"""GET /api/products and /api/products/{id}."""
+
+from falcon.asgi import Request, Response
+
+from api.answers import encode, product
+from api.bodies import MAX_BIGINT, id_from_path, whole_number
+from api.checkout import Checkout
+from api.problems import PRODUCT_NOT_FOUND, refuse
+
+
+class Products:
+    """The list, by ascending id, in pages."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._checkout = checkout
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        after = whole_number(req, "after", default=0, least=0, most=MAX_BIGINT)
+        limit = whole_number(req, "limit", default=100, least=1, most=1000)
+        rows = await self._checkout.get_products(after, limit)
+        if len(rows) == limit:
+            resp.set_header("Link", f'</api/products?after={rows[-1][0]}&limit={limit}>; rel="next"')
+        resp.data = encode([product(row) for row in rows])
+
+
+class Product:
+    """One product with the stock that is available, at an instant after the request came."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._get_products_by_id = checkout.get_products_by_id
+
+    async def on_get(self, req: Request, resp: Response, product_id: str) -> None:
+        row = await self._get_products_by_id.ask(id_from_path(product_id, PRODUCT_NOT_FOUND))
+        if row[1]:
+            return refuse(resp, row)
+        resp.data = encode(product(row[3:]))

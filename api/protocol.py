@@ -1,0 +1,118 @@
+"""HTTP below the application: what uvicorn answers before Falcon is asked, and what it has no limit for."""
+
+import asyncio
+import http
+import logging
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api import problems
+from api.problems import Kind
+from api.request_ids import RequestIds
+
+MAX_HEAD_BYTES = 64 * 1024
+"""of request line and headers together"""
+MAX_REQUEST_SECONDS = 10.0
+"""from a request's first byte to its last"""
+
+_request_ids = RequestIds()
+_log = logging.getLogger("flashsale.http")
+_log.setLevel(logging.ERROR)  # uvicorn warns of each malformed request: anybody could fill the disk with that
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol on httptools, with problem details for what is no HTTP, and limits."""
+
+    _began: float | None = None  # when the request that is being received began
+    _head_bytes: int | None = None  # received of its head
+    _slow: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _log
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # uvicorn waits for ever for the first byte; as long as for the next request is enough.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._began = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._began is None or self.transport.is_closing():
+            return
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(
+                    problems.HEADERS_TOO_LARGE, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
+                )
+                return
+        if self._slow is None:
+            self._slow = self.loop.call_later(MAX_REQUEST_SECONDS, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._began = self.loop.time()
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        if not self.url.isascii():
+            raise ValueError("a request target is ASCII (RFC 3986)")  # httptools makes a parser error of it
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._began = None
+        super().on_message_complete()
+
+    def _too_slow(self) -> None:
+        self._slow = None
+        if self._began is None or self.transport.is_closing():
+            return
+        left = self._began + MAX_REQUEST_SECONDS - self.loop.time()
+        if left > 0:
+            self._slow = self.loop.call_later(left, self._too_slow)
+        else:
+            self._refuse(
+                problems.REQUEST_TIMEOUT, f"A request arrives within {MAX_REQUEST_SECONDS:.0f} seconds."
+            )
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(problems.BAD_REQUEST, msg)
+
+    def _refuse(self, kind: Kind, detail: str) -> None:
+        """Answer in the application's stead, unless it has begun to, and close."""
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            body = problems.body(kind, detail)
+            head = (
+                f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"
+                f"content-type: {problems.MEDIA_TYPE}\r\n"
+                f"content-length: {len(body)}\r\n"
+                f"x-request-id: {_request_ids.new()}\r\n"
+                "cache-control: no-store\r\n"
+                "connection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def uvicorn_settings() -> dict[str, Any]:
+    """What gunicorn's workers hand to uvicorn."""
+    return {
+        "http": Protocol,
+        "loop": "uvloop",
+        "interface": "asgi3",
+        "lifespan": "on",
+        "ws": "none",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": 10,
+    }

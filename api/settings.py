@@ -1,0 +1,85 @@
+"""What is the HTTP server's own comes from the environment (contract section 6)."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+SHORTEST_SECRET = 24
+"""bytes (Standard Webhooks: a secret has 24 to 64)"""
+
+
+class InvalidSettings(Exception):
+    """The server must not start; the message says in a sentence what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The server's settings, from variables named FLASHSALE_ and the field's name in capitals."""
+
+    database_url: str
+    host: str
+    port: int
+    webhook_secrets: tuple[str, ...]
+    allow_unsigned_webhooks: bool
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """:raises InvalidSettings:"""
+        settings = cls(
+            database_url=_database_url(environment.get("FLASHSALE_DATABASE_URL", "")),
+            host=environment.get("FLASHSALE_HOST") or "127.0.0.1",
+            port=_port(environment.get("FLASHSALE_PORT") or "8000"),
+            webhook_secrets=_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
+            allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
+        )
+        if not settings.webhook_secrets and not settings.allow_unsigned_webhooks:
+            raise InvalidSettings(
+                "no webhook secret is set: put one or more into FLASHSALE_WEBHOOK_SECRETS, "
+                "or set FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS=1 to believe anybody who says that an order is paid"
+            )
+        return settings
+
+
+def _database_url(text: str) -> str:
+    if not text:
+        raise InvalidSettings("FLASHSALE_DATABASE_URL is not set: say which database the checkout lives in")
+    try:
+        conninfo_to_dict(text)
+    except psycopg.Error:
+        raise InvalidSettings("FLASHSALE_DATABASE_URL is no libpq connection string or URI") from None
+    return text
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 <= int(text) <= 65535:
+        return int(text)
+    raise InvalidSettings(f"FLASHSALE_PORT is {text!r}, but must be a number from 0 to 65535")
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    secrets = tuple(text.replace(",", " ").split())
+    for number, secret in enumerate(secrets, 1):
+        encoded = secret.removeprefix("whsec_").rstrip("=")
+        try:
+            key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith("whsec_") or len(key) < SHORTEST_SECRET:
+            raise InvalidSettings(
+                f"secret {number} in FLASHSALE_WEBHOOK_SECRETS is not whsec_ and the base64 of at least "
+                f"{SHORTEST_SECRET} bytes"
+            )
+    return secrets
+
+
+def _flag(name: str, environment: Mapping[str, str]) -> bool:
+    text = environment.get(name, "").strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise InvalidSettings(f"{name} is {text!r}, but must be 1 or 0")

@@ -1,0 +1,64 @@
+"""Who may send payment webhooks: Standard Webhooks signatures (https://www.standardwebhooks.com)."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+from falcon.asgi import Request
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from api.problems import INVALID_SIGNATURE, Problem
+
+HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+class Signatures:
+    """Checks webhook signatures.
+
+    :param secrets: `whsec_` secrets, each of which is valid, so that one can follow another without a gap
+    :param allow_unsigned: accept a request that carries none of the signature headers
+    """
+
+    def __init__(self, secrets: Iterable[str], *, allow_unsigned: bool) -> None:
+        self._webhooks = [Webhook(secret) for secret in secrets]
+        self._allow_unsigned = allow_unsigned
+
+    def check(self, req: Request, data: bytes) -> None:
+        """Check the signature of a raw body. A timestamp may be off by 300 seconds.
+
+        :raises Problem: invalid_signature
+        """
+        headers = {name: value for name in HEADERS if (value := req.get_header(name)) is not None}
+        if not headers and self._allow_unsigned:
+            return
+        if len(headers) == len(HEADERS) and _is_canonical(headers):
+            for webhook in self._webhooks:
+                try:
+                    webhook.verify(data, headers, json_parse=False)
+                    return
+                except (WebhookVerificationError, ValueError):
+                    continue
+        raise Problem(INVALID_SIGNATURE, "The webhook's signature is missing, stale or wrong.")
+
+
+def _is_canonical(headers: dict[str, str]) -> bool:
+    """Whether timestamp and signatures are spelled in the one way a sender writes them.
+
+    The library reads a timestamp with float() and base64 leniently, so that altered ones, such as
+    1700000000.5 or a signature with its spare bits set, would still pass.
+    """
+    timestamp = headers["webhook-timestamp"]
+    if not (timestamp.isascii() and timestamp.isdigit() and timestamp[0] != "0"):
+        return False
+    for versioned in headers["webhook-signature"].split(" "):
+        version, comma, signature = versioned.partition(",")
+        if not comma or (version == "v1" and not _is_canonical_base64(signature)):
+            return False
+    return True
+
+
+def _is_canonical_base64(text: str) -> bool:
+    try:
+        return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
+    except (binascii.Error, ValueError):
+        return False

@@ -1,0 +1,36 @@
+"""gunicorn -c gunicorn.conf.py: everything else comes from the environment (api/settings.py)."""
+
+import logging
+import os
+import sys
+
+from api.settings import InvalidSettings, Settings
+
+try:
+    _settings = Settings.from_environment(os.environ)
+except InvalidSettings as error:
+    sys.exit(f"flashsale: {error}")
+
+wsgi_app = "api.app:application"
+worker_class = "api.worker.Worker"
+bind = f"{_settings.host}:{_settings.port}"
+
+# One process joins all requests into the fewest calls, and shares no hot row with a sibling. More only help
+# where Python alone is short of a core; each brings its own 7 to 13 connections (api/checkout.py).
+workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+
+keepalive = 75  # seconds; longer than common load balancers keep an idle connection
+timeout = 30  # seconds without a heartbeat until a worker counts as hung
+graceful_timeout = 15  # seconds; requests are answered within 2
+preload_app = False  # connections do not survive a fork
+control_socket_disable = True  # its one path a user would be shared by every server of that user
+
+
+def post_worker_init(worker):
+    """Log where gunicorn logs: to stderr."""
+    log = logging.getLogger("flashsale")
+    log.handlers = worker.log.error_log.handlers
+    log.setLevel(worker.log.error_log.level)
+    log.propagate = False
+    if _settings.allow_unsigned_webhooks:
+        log.warning("webhooks are believed without a signature: FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS is set")

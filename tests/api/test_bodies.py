@@ -1,0 +1,163 @@
+"""Bodies, ids and keys as hostile clients write them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import falcon.testing
+import pytest
+
+from api import bodies
+from api.problems import HOLD_NOT_FOUND, Problem
+
+
+def refusal(parse: Callable[..., Any], *arguments: Any) -> tuple[int, str, str]:
+    with pytest.raises(Problem) as raised:
+        parse(*arguments)
+    return raised.value.kind.status, raised.value.kind.code, raised.value.detail
+
+
+def test_a_hold_and_an_order_are_read() -> None:
+    hold = bodies.new_hold(b' { "qty" : 2 , "product_id" : 9223372036854775807 } ')
+    assert (hold.product_id, hold.qty) == (2**63 - 1, 2)
+    assert bodies.new_order(b'{"hold_id":9007199254740991}').hold_id == 2**53 - 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"  ",
+        b"{",
+        b'{"product_id":1,"qty":1',
+        b'{"product_id":1,"qty":1}x',
+        b'{"product_id":1,"qty":1}{}',
+        b'{"product_id":1,"qty":1,}',
+        b"{'product_id':1,'qty':1}",
+        b'{"product_id":1,"qty":NaN}',
+        b'{"product_id":Infinity,"qty":1}',
+        b'{"product_id":-Infinity,"qty":1}',
+        b'{"product_id":01,"qty":1}',
+        b'{"product_id":+1,"qty":1}',
+        b'{"product_id":1,"qty":1,"qty":1}',
+        b'{"product_id":1,"qty":1,"q\\u0074y":2}',
+        b'{"product_id":"x","product_id":1,"qty":1}',
+        b'{"product_id":1,"qty":1,"note":{"a":1,"a":2}}',
+        b'{"product_id":true,"qty":1',
+        b'\xef\xbb\xbf{"product_id":1,"qty":1}',
+        b'{"product_id":1,"qty":1,"\xff":1}',
+        b'{"product_id":1,"qty":"\\ud800"}',
+        b'{"product_id":1,"qty":"\xed\xa0\x80"}',
+        "{}".encode("utf-16"),
+        b"[" * 16_000,
+        b'{"a":' * 3_000,
+        b"[" * 100 + b"]" * 100,
+    ],
+)
+def test_what_is_no_strict_json_is_malformed(data: bytes) -> None:
+    assert refusal(bodies.new_hold, data)[:2] == (400, "malformed_json")
+    assert refusal(bodies.payment_event, data)[:2] == (400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    ("data", "member"),
+    [
+        (b'{"product_id":true,"qty":1}', "product_id"),
+        (b'{"product_id":1.0,"qty":1}', "product_id"),
+        (b'{"product_id":1e0,"qty":1}', "product_id"),
+        (b'{"product_id":"1","qty":1}', "product_id"),
+        (b'{"product_id":null,"qty":1}', "product_id"),
+        (b'{"product_id":[1],"qty":1}', "product_id"),
+        (b'{"product_id":0,"qty":1}', "product_id"),
+        (b'{"product_id":9223372036854775808,"qty":1}', "product_id"),
+        (b'{"product_id":1' + b"0" * 300 + b',"qty":1}', "product_id"),
+        (b'{"product_id":1,"qty":0}', "qty"),
+        (b'{"product_id":1,"qty":-1}', "qty"),
+        (b'{"product_id":1,"qty":2147483648}', "qty"),
+        (b'{"product_id":1}', "qty"),
+        (b'{"product_id":1,"qty":1,"colour":"red"}', "colour"),
+        (b"[]", "object"),
+        (b"null", "object"),
+        (b"1", "object"),
+        (b'"{}"', "object"),
+    ],
+)
+def test_wrong_types_members_and_ranges_are_invalid_and_named(data: bytes, member: str) -> None:
+    status, code, detail = refusal(bodies.new_hold, data)
+    assert (status, code) == (422, "invalid_request")
+    assert member in detail
+
+
+def test_integers_too_long_for_python_are_no_error_of_the_server() -> None:
+    data = b'{"product_id":1' + b"0" * 10_000 + b',"qty":1}'
+    assert refusal(bodies.new_hold, data)[0] == 422
+
+
+def test_a_webhook_keeps_its_further_members_digit_by_digit() -> None:
+    event, payload = bodies.payment_event(
+        b'{"idempotency_key":"pay_1","order_id":99,"status":"success","amount":"99.00","currency":"USD",'
+        b'"fee":0.10000000000000000001,"card":{"last4":"4242","name":"Zo\xc3\xab \\"Z\\" \\u00eb"},"n":null}'
+    )
+    assert (event.idempotency_key, event.order_id, event.status) == ("pay_1", 99, "success")
+    assert json.loads(payload).keys() == {"amount", "currency", "fee", "card", "n"}
+    assert "0.10000000000000000001" in payload
+
+
+@pytest.mark.parametrize(
+    ("member", "code"),
+    [
+        (b'"x":"\\u0000"', "invalid_request"),
+        (b'"x":{"y":["a\\u0000b"]}', "invalid_request"),
+        (b'"\\u0000":1', "invalid_request"),
+        (b'"x":1e999999', "invalid_request"),
+        (b'"x":-1e400', "invalid_request"),
+        (b'"x":1e-999999', "invalid_request"),
+        (b'"x":1' + b"0" * 5000, "invalid_request"),
+        (b'"amount":99.00', "invalid_request"),
+        (b'"amount":null', "invalid_request"),
+        (b'"currency":840', "invalid_request"),
+        (b'"status":"refunded"', "malformed_json"),  # a second status
+        (b'"x":"\xff"', "malformed_json"),
+        (b'"x":"\\ud800"', "malformed_json"),
+        (b'"x":"\\udc00\\ud800"', "malformed_json"),
+        (b'"x":NaN', "malformed_json"),
+        (b'"x":{"y":1,"y":2}', "malformed_json"),
+    ],
+)
+def test_a_webhook_payload_that_postgresql_could_not_keep_is_refused(member: bytes, code: str) -> None:
+    data = b'{"idempotency_key":"k","order_id":1,"status":"success",' + member + b"}"
+    assert refusal(bodies.payment_event, data)[1] == code
+
+
+@pytest.mark.parametrize(
+    "member", [b'"x":"\\\\u0000"', b'"x":"\\ud83d\\ude00"', b'"x":1e308', b'"x":0e-9', b'"x":0.0']
+)
+def test_what_only_looks_dangerous_is_kept(member: bytes) -> None:
+    event, _ = bodies.payment_event(b'{"idempotency_key":"k","order_id":1,"status":"failed",' + member + b"}")
+    assert event.status == "failed"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("9007199254740991", 2**53 - 1), ("42", 42)])
+def test_ids_in_paths_are_decimal(text: str, expected: int) -> None:
+    assert bodies.id_from_path(text, HOLD_NOT_FOUND, bodies.MAX_HOLD_ID) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "+1", "01", "1.0", "1e3", "abc", " 1", "1_0", "٣", "²", "9007199254740992", "9" * 30],
+)
+def test_what_is_no_id_names_nothing(text: str) -> None:
+    status, code, _ = refusal(bodies.id_from_path, text, HOLD_NOT_FOUND, bodies.MAX_HOLD_ID)
+    assert (status, code) == (404, "hold_not_found")
+
+
+@pytest.mark.parametrize("key", ["a", "~" * 255, '"quoted\\"', "{a,b}", "NULL"])
+def test_an_idempotency_key_is_visible_ascii(key: str) -> None:
+    req = falcon.testing.create_asgi_req(headers={"Idempotency-Key": key})
+    assert bodies.idempotency_key(req) == key
+
+
+@pytest.mark.parametrize("key", ["", "a b", "é", "\x7f", "x" * 256])
+def test_other_idempotency_keys_are_invalid(key: str) -> None:
+    req = falcon.testing.create_asgi_req(headers={"Idempotency-Key": key})
+    assert refusal(bodies.idempotency_key, req)[:2] == (422, "invalid_request")

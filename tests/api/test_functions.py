@@ -1,0 +1,33 @@
+"""Array literals: what goes in comes out of PostgreSQL unchanged."""
+
+import psycopg
+
+from api.functions import CREATE_ORDERS, PLACE_HOLDS
+
+KEYS = [
+    "plain",
+    None,
+    "NULL",
+    "null",
+    "",
+    "{}",
+    'quo"te',
+    "back\\slash",
+    "a,b",
+    " spaced ",
+    "'",
+    "ключ",
+    "%s",
+    "\n",
+]
+
+
+def test_texts_survive_the_way_into_an_array(db: psycopg.Connection) -> None:
+    _, _, literal = CREATE_ORDERS.parameters([(1, key) for key in KEYS])
+    assert db.execute("select %s::text[]", (literal,)).fetchone() == (KEYS,)
+
+
+def test_numbers_survive_the_way_into_an_array(db: psycopg.Connection) -> None:
+    numbers, products, quantities, _ = PLACE_HOLDS.parameters([(2**63 - 1, 1, None), (1, 2**31 - 1, None)])
+    row = db.execute("select %s::int[], %s::bigint[], %s::int[]", (numbers, products, quantities)).fetchone()
+    assert row == ([0, 1], [2**63 - 1, 1], [1, 2**31 - 1])

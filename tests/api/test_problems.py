@@ -1,0 +1,146 @@
+"""Every error, from every layer, is problem details (RFC 9457), and every response has its request id."""
+
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+from api import problems
+from api.protocol import MAX_HEAD_BYTES
+
+JSON = {"content-type": "application/json"}
+
+
+def test_the_table_of_refusals_is_the_databases(db: psycopg.Connection) -> None:
+    rows = db.execute("select sqlstate, code, http_status, title from flashsale.refusals").fetchall()
+    ours = [(sqlstate, kind.code, kind.status, kind.title) for sqlstate, kind in problems.REFUSALS.items()]
+    assert sorted(rows) == sorted(ours)
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", answer.headers["x-request-id"])
+    assert answer.headers["cache-control"] == "no-store"
+    problem = answer.json()
+    assert problem.keys() >= {"type", "title", "status", "detail", "code"}
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, f"/problems/{code}")
+    assert problem["title"]
+    assert problem["detail"]
+
+
+def test_errors_from_the_application(client: httpx.Client) -> None:
+    hold = b'{"product_id":1,"qty":1}'
+    big = b'{"product_id":1,"qty":1' + b" " * 16_384 + b"}"
+
+    def chunks(data: bytes) -> Any:
+        yield from (data[n : n + 1000] for n in range(0, len(data), 1000))
+
+    for send, status, code in (
+        (lambda: client.get("/"), 404, "not_found"),
+        (lambda: client.get("/api/holds/1/2"), 404, "not_found"),
+        (lambda: client.get("/%FF%00"), 404, "not_found"),
+        (lambda: client.get("/api/holds"), 405, "method_not_allowed"),
+        (lambda: client.request("PROPFIND", "/api/holds"), 405, "method_not_allowed"),
+        (lambda: client.post("/api/products/1", json={}), 405, "method_not_allowed"),
+        (lambda: client.post("/api/holds", content=big, headers=JSON), 413, "payload_too_large"),
+        (lambda: client.post("/api/holds", content=chunks(big), headers=JSON), 413, "payload_too_large"),
+        (lambda: client.post("/api/holds", content=hold), 415, "unsupported_media_type"),
+        (lambda: client.post("/api/holds", data={"qty": "1"}), 415, "unsupported_media_type"),
+        (lambda: client.post("/api/holds", content=b"", headers=JSON), 400, "malformed_json"),
+        (lambda: client.post("/api/holds", content=hold + hold, headers=JSON), 400, "malformed_json"),
+        (lambda: client.post("/api/holds", json={"product_id": 1}), 422, "invalid_request"),
+    ):
+        assert_problem(send(), status, code)
+
+    allowed = client.put("/api/holds").headers["allow"]
+    assert set(allowed.split(", ")) == {"POST", "OPTIONS"}
+    # The limit is 16 KiB, and not a byte less.
+    fits = b'{"product_id":1,"qty":1' + b" " * (16_384 - len(hold)) + b"}"
+    assert client.post("/api/holds", content=fits, headers=JSON).status_code == 201
+    assert client.post("/api/holds", content=chunks(fits), headers=JSON).status_code == 201
+    for media_type, status in (
+        ("application/json; charset=utf-8", 201),
+        ('Application/JSON;charset="UTF-8"', 201),
+        ("application/json; charset=latin1", 415),
+        ("application/merge-patch+json", 415),
+        ("text/json", 415),
+    ):
+        answer = client.post("/api/holds", content=hold, headers={"content-type": media_type})
+        assert answer.status_code == status, media_type
+
+
+def test_request_ids_head_and_options(client: httpx.Client) -> None:
+    for given in ("abc-123_X.y", "a" * 128):
+        assert client.get("/healthz", headers={"X-Request-ID": given}).headers["x-request-id"] == given
+        assert client.get("/nowhere", headers={"X-Request-ID": given}).headers["x-request-id"] == given
+    made = set()
+    for given in ("", "a" * 129, "a b", "<script>", 'x"y', "\u00e9"):
+        made.add(
+            client.get("/healthz", headers={"X-Request-ID": given.encode("latin1")}).headers["x-request-id"]
+        )
+    assert len(made) == 6
+    assert made.isdisjoint({"a" * 129, "a b"})
+
+    for path in ("/api/products", "/api/products/1", "/healthz", "/readyz"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-length"] == got.headers["content-length"]
+    missing = client.head("/api/products/2")
+    assert (missing.status_code, missing.content) == (404, b"")
+    options = client.options("/api/products/1")
+    assert options.is_success
+    assert "GET" in options.headers["allow"]
+
+
+@pytest.fixture
+def send(client: httpx.Client) -> Callable[..., httpx.Response]:
+    """Sends raw bytes on a connection of its own and reads to its end."""
+    address = urlsplit(str(client.base_url))
+
+    def send(*parts: bytes) -> httpx.Response:
+        with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
+            for part in parts:
+                wire.sendall(part)
+            answer = b""
+            while chunk := wire.recv(65536):
+                answer += chunk
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = [tuple(line.split(": ", 1)) for line in lines]
+        return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+
+    return send
+
+
+def test_what_is_no_http_is_a_problem_too(client: httpx.Client, send: Callable[..., httpx.Response]) -> None:
+    for raw in (
+        b"garbage\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz?\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
+        b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ):
+        assert_problem(send(raw), 400, "bad_request")
+    huge = b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * (MAX_HEAD_BYTES + 1000)
+    assert_problem(send(huge), 431, "headers_too_large")
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_body_that_never_ends_is_refused_at_the_limit(send: Callable[..., httpx.Response]) -> None:
+    head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    endless = (
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"[" * 0x4000 + b"\r\n" + b"1\r\n[\r\n"
+    )
+    assert_problem(send(endless), 413, "payload_too_large")
+    lying = head + b"Content-Length: 999999999\r\n\r\n["
+    assert_problem(send(lying), 413, "payload_too_large")

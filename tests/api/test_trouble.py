@@ -1,0 +1,261 @@
+"""A database that is locked, gone, cut off or silent: 503, quickly, and saying whether anything was done."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from api.functions import PLACE_HOLDS
+from api.joining import NotSent, OutcomeUnknown, RolledBack
+from api.lanes import Lane, connection_string
+from tests.support import running_server, wait_until, wait_until_blocked
+
+HOLD = {"product_id": 1, "qty": 1}
+
+
+def assert_503(answer: httpx.Response, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (503, code)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.elapsed.total_seconds() < 2
+
+
+def lock_product(conn: psycopg.Connection, product_id: int) -> None:
+    conn.execute("select from flashsale_data.stock where product_id = %s for update", (product_id,))
+
+
+def backends(db: psycopg.Connection, name: str = "flashsale %") -> list[int]:
+    query = "select pid from pg_stat_activity where datname = current_database() and application_name like %s"
+    return [pid for (pid,) in db.execute(query, (name,))]
+
+
+def test_a_locked_product_is_busy_and_holds_up_no_other(
+    client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    db.execute("select flashsale.create_product('Hat', 1000, 1, 'USD')")
+    operator = connect(autocommit=False)
+    lock_product(operator, 1)
+    with ThreadPoolExecutor(8) as buyers:
+        stuck = [buyers.submit(client.post, "/api/holds", json=HOLD) for _ in range(4)]
+        quick: list[Future[httpx.Response]] = []
+        while not all(future.done() for future in stuck):
+            quick.append(buyers.submit(client.post, "/api/holds", json={"product_id": 2, "qty": 1}))
+            quick[-1].result()
+        for future in stuck:
+            assert_503(future.result(), "busy")
+    assert {future.result().status_code for future in quick} == {201}
+    times = sorted(future.result().elapsed for future in quick)
+    assert times[int(len(times) * 0.9)].total_seconds() < 0.2
+    assert client.get("/api/products/1").status_code == 200, "a read waits for no lock"
+    operator.rollback()
+    assert client.post("/api/holds", json=HOLD).status_code == 201
+
+
+def test_a_product_that_is_let_go_in_time_is_sold(
+    client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    operator = connect(autocommit=False)
+    lock_product(operator, 1)
+    with ThreadPoolExecutor(1) as buyer:
+        waiting = buyer.submit(client.post, "/api/holds", json=HOLD)
+        wait_until(lambda: backends(db, "flashsale place_holds patient"), "the request waits patiently")
+        wait_until_blocked(backends(db, "flashsale place_holds patient")[0], watcher=db)
+        operator.rollback()
+        assert waiting.result().status_code == 201
+
+
+def test_connections_that_the_server_ended_are_replaced_unnoticed(
+    client: httpx.Client, db: psycopg.Connection
+) -> None:
+    for _ in range(3):
+        assert client.post("/api/holds", json=HOLD).status_code == 201
+        assert client.get("/api/products").status_code == 200
+        assert client.get("/readyz").elapsed.total_seconds() < 0.5
+        ended = backends(db)
+        assert ended
+        db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", (ended,))
+
+
+def test_a_write_whose_connection_ends_under_way_has_an_unknown_outcome(
+    client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    operator = connect(autocommit=False)
+    lock_product(operator, 1)
+    headers = {"Idempotency-Key": "retry-me"}
+    with ThreadPoolExecutor(1) as buyer:
+        answer = buyer.submit(client.post, "/api/holds", json=HOLD, headers=headers)
+        wait_until(lambda: backends(db, "flashsale place_holds patient"), "the request waits patiently")
+        (pid,) = backends(db, "flashsale place_holds patient")
+        wait_until_blocked(pid, watcher=db)
+        db.execute("select pg_terminate_backend(%s)", (pid,))
+        assert_503(answer.result(), "outcome_unknown")
+    operator.rollback()
+    assert client.post("/api/holds", json=HOLD, headers=headers).status_code == 201
+    assert client.post("/api/holds", json=HOLD, headers=headers).headers["idempotency-replayed"] == "true"
+    assert client.get("/api/products/1").json()["available_stock"] == 49
+
+
+def test_a_database_that_goes_and_comes_back(
+    client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    name = db.info.dbname
+    outside = psycopg.connect(psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres"), autocommit=True)
+    with outside:
+        outside.execute(f'alter database "{name}" allow_connections false')
+        outside.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and application_name like 'flashsale %%'",
+            (name,),
+        )
+        assert_503(client.post("/api/holds", json=HOLD), "unavailable")
+        assert_503(client.get("/api/products/1"), "unavailable")
+        assert_503(client.get("/api/products"), "unavailable")
+        assert_503(client.get("/readyz"), "not_ready")
+        assert client.get("/healthz").status_code == 200
+        outside.execute(f'alter database "{name}" allow_connections true')
+    began = time.monotonic()
+    for path in ("/api/products/1", "/api/products"):
+        wait_until(lambda path=path: client.get(path).status_code == 200, f"{path} is back", timeout=5)
+    wait_until(lambda: client.post("/api/holds", json=HOLD).status_code == 201, "holds are back", timeout=5)
+    assert time.monotonic() - began < 5
+
+
+def test_a_database_that_was_never_there(tmp_path: Path) -> None:
+    with (
+        running_server(f"host={tmp_path} dbname=nowhere", tmp_path / "gunicorn.log") as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        assert client.get("/healthz").status_code == 200
+        assert_503(client.get("/readyz"), "not_ready")
+        for _ in range(2):
+            assert_503(client.post("/api/holds", json=HOLD), "unavailable")
+            assert_503(client.get("/api/products"), "unavailable")
+
+
+def test_functions_reloaded_under_a_prepared_statement_are_found_again(
+    client: httpx.Client, db: psycopg.Connection
+) -> None:
+    assert client.get("/api/products/1").status_code == 200
+    (definition,) = db.execute(
+        "select pg_get_functiondef('flashsale.get_products_by_id(int[], bigint[])'::regprocedure)"
+    ).fetchone()
+    with db.transaction():
+        db.execute("drop function flashsale.get_products_by_id(int[], bigint[])")
+        db.execute(definition)
+        db.execute("grant execute on function flashsale.get_products_by_id(int[], bigint[]) to flashsale_api")
+        db.execute("alter function flashsale.get_products_by_id(int[], bigint[]) owner to flashsale_owner")
+    assert client.get("/api/products/1").status_code == 200
+
+
+# A lane by itself.
+
+
+def lane(url: str) -> Lane:
+    return Lane(connection_string(url, "test", lock_timeout=100), PLACE_HOLDS)
+
+
+def test_a_lane_tells_refused_from_unknown(database_url: str, db: psycopg.Connection) -> None:
+    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
+
+    async def test() -> None:
+        one = lane(database_url)
+        assert [row[:2] for row in await one.call([(1, 1, None), (2, 1, None)])] == [(0, None), (1, "SA001")]
+        with pytest.raises(RolledBack) as raised:
+            await one.call([(1, 1, "nul\0")])
+        assert raised.value.sqlstate == "22021"
+        with pytest.raises(RolledBack) as raised:
+            await one.call([(2**64, 1, None)])
+        assert raised.value.sqlstate.startswith("22")
+        assert (await one.call([(1, 1, None)]))[0][1] is None, "the lane is as good as before"
+        await one.close()
+
+    asyncio.run(test())
+    assert db.execute("select count(*) from flashsale_data.holds").fetchone() == (2,)
+
+
+@asynccontextmanager
+async def listening(handle: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[int]:
+    """A TCP server on a free port, which it yields; ends when every connection has."""
+    connections: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        try:
+            await handle(reader, writer)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.gather(*connections)
+
+
+def test_a_server_that_says_nothing_is_absent_after_a_second() -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> None:
+        async with listening(swallow) as port:
+            one = lane(f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable")
+            began = time.monotonic()
+            with pytest.raises(NotSent):
+                await one.call([(1, 1, None)])
+            assert time.monotonic() - began < 1.5
+            began = time.monotonic()
+            with pytest.raises(NotSent):
+                await one.call([(1, 1, None)])
+            assert time.monotonic() - began < 0.1, "right after a failure nobody waits for the next one"
+
+    asyncio.run(test())
+
+
+def test_a_connection_that_falls_silent_is_cut_and_replaced(
+    database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.lanes.HANG_TIMEOUT", 0.3)
+    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
+    server = psycopg.conninfo.conninfo_to_dict(database_url)
+    socket = f"{server['host']}/.s.PGSQL.{server.get('port', 5432)}"
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await gate.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def test() -> None:
+        hearing, talking = asyncio.Event(), asyncio.Event()
+        hearing.set()
+        talking.set()
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_unix_connection(socket)
+            # The server hears everything; its answers may be withheld.
+            await asyncio.gather(pump(reader, back, hearing), pump(there, writer, talking))
+            await back.wait_closed()
+
+        async with listening(proxy) as port:
+            one = lane(
+                f"host=127.0.0.1 port={port} user={server['user']} dbname={server['dbname']}"
+                " sslmode=disable gssencmode=disable"
+            )
+            assert (await one.call([(1, 1, "before")]))[0][1] is None
+            talking.clear()
+            with pytest.raises(OutcomeUnknown):
+                await one.call([(1, 1, "silence")])
+            talking.set()
+            row = (await one.call([(1, 1, "silence")]))[0]
+            assert row[3], "it had been done: the retry with the same key is a replay"
+            await one.close()
+
+    asyncio.run(test())

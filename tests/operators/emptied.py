@@ -1,0 +1,67 @@
+"""One database for many tests, emptied before each: 20 ms where a clone of the template takes 500.
+
+A test that changes functions or tables does so in a transaction it rolls back, or asks for a clone
+(tests/conftest.py).
+"""
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from flashsale.cluster import Cluster
+
+TABLES = "select relname from pg_class where relnamespace = 'flashsale_data'::regnamespace and relkind = 'r'"
+SEQUENCES = "select oid::regclass::text from pg_class where relnamespace = 'flashsale_data'::regnamespace and relkind = 'S'"
+
+
+def emptied_database(dbname: str) -> tuple[Callable, Callable]:
+    """Two fixtures: the clone, and the connection that stands in for pytest-postgresql's `postgresql`."""
+
+    @pytest.fixture(scope="session")
+    def shared(template: NoopExecutor, cluster: Cluster) -> Iterator[tuple[str, dict[str, list]]]:
+        user = template.user
+        with DatabaseJanitor(
+            user=user,
+            host=template.host,
+            port=template.port,
+            dbname=dbname,
+            template_dbname=template.template_dbname,
+        ):
+            url = cluster.url(user, dbname)
+            with psycopg.connect(url) as conn:
+                seeded = {
+                    name: conn.execute(
+                        f"select coalesce(jsonb_agg(t), '[]') from flashsale_data.{name} t"
+                    ).fetchone()[0]
+                    for (name,) in conn.execute(TABLES).fetchall()
+                }
+            yield url, seeded
+
+    @pytest.fixture
+    def postgresql(shared: tuple[str, dict[str, list]]) -> Iterator[psycopg.Connection]:
+        url, seeded = shared
+        with psycopg.connect(url) as conn:
+            _empty(conn, seeded)
+            conn.commit()
+            yield conn
+
+    return shared, postgresql
+
+
+def _empty(conn: psycopg.Connection, seeded: dict[str, list]) -> None:
+    """Bring every table back to what the migrations left in it, and every sequence to its start."""
+    conn.execute("set local session_replication_role = replica")  # foreign keys look away
+    for name, rows in seeded.items():
+        conn.execute(f"delete from flashsale_data.{name}")
+        if rows:
+            conn.execute(
+                f"insert into flashsale_data.{name}"
+                f" select * from jsonb_populate_recordset(null::flashsale_data.{name}, %s)",
+                (Jsonb(rows),),
+            )
+    for (name,) in conn.execute(SEQUENCES).fetchall():
+        conn.execute(f"alter sequence {name} restart")

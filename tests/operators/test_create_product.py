@@ -1,0 +1,104 @@
+"""create_product(): what may go on sale, and how it starts."""
+
+from decimal import Decimal
+
+import pytest
+
+from tests.operators.shop import audit, create_product, one, order, place_hold, refused
+
+CREATE = "select flashsale.create_product(%s, %s, %s, %s)"
+
+
+def test_a_new_product_has_all_its_stock_available(db):
+    product = one(db, "select flashsale.create_product('Sneaker', 50, 99)")
+    row = db.execute("select * from flashsale.get_product(%s)", (product,)).fetchone()
+    assert row == (product, "Sneaker", Decimal("99.00"), "USD", 50, 50)
+    assert audit(db) == []
+
+
+def test_it_is_the_first_entry_in_the_products_ledger(db):
+    product = create_product(db, stock=50)
+    ledger = "select kind, available_delta from flashsale_data.events where product_id = %s"
+    assert db.execute(ledger, (product,)).fetchall() == [("product_created", 50)]
+
+
+def test_each_product_gets_an_id_of_its_own(db):
+    first, second = create_product(db), create_product(db)
+    assert second > first
+
+
+@pytest.mark.parametrize(
+    ("price", "currency", "kept"),
+    [
+        ("99", "USD", "99.00"),
+        ("99.000", "USD", "99.00"),
+        ("0", "EUR", "0.00"),
+        ("999999999999.99", "USD", "999999999999.99"),
+        ("9800", "JPY", "9800"),
+        ("1.5", "KWD", "1.500"),
+        ("12.3456", "CLF", "12.3456"),
+    ],
+)
+def test_a_price_is_kept_with_the_decimals_of_its_currency(db, price, currency, kept):
+    product = create_product(db, price=price, currency=currency)
+    assert str(one(db, "select price from flashsale.get_product(%s)", product)) == kept
+
+
+@pytest.mark.parametrize(("price", "currency"), [("99.001", "USD"), ("0.5", "JPY"), ("1.2345", "KWD")])
+def test_a_price_finer_than_its_currency_is_refused(db, price, currency):
+    with refused("SA009"):
+        create_product(db, price=price, currency=currency)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (None, 1, "1", "USD"),
+        ("", 1, "1", "USD"),
+        ("   ", 1, "1", "USD"),
+        ("x" * 201, 1, "1", "USD"),
+        ("x", None, "1", "USD"),
+        ("x", -1, "1", "USD"),
+        ("x", 1, None, "USD"),
+        ("x", 1, "-0.01", "USD"),
+        ("x", 1, "1000000000000", "USD"),
+        ("x", 1, "NaN", "USD"),
+        ("x", 1, "Infinity", "USD"),
+        ("x", 1, "-Infinity", "USD"),
+        ("x", 1, "1", None),
+        ("x", 1, "1", ""),
+        ("x", 1, "1", "usd"),
+        ("x", 1, "1", "US"),
+        ("x", 1, "1", "USDX"),
+        ("x", 1, "1", "USD\n"),
+    ],
+)
+def test_what_makes_no_product_is_refused_and_leaves_nothing(db, arguments):
+    with refused("SA009"):
+        db.execute(CREATE, arguments)
+    assert one(db, "select count(*) from flashsale_data.products") == 0
+    assert one(db, "select count(*) from flashsale_data.events") == 0
+
+
+def test_a_name_may_have_200_characters_of_any_script(db):
+    product = create_product(db, name="靴" * 200)
+    assert one(db, "select name from flashsale.get_product(%s)", product) == "靴" * 200
+
+
+def test_a_product_without_stock_is_sold_out(db):
+    product = create_product(db, stock=0)
+    with refused("SA002"):
+        place_hold(db, product)
+
+
+def test_a_free_product_costs_nothing(db):
+    free = order(db, create_product(db, price="0"), qty=2)
+    assert str(one(db, "select amount from flashsale.get_order(%s)", free)) == "0.00"
+
+
+def test_the_largest_stock_can_be_sold_whole(db):
+    product = create_product(db, stock=2**31 - 1)
+    place_hold(db, product, 2**31 - 1)
+    with refused("SA002"):
+        place_hold(db, product)
+    assert audit(db) == []

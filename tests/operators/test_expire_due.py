@@ -1,0 +1,450 @@
+"""expire_due() and tidy(): marking what has lapsed, which no answer depends on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from tests.operators.shop import (
+    audit,
+    available,
+    create_order,
+    create_product,
+    expire_due,
+    hold_status,
+    make_short,
+    one,
+    order,
+    order_status,
+    pay,
+    place_hold,
+    place_many,
+    refused,
+    wait_until_lapsed,
+)
+from tests.support import wait_until
+
+
+def statuses(db):
+    return dict(db.execute("select status, count(*) from flashsale_data.holds group by status").fetchall())
+
+
+def marks(db):
+    """How often each thing was marked, by what the ledger says."""
+    return [
+        times
+        for (times,) in db.execute(
+            "select count(*) from flashsale_data.events where kind in ('hold_expired', 'order_cancelled')"
+            " group by kind, hold_id, order_id"
+        )
+    ]
+
+
+def test_a_lapsed_hold_is_marked_expired(db):
+    product = create_product(db, stock=5)
+    make_short(db)
+    hold = place_hold(db, product, 2)
+    wait_until_lapsed(db)
+    assert expire_due(db) == 1
+    assert hold_status(db, hold) == "expired"
+    ledger = "select kind, available_delta from flashsale_data.events where hold_id = %s order by event_id"
+    assert db.execute(ledger, (hold,)).fetchall() == [("hold_placed", -2), ("hold_expired", 2)]
+    assert audit(db) == []
+
+
+def test_an_overdue_order_is_marked_cancelled(db):
+    product = create_product(db, stock=5)
+    make_short(db)
+    overdue = order(db, product, 2)
+    wait_until_lapsed(db)
+    assert expire_due(db) == 1
+    assert order_status(db, overdue) == ("cancelled", "payment_overdue")
+    ledger = "select kind, available_delta, data from flashsale_data.events where order_id = %s order by event_id"
+    assert db.execute(ledger, (overdue,)).fetchall() == [
+        ("order_created", 0, None),
+        ("order_cancelled", 2, {"cancel_reason": "payment_overdue"}),
+    ]
+    assert audit(db) == []
+
+
+def test_what_still_has_time_is_left_alone(db):
+    product = create_product(db)
+    held, ordered = place_hold(db, product), order(db, product)
+    assert expire_due(db) == 0
+    assert hold_status(db, held) == "active"
+    assert order_status(db, ordered) == ("pending_payment", None)
+
+
+def test_what_has_moved_on_is_left_alone(db):
+    product = create_product(db)
+    make_short(db)
+    paid, failed = order(db, product), order(db, product)
+    pay(db, paid)
+    pay(db, failed, "failed")
+    released = place_hold(db, product)
+    db.execute("select flashsale.release_hold(%s)", (released,))
+    wait_until_lapsed(db)
+    assert expire_due(db) == 0
+    assert order_status(db, paid) == ("paid", None)
+    assert order_status(db, failed) == ("cancelled", "payment_failed")
+    assert hold_status(db, released) == "released"
+    assert audit(db) == []
+
+
+def test_a_second_call_finds_nothing(db):
+    product = create_product(db)
+    make_short(db)
+    place_hold(db, product)
+    order(db, product)
+    wait_until_lapsed(db)
+    assert [expire_due(db), expire_due(db)] == [2, 0]
+
+
+def test_the_limit_is_respected(db):
+    product = create_product(db)
+    make_short(db)
+    place_many(db, product, 5)
+    wait_until_lapsed(db)
+    assert [expire_due(db, 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert statuses(db) == {"expired": 5}
+    assert marks(db) == [1] * 5
+    assert audit(db) == []
+
+
+def test_the_limit_counts_holds_not_units(db):
+    product = create_product(db, stock=1000)
+    make_short(db)
+    place_hold(db, product, 900)
+    wait_until_lapsed(db)
+    assert expire_due(db, 1) == 1
+
+
+@pytest.mark.parametrize("limit", [0, -1, -(2**31), None])
+def test_a_limit_below_one_is_refused(db, limit):
+    with refused("SA009"):
+        expire_due(db, limit)
+
+
+def test_the_largest_limit_is_taken(db):
+    product = create_product(db)
+    make_short(db)
+    place_many(db, product, 3)
+    wait_until_lapsed(db)
+    assert expire_due(db, 2**31 - 1) == 3
+
+
+def test_an_idle_product_is_given_back_its_units(db):
+    product = create_product(db, stock=5)
+    make_short(db)
+    place_hold(db, product, 2)
+    order(db, product, 1)
+    wait_until_lapsed(db)
+    counters = "select held, awaiting from flashsale_data.stock where product_id = %s"
+    assert db.execute(counters, (product,)).fetchone() == (2, 1)
+    expire_due(db)
+    assert db.execute(counters, (product,)).fetchone() == (0, 0)
+    assert one(db, "select count(*) from flashsale_data.lapses") == 0
+
+
+def test_a_sweep_changes_no_answer(db):
+    product = create_product(db, stock=5)
+    make_short(db)
+    hold, overdue = place_hold(db, product, 2), order(db, product, 1)
+    wait_until_lapsed(db)
+
+    def answers():
+        return [
+            db.execute(query, (number,)).fetchone()
+            for query, number in [
+                ("select * from flashsale.get_product(%s)", product),
+                ("select * from flashsale.get_hold(%s)", hold),
+                ("select * from flashsale.get_order(%s)", overdue),
+            ]
+        ]
+
+    before = answers()
+    assert expire_due(db) == 2
+    assert answers() == before
+
+
+def test_a_locked_hold_is_skipped_and_taken_next_time(db, connect):
+    product = create_product(db)
+    make_short(db)
+    stuck, free = place_hold(db, product), place_hold(db, product)
+    wait_until_lapsed(db)
+    other = connect(autocommit=False)
+    other.execute("select from flashsale_data.holds where hold_id = %s for update", (stuck,))
+    db.execute("set lock_timeout = '1ms'")
+    assert expire_due(db) == 1
+    assert (hold_status(db, stuck), hold_status(db, free)) == ("active", "expired")
+    other.rollback()
+    assert expire_due(db) == 1
+    assert hold_status(db, stuck) == "expired"
+    assert audit(db) == []
+
+
+def test_a_locked_order_is_skipped_and_taken_next_time(db, connect):
+    product = create_product(db)
+    make_short(db)
+    stuck, free = order(db, product), order(db, product)
+    wait_until_lapsed(db)
+    other = connect(autocommit=False)
+    other.execute("select from flashsale_data.orders where order_id = %s for update", (stuck,))
+    db.execute("set lock_timeout = '1ms'")
+    assert expire_due(db) == 1
+    assert order_status(db, stuck) == ("pending_payment", None)
+    assert order_status(db, free) == ("cancelled", "payment_overdue")
+    other.rollback()
+    assert expire_due(db) == 1
+    assert audit(db) == []
+
+
+def test_a_locked_product_holds_up_no_other(db, connect):
+    busy, idle = create_product(db), create_product(db)
+    make_short(db)
+    stuck, free = place_hold(db, busy), place_hold(db, idle)
+    wait_until_lapsed(db)
+    seller = connect(autocommit=False)
+    seller.execute(
+        "select from flashsale_data.stock where product_id = %s for no key update", (busy,)
+    )
+    db.execute("set lock_timeout = '1ms'")
+    assert expire_due(db) == 1
+    assert (hold_status(db, stuck), hold_status(db, free)) == ("active", "expired")
+    seller.rollback()
+    assert expire_due(db) == 1
+    assert audit(db) == []
+
+
+def test_two_sweepers_mark_different_things(db, connect):
+    one_product, other_product = create_product(db), create_product(db)
+    make_short(db)
+    place_many(db, one_product, 3)
+    place_many(db, other_product, 4)
+    wait_until_lapsed(db)
+    first, second = connect(autocommit=False), connect()
+    second.execute("set lock_timeout = '1ms'")
+    expire_due(db, 1)  # has all units given back: else the first would hold the products' locks, too
+    marked_first = expire_due(first, 1)
+    marked_second = expire_due(second)
+    first.commit()
+    assert marked_first == 1
+    assert marked_second > 0
+    while expire_due(db):
+        pass
+    assert statuses(db) == {"expired": 7}
+    assert marks(db) == [1] * 7
+    assert audit(db) == []
+
+
+def test_sweepers_at_once_share_the_work_and_mark_each_thing_once(db, connect):
+    products = [create_product(db, stock=1000) for _ in range(4)]
+    make_short(db)
+    for product in products:
+        place_many(db, product, 400)
+    for product in products[:2]:
+        order(db, product, 5)
+    wait_until_lapsed(db)
+    sweepers = [connect() for _ in range(4)]
+
+    def sweep(conn):
+        total = 0
+        while one(conn, "select exists (select from flashsale_data.lapses)"):
+            total += expire_due(conn, 25)
+        return total
+
+    with ThreadPoolExecutor(len(sweepers)) as pool:
+        totals = list(pool.map(sweep, sweepers))
+    assert sum(totals) == 1602
+    assert marks(db) == [1] * 1602
+    assert audit(db) == []
+
+
+def test_sweeping_and_selling_at_once_lose_nothing(db, connect):
+    product = create_product(db, stock=20)
+    make_short(db)
+    end = one(db, "select clock_timestamp() + interval '700 milliseconds'")
+
+    def going_on(conn):
+        return one(conn, "select clock_timestamp() < %s", end)
+
+    def sell(conn):
+        while going_on(conn):
+            placed = conn.execute(
+                "select hold_id from flashsale.place_holds(array[1, 2], array[%(p)s, %(p)s], array[1, 2],"
+                " array[null, null]) where sqlstate is null",
+                {"p": product},
+            ).fetchall()
+            for (hold,) in placed[:1]:
+                conn.execute("select flashsale.create_orders(array[1], array[%s], array[null])", (hold,))
+
+    def sweep(conn):
+        while going_on(conn):
+            expire_due(conn)
+
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(sell, connect()), pool.submit(sell, connect())]
+        work += [pool.submit(sweep, connect()), pool.submit(sweep, connect())]
+        for done in work:
+            done.result()
+    assert audit(db) == []
+    wait_until_lapsed(db)
+    while expire_due(db):
+        pass
+    assert available(db, product) == 20
+    assert audit(db) == []
+    assert max(marks(db)) == 1
+
+
+def test_five_thousand_holds_that_lapse_in_one_instant_are_on_sale_at_that_instant(db):
+    product = create_product(db, stock=5000)
+    for _ in range(5):
+        place_many(db, product, 1000)
+    instant = one(db, "select date_bin('100 milliseconds', clock_timestamp() + interval '400 milliseconds', 'epoch')")
+    with db.transaction():
+        db.execute("update flashsale_data.holds set expires_at = %s", (instant,))
+        db.execute("delete from flashsale_data.lapses")
+        db.execute("insert into flashsale_data.lapses values (%s, %s, 5000, 0)", (product, instant))
+    assert audit(db) == []
+
+    seen = set()
+    while True:
+        before = one(db, "select clock_timestamp()")
+        found = available(db, product)
+        after = one(db, "select clock_timestamp()")
+        if after < instant:
+            assert found == 0
+        elif before >= instant:
+            assert found == 5000
+            break
+        seen.add(found)
+    assert 0 in seen
+    buyer = place_hold(db, product, 5000)
+    assert one(db, "select status from flashsale.get_hold(%s)", buyer) == "active"
+    assert statuses(db) == {"active": 5001}, "nothing has swept"
+    assert audit(db) == []
+    assert [expire_due(db) for _ in range(6)] == [1000] * 5 + [0]
+    assert available(db, product) == 0
+    assert audit(db) == []
+
+
+def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
+    """Each hold that became an order leaves one behind: on a good day, thousands before the first lapse."""
+    product = create_product(db)
+    db.execute(
+        "insert into flashsale_data.lapses (product_id, lapses_at)"
+        " select %s, now() - n * interval '100 milliseconds' from generate_series(10, 2500) n",
+        (product,),
+    )
+    make_short(db)
+    hold = place_hold(db, product)
+    wait_until_lapsed(db)
+    assert expire_due(db) == 1
+    assert hold_status(db, hold) == "expired"
+    connect().execute("call flashsale.tidy()")
+    assert one(db, "select count(*) from flashsale_data.lapses") == 0
+
+
+def make_stale(db):
+    """Webhooks came longer ago than the inbox keeps them."""
+    db.execute("update flashsale_data.payments set received_at = received_at - interval '2 days'")
+
+
+def test_a_captured_payment_whose_order_never_came_becomes_a_refund(db):
+    pay(db, 1001, key="kept", amount="99.00", currency="USD")
+    pay(db, 1002, "failed", key="dropped")
+    make_stale(db)
+    pay(db, 1003, key="fresh")
+    assert expire_due(db) == 2
+    left = db.execute("select idempotency_key, result from flashsale.payments order by 1").fetchall()
+    assert left == [("fresh", "stored"), ("kept", "refund_due")]
+    assert one(db, "select stored from flashsale_data.inbox") == 1
+    ledger = "select kind from flashsale_data.events where payment_key = 'kept' order by event_id"
+    assert [kind for (kind,) in db.execute(ledger)] == ["payment_stored", "refund_due"]
+    assert audit(db) == []
+
+
+def test_the_inbox_respects_the_limit_too(db):
+    for number in range(5):
+        pay(db, 1001 + number)
+    make_stale(db)
+    assert [expire_due(db, 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert audit(db) == []
+
+
+def test_a_sweep_does_not_wait_for_whoever_has_the_inbox_locked(db, connect):
+    pay(db, 1001)
+    make_stale(db)
+    other = connect(autocommit=False)
+    other.execute("select from flashsale_data.inbox for no key update")
+    db.execute("set lock_timeout = '1ms'")
+    assert expire_due(db) == 0
+    other.rollback()
+    assert expire_due(db) == 1
+
+
+# tidy()
+
+
+def test_tidy_marks_all_and_commits_between_calls(db, connect):
+    product = create_product(db, stock=2500)
+    make_short(db)
+    for size in (1000, 1000, 500):
+        place_many(db, product, size)
+    wait_until_lapsed(db)
+    connect().execute("call flashsale.tidy()")
+    assert statuses(db) == {"expired": 2500}
+    transactions = "select count(*) from flashsale_data.holds group by xmin::text order by 1"
+    assert [count for (count,) in db.execute(transactions)] == [500, 1000, 1000]
+    assert audit(db) == []
+
+
+def test_tidy_records_a_sign_of_life_even_when_nothing_is_due(db):
+    assert one(db, "select last_run_at from flashsale_data.scheduler") is None
+    db.execute("call flashsale.tidy()")
+    assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(seconds=10)
+
+
+def test_tidy_shows_its_sign_of_life_before_it_has_finished(db, connect):
+    """Long work must not look like death."""
+    holder, tidier = connect(autocommit=False), connect()
+    holder.execute("lock table flashsale_data.lapses")
+    with ThreadPoolExecutor(1) as pool:
+        tidied = pool.submit(tidier.execute, "call flashsale.tidy()")
+        wait_until(
+            lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"), "tidy() shows itself"
+        )
+        assert not tidied.done()
+        holder.rollback()
+        tidied.result()
+
+
+def test_tidy_runs_with_an_operators_rights(db):
+    product = create_product(db)
+    make_short(db)
+    hold = place_hold(db, product)
+    wait_until_lapsed(db)
+    db.execute("set role flashsale_ops")
+    db.execute("call flashsale.tidy()")
+    db.execute("reset role")
+    assert hold_status(db, hold) == "expired"
+
+
+def test_an_order_whose_hold_and_payment_lapse_at_one_instant_is_marked_once(db):
+    product = create_product(db)
+    make_short(db)
+    hold = place_hold(db, product)
+    made = create_order(db, hold)
+    db.execute(
+        "update flashsale_data.orders o set payment_due_at = h.expires_at"
+        " from flashsale_data.holds h where h.hold_id = o.hold_id"
+    )
+    db.execute("delete from flashsale_data.lapses")
+    db.execute(
+        "insert into flashsale_data.lapses select product_id, payment_due_at, 0, qty from flashsale_data.orders"
+    )
+    wait_until_lapsed(db)
+    assert expire_due(db) == 1
+    assert order_status(db, made) == ("cancelled", "payment_overdue")
+    assert hold_status(db, hold) == "ordered"
+    assert audit(db) == []

@@ -1,0 +1,178 @@
+"""The last guards: what the tables refuse whatever the code, and whoever sends it, says."""
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.operators.shop import create_product, one, order, pay, place_hold
+
+
+class Shop:
+    """Rows to break: a product with 5 units, a hold of 2, a paid order of 1, a pending one of 1."""
+
+    def __init__(self, db):
+        self.product = create_product(db, stock=5)
+        self.hold = place_hold(db, self.product, 2, "hold key")
+        self.paid = order(db, self.product)
+        self.pending = order(db, self.product)
+        pay(db, self.paid, key="paying")
+        pay(db, 1_000_000, key="early")
+        self.used_hold = one(db, "select hold_id from flashsale_data.orders where order_id = %s", self.paid)
+
+
+@pytest.fixture
+def shop(db):
+    return Shop(db)
+
+
+ORDER = (
+    "insert into flashsale_data.orders (order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason,"
+    " created_at, payment_due_at, idempotency_key) select {columns} from flashsale_data.orders where order_id = {paid}"
+)
+COLUMNS = (
+    "order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason, created_at, payment_due_at,"
+    " idempotency_key"
+)
+
+
+def another_order(**values):
+    """A copy of the paid order with other values in some columns."""
+    columns = COLUMNS.replace("\n", "")
+    for name, value in values.items():
+        columns = ", ".join(value if column == name else column for column in columns.split(", "))
+    return ORDER.replace("{columns}", columns)
+
+
+SET_ORDER = "update flashsale_data.orders set {} where order_id = {{pending}}"
+SET_HOLD = "update flashsale_data.holds set {} where hold_id = {{hold}}"
+SET_STOCK = "update flashsale_data.stock set {}"
+SET_PAYMENT = "update flashsale_data.payments set {} where idempotency_key = 'paying'"
+SET_EARLY = "update flashsale_data.payments set {} where idempotency_key = 'early'"
+SET_PRODUCT = "update flashsale_data.products set {}"
+SET_SETTINGS = "update flashsale_data.settings set {}"
+
+REFUSED = [
+    # stock
+    ("stock_never_oversold", SET_STOCK.format("held = held + 2")),
+    ("stock_never_oversold", SET_STOCK.format("awaiting = awaiting + 2")),
+    ("stock_never_oversold", SET_STOCK.format("paid = paid + 2")),
+    ("stock_never_oversold", SET_STOCK.format("total_stock = 3")),
+    ("stock_never_oversold", SET_STOCK.format("held = 2147483647, paid = 2147483647")),
+    ("stock_counters_not_negative", SET_STOCK.format("held = -1")),
+    ("stock_counters_not_negative", SET_STOCK.format("awaiting = -1")),
+    ("stock_counters_not_negative", SET_STOCK.format("paid = -1")),
+    ("stock_counters_not_negative", SET_STOCK.format("total_stock = -1, held = 0, awaiting = 0, paid = 0")),
+    ("stock_version_key", "insert into flashsale_data.stock select * from flashsale_data.stock"),
+    ("stock_product_fkey", "insert into flashsale_data.stock (product_id, total_stock) values (99, 1)"),
+    ("lapses_not_negative", "update flashsale_data.lapses set held = -1"),
+    ("lapses_not_negative", "update flashsale_data.lapses set awaiting = -1"),
+    ("lapses_pkey", "insert into flashsale_data.lapses select * from flashsale_data.lapses"),
+    ("lapses_product_fkey", "update flashsale_data.lapses set product_id = 99"),
+    # products
+    ("products_name", SET_PRODUCT.format("name = ''")),
+    ("products_name", SET_PRODUCT.format("name = repeat('x', 201)")),
+    ("products_price", SET_PRODUCT.format("price = -0.01")),
+    ("products_price", SET_PRODUCT.format("price = 'NaN'")),
+    ("products_price", SET_PRODUCT.format("price = 'Infinity'")),
+    ("products_currency", SET_PRODUCT.format("currency = 'usd'")),
+    ("stock_product_fkey", "delete from flashsale_data.products"),
+    # holds
+    ("holds_pkey", "insert into flashsale_data.holds select * from flashsale_data.holds"),
+    ("holds_idempotency_key", "insert into flashsale_data.holds select 1, product_id, qty, status, placed_at,"
+     " expires_at, idempotency_key from flashsale_data.holds where hold_id = {hold}"),
+    ("holds_hold_id", SET_HOLD.format("hold_id = 0")),
+    ("holds_hold_id", SET_HOLD.format("hold_id = 9007199254740992")),
+    ("holds_qty", SET_HOLD.format("qty = 0")),
+    ("holds_status", SET_HOLD.format("status = 'lost'")),
+    ("holds_product_fkey", SET_HOLD.format("product_id = 99")),
+    ("orders_hold_fkey", "delete from flashsale_data.holds where hold_id = {used_hold}"),
+    # orders
+    ("orders_pkey", another_order(hold_id="{hold}")),
+    ("orders_hold_key", another_order(order_id="99")),
+    ("orders_hold_fkey", another_order(order_id="99", hold_id="4711")),
+    ("orders_product_fkey", another_order(order_id="99", hold_id="{hold}", product_id="99")),
+    ("orders_qty", SET_ORDER.format("qty = 0")),
+    ("orders_amount", SET_ORDER.format("amount = -1")),
+    ("orders_status", SET_ORDER.format("status = 'shipped'")),
+    ("orders_cancel_reason", SET_ORDER.format("status = 'cancelled', cancel_reason = 'changed my mind'")),
+    ("orders_reason_if_cancelled", SET_ORDER.format("status = 'cancelled'")),
+    ("orders_reason_if_cancelled", SET_ORDER.format("cancel_reason = 'payment_failed'")),
+    ("orders_idempotency_key", "update flashsale_data.orders set idempotency_key = 'same'"),
+    # payments
+    ("payments_pkey", SET_PAYMENT.format("idempotency_key = 'early'")),
+    ("payments_one_pays", SET_EARLY.format("result = 'applied', order_id = {paid}")),
+    ("payments_status", SET_PAYMENT.format("status = 'perhaps'")),
+    ("payments_result", SET_PAYMENT.format("result = 'ignored'")),
+    ("payments_order_status", SET_PAYMENT.format("order_status = 'shipped'")),
+    ("payments_stored_has_no_order", SET_EARLY.format("order_status = 'paid'")),
+    ("inbox_stored", "update flashsale_data.inbox set stored = -1"),
+    ("inbox_pkey", "insert into flashsale_data.inbox default values"),
+    ("inbox_one_row", "insert into flashsale_data.inbox (singleton) values (false)"),
+    # ledger
+    ("events_kind", "update flashsale_data.events set kind = 'miracle'"),
+    ("events_pkey", "insert into flashsale_data.events select * from flashsale_data.events"),
+    ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
+    # settings and state
+    ("settings_pkey", "insert into flashsale_data.settings default values"),
+    ("settings_one_row", "insert into flashsale_data.settings (singleton) values (false)"),
+    ("settings_hold_time", SET_SETTINGS.format("hold_time = '0'")),
+    ("settings_hold_time", SET_SETTINGS.format("hold_time = '2 days'")),
+    ("settings_payment_window", SET_SETTINGS.format("payment_window = '31 days'")),
+    ("settings_inbox_limit", SET_SETTINGS.format("inbox_limit = -1")),
+    ("settings_inbox_keep", SET_SETTINGS.format("inbox_keep = '0'")),
+    ("schema_state_one_row", "update flashsale_data.schema_state set singleton = false"),
+    ("scheduler_one_row", "update flashsale_data.scheduler set singleton = false"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("guard", "statement"), REFUSED, ids=[f"{number}-{guard}" for number, (guard, _) in enumerate(REFUSED)]
+)
+def test_a_superuser_is_refused_by(db, shop, guard, statement):
+    with pytest.raises(errors.IntegrityError) as raised:
+        db.execute(statement.format(**vars(shop)))
+    assert raised.value.diag.constraint_name == guard
+
+
+def test_every_guard_is_tried_above(db):
+    """The two carried keys are tried by purge()'s own upsert, a singleton's key by its check."""
+    guards = {
+        name
+        for (name,) in db.execute(
+            "select conname from pg_constraint where connamespace = 'flashsale_data'::regnamespace"
+            " union select relname from pg_class c join pg_index i on i.indexrelid = c.oid and i.indisunique"
+            " where relnamespace = 'flashsale_data'::regnamespace"
+        )
+    }
+    untried = {"products_pkey", "ledger_carried_pkey", "schema_state_pkey", "scheduler_pkey"}
+    assert guards - {guard for guard, _ in REFUSED} == untried
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "stock.total_stock", "stock.held", "stock.awaiting", "stock.paid", "stock.lapsed_through",
+        "holds.product_id", "holds.qty", "holds.status", "holds.expires_at",
+        "orders.hold_id", "orders.product_id", "orders.qty", "orders.amount", "orders.status", "orders.payment_due_at",
+        "payments.order_id", "payments.status", "payments.result", "payments.payload",
+        "products.price", "products.currency", "events.kind", "events.available_delta",
+    ],
+)  # fmt: skip
+def test_what_everything_rests_on_is_never_null(db, shop, column):
+    table, name = column.split(".")
+    with pytest.raises(errors.NotNullViolation):
+        db.execute(f"update flashsale_data.{table} set {name} = null")
+
+
+def test_the_guards_stop_the_code_too(db, shop):
+    """Were place_holds() to believe in more units than there are, it would still not sell them."""
+    with db.transaction(force_rollback=True):
+        body = one(
+            db, "select pg_get_functiondef('flashsale_data.lock_stock(bigint[], boolean)'::regprocedure)"
+        )
+        generous = body.replace("s.total_stock - s.held - s.awaiting - s.paid,", "s.total_stock,")
+        assert generous != body
+        db.execute(generous)
+        with pytest.raises(psycopg.errors.CheckViolation) as raised:
+            place_hold(db, shop.product, 3)
+    assert raised.value.diag.constraint_name == "stock_never_oversold"

@@ -1,0 +1,287 @@
+"""What a batch does about rows that somebody else has locked.
+
+It never waits for one while it holds another: requests that need a busy row are told so (55P03) and the others
+are served. If all are busy it waits for one. A call with one request waits, as long as lock_timeout lets it.
+"""
+
+import pytest
+
+from tests.sql.calls import (
+    BUSY,
+    apply_payment,
+    apply_payments,
+    available,
+    create_order,
+    create_orders,
+    create_product,
+    get_hold,
+    next_order_id,
+    order_units,
+    outcome,
+    place_hold,
+    place_holds,
+    release_hold,
+    release_holds,
+    sqlstates,
+    value,
+)
+
+
+@pytest.fixture
+def first(connect):
+    """A caller in the middle of a transaction."""
+    return connect(autocommit=False)
+
+
+@pytest.fixture
+def impatient(connect):
+    """A caller who must not have to wait."""
+    conn = connect()
+    conn.execute("set lock_timeout = '1ms'")
+    return conn
+
+
+def lock(conn, table, id):
+    key = {"holds": "hold_id", "orders": "order_id", "stock": "product_id"}[table]
+    conn.execute(f"select from flashsale_data.{table} where {key} = %s for update", (id,))
+
+
+@pytest.fixture
+def other(db):
+    return create_product(db)
+
+
+# --- a mixed batch is served at once, all but the busy ---
+
+
+def test_holds_of_a_busy_product(first, impatient, product, other):
+    place_hold(first, product)
+    outcomes = place_holds(impatient, (product, 1), (other, 1), (product, 1, "k"), (12345, 1))
+    assert sqlstates(outcomes) == [BUSY, None, BUSY, "SA001"]
+    assert [outcome.hold_id is None for outcome in outcomes] == [True, False, True, True]
+    first.rollback()
+    assert place_holds(impatient, (product, 1, "k"), (product, 1))[0].replayed is False
+
+
+def test_holds_with_a_busy_key(first, impatient, product, other):
+    place_hold(first, product, 1, "k")
+    outcomes = place_holds(impatient, (other, 1, "k"), (other, 1, "l"), (other, 2), (other, 1, "k"))
+    assert sqlstates(outcomes) == [BUSY, None, None, BUSY]
+    first.commit()
+    assert sqlstates(place_holds(impatient, (other, 1, "k"), (product, 1, "k"))) == ["SA008", None]
+
+
+def test_releases_of_a_busy_hold(db, first, impatient, product):
+    busy, free = place_hold(db, product), place_hold(db, product)
+    lock(first, "holds", busy.hold_id)
+    outcomes = release_holds(impatient, busy.hold_id, free.hold_id, 5)
+    assert sqlstates(outcomes) == [BUSY, None, "SA003"]
+    assert [get_hold(db, hold.hold_id).status for hold in (busy, free)] == ["active", "released"]
+
+
+def test_releases_of_holds_of_a_busy_product(db, first, impatient, product, other):
+    busy, free = place_hold(db, product), place_hold(db, other)
+    place_hold(first, product)
+    assert sqlstates(release_holds(impatient, busy.hold_id, free.hold_id)) == [BUSY, None]
+    assert [get_hold(db, hold.hold_id).status for hold in (busy, free)] == ["active", "released"]
+
+
+def test_orders_of_a_busy_hold(db, first, impatient, product):
+    busy, free, used = (place_hold(db, product) for _ in range(3))
+    create_order(db, used.hold_id)
+    lock(first, "holds", busy.hold_id)
+    outcomes = create_orders(impatient, (busy.hold_id, "k"), (free.hold_id,), (used.hold_id,))
+    assert sqlstates(outcomes) == [BUSY, None, "SA006"]
+    assert outcomes[0].order_id is None
+    first.rollback()
+    assert sqlstates(create_orders(impatient, (busy.hold_id, "k"))) == [None]
+
+
+def test_orders_of_holds_of_a_busy_product(db, first, impatient, product, other):
+    busy, free = place_hold(db, product), place_hold(db, other)
+    place_hold(first, product)
+    assert sqlstates(create_orders(impatient, (busy.hold_id,), (free.hold_id,))) == [BUSY, None]
+    assert get_hold(db, busy.hold_id).status == "active"
+
+
+def test_orders_with_a_busy_key(db, first, impatient, product):
+    held, free, other = (place_hold(db, create_product(db)) for _ in range(3))
+    create_order(first, held.hold_id, "k")
+    outcomes = create_orders(impatient, (free.hold_id, "k"), (free.hold_id, "l"), (other.hold_id,))
+    assert sqlstates(outcomes) == [BUSY, None, None]
+
+
+def test_payments_of_a_busy_order(db, first, impatient, product):
+    busy, free = order_units(db, product), order_units(db, product)
+    lock(first, "orders", busy.order_id)
+    outcomes = apply_payments(
+        impatient, ("a", busy.order_id, "success"), ("b", free.order_id, "success"), ("c", 10**9, "success")
+    )
+    assert sqlstates(outcomes) == [BUSY, None, None]
+    assert [outcome.result for outcome in outcomes] == [None, "applied", "stored"]
+    first.rollback()
+    assert apply_payment(db, "a", busy.order_id).replayed is False
+
+
+def test_payments_of_orders_of_a_busy_product(db, first, impatient, product, other):
+    busy, free = order_units(db, product), order_units(db, other)
+    place_hold(first, product)
+    outcomes = apply_payments(impatient, ("a", busy.order_id, "success"), ("b", free.order_id, "failed"))
+    assert sqlstates(outcomes) == [BUSY, None]
+    assert value(db, "select count(*) from flashsale.payments") == 1
+
+
+def test_payments_of_an_order_that_is_being_created(db, first, impatient, product, other):
+    free = order_units(db, other)
+    born = create_order(first, place_hold(db, product).hold_id)
+    outcomes = apply_payments(impatient, ("a", born.order_id, "success"), ("b", free.order_id, "success"))
+    assert sqlstates(outcomes) == [BUSY, None]
+    first.commit()
+    assert apply_payment(impatient, "a", born.order_id).result == "applied"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["order", "no order yet"])
+def test_payments_with_a_busy_key(db, first, impatient, product, known):
+    order_id = order_units(db, product).order_id if known else 10**9
+    first.execute("select flashsale_data.lock_keys('payment', array['k'])")
+    outcomes = apply_payments(impatient, ("k", order_id, "success"), ("l", order_id, "success"))
+    assert sqlstates(outcomes) == [BUSY, None]
+
+
+# --- nothing but busy rows: wait for one, hold none ---
+
+
+def test_a_batch_for_one_busy_product_waits(first, connect, product, blocked):
+    place_hold(first, product)
+    batch = blocked(place_holds, connect(), (product, 9), (product, 1))
+    first.commit()
+    assert sqlstates(batch.result()) == [None, "SA002"]
+
+
+def test_a_batch_of_busy_products_waits_for_one_and_holds_none(db, connect, impatient, blocked):
+    products = [create_product(db) for _ in range(3)]
+    holders = [connect(autocommit=False) for _ in products]
+    for holder, product in zip(holders, products, strict=True):
+        place_hold(holder, product)
+    batch = blocked(place_holds, connect(), *[(product, 1) for product in reversed(products)])
+    for holder in holders[1:]:
+        holder.commit()
+    for product in products[1:]:
+        assert place_hold(impatient, product).status == "active"
+    holders[0].commit()
+    assert sqlstates(batch.result()) == [BUSY, BUSY, None]
+
+
+def test_a_batch_of_busy_keys_waits_for_one_and_holds_none(db, connect, impatient, product, blocked):
+    holders = [connect(autocommit=False) for _ in "ab"]
+    for holder, key in zip(holders, "ab", strict=True):
+        holder.execute("select flashsale_data.lock_keys('hold', array[%s])", (key,))
+    batch = blocked(place_holds, connect(), (product, 1, "b"), (product, 1, "a"))
+    holders[1].commit()
+    assert place_hold(impatient, product, 1, "b").replayed is False
+    holders[0].commit()
+    assert sqlstates(batch.result()) == [BUSY, None]
+
+
+def test_a_batch_of_busy_holds_waits_for_one_and_holds_none(db, connect, impatient, blocked):
+    products = [create_product(db) for _ in range(2)]
+    holds = sorted((place_hold(db, product) for product in products), key=lambda hold: hold.hold_id)
+    holders = [connect(autocommit=False) for _ in holds]
+    for holder, hold in zip(holders, holds, strict=True):
+        lock(holder, "holds", hold.hold_id)
+    batch = blocked(create_orders, connect(), (holds[1].hold_id,), (holds[0].hold_id,))
+    holders[1].commit()
+    assert release_hold(impatient, holds[1].hold_id).status == "released"
+    holders[0].commit()
+    assert batch.result()[0].sqlstate in (BUSY, "SA005")
+    assert batch.result()[1].sqlstate is None
+
+
+def test_a_batch_of_busy_orders_waits_for_one_and_holds_none(db, connect, impatient, product, blocked):
+    orders = [order_units(db, product) for _ in range(2)]
+    holders = [connect(autocommit=False) for _ in orders]
+    for holder, order in zip(holders, orders, strict=True):
+        lock(holder, "orders", order.order_id)
+    batch = blocked(apply_payments, connect(), *[(f"p{o.order_id}", o.order_id, "success") for o in reversed(orders)])
+    holders[1].commit()
+    assert apply_payment(impatient, "q", orders[1].order_id).result == "applied"
+    holders[0].commit()
+    assert sqlstates(batch.result()) == [BUSY, None]
+
+
+def test_a_batch_of_unknown_busy_orders_waits_for_one_and_then_sees_it(db, connect, product, blocked):
+    holders = [connect(autocommit=False) for _ in range(2)]
+    born = [create_order(holder, place_hold(db, create_product(db)).hold_id) for holder in holders]
+    batch = blocked(apply_payments, connect(), *[(f"p{o.order_id}", o.order_id, "success") for o in born])
+    holders[0].commit()
+    outcomes = batch.result()
+    assert sqlstates(outcomes) == [None, BUSY]
+    assert outcomes[0].result == "applied"
+    holders[1].rollback()
+
+
+# --- one request waits, as long as lock_timeout lets it ---
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda conn, product, hold, order: place_hold(conn, product),
+        lambda conn, product, hold, order: place_holds(conn, (product, 1)),
+        lambda conn, product, hold, order: release_hold(conn, hold.hold_id),
+        lambda conn, product, hold, order: create_order(conn, hold.hold_id),
+        lambda conn, product, hold, order: apply_payment(conn, "p", order.order_id),
+    ],
+    ids=["place_hold", "place_holds", "release_hold", "create_order", "apply_payment"],
+)
+def test_a_call_of_one_gives_up_at_lock_timeout_and_has_done_nothing(db, first, impatient, product, call):
+    hold, order = place_hold(db, product), order_units(db, product)
+    before = (available(db, product), value(db, "select count(*) from flashsale_data.events"))
+    place_hold(first, product)
+    assert outcome(call, impatient, product, hold, order) == BUSY
+    first.rollback()
+    assert (available(db, product), value(db, "select count(*) from flashsale_data.events")) == before
+
+
+def test_lock_timeout_is_kept_for_keys_and_unknown_orders(first, impatient, product, db):
+    place_hold(first, product, 1, "k")
+    assert outcome(place_hold, impatient, create_product(db), 1, "k") == BUSY
+    first.rollback()
+    apply_payment(first, "p", next_order_id(db))
+    assert outcome(apply_payment, impatient, "q", next_order_id(db)) == BUSY
+
+
+# --- no deadlock ---
+
+
+def pairs(products):
+    return [(products if i % 2 else products[::-1],) for i in range(6)]
+
+
+def test_batches_with_products_in_opposite_order_never_deadlock(db, at_once):
+    products = [create_product(db, stock=1000) for _ in range(5)]
+
+    def buy(conn, products):
+        return [state for _ in range(40) for state in sqlstates(place_holds(conn, *[(p, 1) for p in products]))]
+
+    states = [state for states in at_once(buy, pairs(products)) for state in states]
+    assert set(states) <= {None, BUSY}
+    assert sum(1000 - available(db, product) for product in products) == states.count(None)
+
+
+def test_batches_with_holds_and_orders_in_opposite_order_never_deadlock(db, at_once):
+    products = [create_product(db, stock=1000) for _ in range(5)]
+    batches = [place_holds(db, *[(product, 1) for product in products]) for _ in range(20)]
+
+    def settle(conn, direction):
+        seen = set()
+        for batch in batches:
+            ids = [hold.hold_id for hold in batch][::direction]
+            orders = create_orders(conn, *[(hold_id, f"k{hold_id}") for hold_id in ids])
+            webhooks = [(f"p{order.order_id}", order.order_id, "success") for order in orders if order.order_id]
+            payments = apply_payments(conn, *webhooks)
+            seen |= {*sqlstates(orders), *sqlstates(payments), *sqlstates(release_holds(conn, *ids))}
+        return seen
+
+    for seen in at_once(settle, [(1,), (-1,)] * 3):
+        assert seen <= {None, BUSY, "SA005", "SA006"}

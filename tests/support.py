@@ -1,0 +1,105 @@
+"""What tests share: waiting for something to be so, and servers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from flashsale.account import guard
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
+    """Return as soon as `condition()` is true; fail, naming `what`, after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def wait_until_blocked(
+    conn: psycopg.Connection | int, *, watcher: psycopg.Connection, timeout: float = 30
+) -> None:
+    """Return once the session `conn` (or its backend's process id) waits for a lock somebody else holds.
+
+    `watcher` is an idle autocommit connection of the same cluster. To have `conn` wait at all, run its
+    statement in a thread.
+    """
+    pid = conn if isinstance(conn, int) else conn.info.backend_pid
+    query = "select cardinality(pg_blocking_pids(%s)) > 0"
+    wait_until(
+        lambda: watcher.execute(query, (pid,)).fetchone()[0], f"backend {pid} waits for a lock", timeout
+    )
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    """Whether anything, be it an error, answers HTTP at `url`."""
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def running_server(database_url: str, log: Path, **environment: str) -> Iterator[str]:
+    """gunicorn, as in production, on a free loopback port; yields its base URL.
+
+    `environment` goes over the variables the server needs. What it prints is in `log`.
+    """
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASHSALE_")}
+    settings = {
+        "FLASHSALE_DATABASE_URL": database_url,
+        "FLASHSALE_HOST": "127.0.0.1",
+        "FLASHSALE_PORT": str(port),
+        "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "1",
+    }
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [
+                *guard(signal.SIGTERM),
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "-c",
+                "gunicorn.conf.py",
+                "--no-control-socket",
+            ],
+            cwd=ROOT,
+            env=inherited | settings | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: child.poll() is not None or answers(f"{base}/healthz"), "gunicorn answers")
+        assert child.poll() is None, f"gunicorn did not start:\n{log.read_text()}"
+        yield base
+    finally:
+        child.terminate()
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()

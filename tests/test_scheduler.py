@@ -1,0 +1,135 @@
+"""pg_cron calls tidy(), as a role that can do little else."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from flashsale import scheduler
+from flashsale.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
+from flashsale.migrate import migrate
+from tests.support import wait_until
+
+needs_pg_cron = pytest.mark.skipif(
+    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
+)
+
+
+@pytest.fixture
+def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
+    """A superuser's connection to the database pg_cron lives in."""
+    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def scheduled(db: psycopg.Connection, database_url: str) -> Iterator[str]:
+    """The test's database, scheduled; yields what was said."""
+    yield scheduler.schedule(db, database_url)
+    # Later clones have the same name: they must not inherit the jobs.
+    scheduler.unschedule(db, database_url)
+
+
+def jobs(cron: psycopg.Connection, database: str) -> list[tuple[str, ...]]:
+    return cron.execute(
+        "select jobname, schedule, username, database, command from cron.job"
+        " where jobname like '%% ' || %s order by command",
+        (database,),
+    ).fetchall()
+
+
+@needs_pg_cron
+def test_jobs_are_scheduled_once_however_often(db, database_url, cron, scheduled):
+    name = db.info.dbname
+    version = cron.execute("select extversion from pg_extension where extname = 'pg_cron'").fetchone()[0]
+    finer = not version.startswith(("1.3", "1.4"))
+    when = "5 seconds" if finer else "* * * * *"
+    before = jobs(cron, name)
+    assert before == [
+        (f"flashsale tidy {name}", when, "flashsale_tidy", name, "call flashsale.tidy()"),
+        (f"flashsale forget runs {name}", "17 * * * *", "flashsale_tidy", "postgres", scheduler.FORGET_RUNS),
+    ]
+    assert scheduler.schedule(db, database_url) == scheduled == f"scheduled flashsale.tidy() at '{when}'"
+    assert jobs(cron, name) == before
+    assert db.execute(
+        "select schedule, scheduled_at is not null from flashsale_data.scheduler"
+    ).fetchall() == [(when, True)]
+
+
+@needs_pg_cron
+def test_a_job_of_another_user_is_replaced(db, database_url, cron, scheduled):
+    name = db.info.dbname
+    cron.execute(
+        "select cron.schedule_in_database(%s, '* * * * *', 'select 1', %s)", (f"flashsale tidy {name}", name)
+    )
+    assert len(jobs(cron, name)) == 3
+    scheduler.schedule(db, database_url)
+    assert [user for _, _, user, *_ in jobs(cron, name)] == 2 * [scheduler.JOB_ROLE]
+
+
+@needs_pg_cron
+def test_the_jobs_role_may_do_what_the_jobs_do_and_see_no_table(cluster, db, scheduled):
+    with psycopg.connect(cluster.url(scheduler.JOB_ROLE, db.info.dbname), autocommit=True) as conn:
+        conn.execute(scheduler.TIDY)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("select from flashsale_data.holds")
+    with psycopg.connect(cluster.url(scheduler.JOB_ROLE, "postgres"), autocommit=True) as conn:
+        conn.execute(scheduler.FORGET_RUNS)
+
+
+@needs_pg_cron
+def test_unscheduled_nothing_is_left(db, database_url, cron, scheduled):
+    scheduler.unschedule(db, database_url)
+    assert jobs(cron, db.info.dbname) == []
+    assert db.execute("select schedule from flashsale_data.scheduler").fetchone() == (None,)
+
+
+@needs_pg_cron
+@pytest.mark.slow  # until the next full minute, where pg_cron knows none finer
+def test_pg_cron_really_tidies(db, scheduled):
+    def has_run() -> bool:
+        return db.execute("select last_run_at is not null from flashsale_data.scheduler").fetchone()[0]
+
+    assert not has_run()
+    wait_until(has_run, "pg_cron has called tidy()", timeout=90)
+
+
+@needs_pg_cron
+def test_a_role_that_may_not_schedule_is_told_so(cluster, db, database_url):
+    db.execute("create role test_migrator login createrole")
+    try:
+        db.execute(f"grant create on database {db.info.dbname} to test_migrator")
+        db.execute("grant flashsale_owner to test_migrator")
+        url = cluster.url("test_migrator", db.info.dbname)
+        with psycopg.connect(url, autocommit=True) as conn:
+            assert "grant pg_read_all_settings to test_migrator" in scheduler.schedule(conn, url)
+            db.execute("grant pg_read_all_settings to test_migrator")
+            said = scheduler.schedule(conn, url)
+        assert said.startswith("WARNING: nothing tidies up")
+        assert "role test_migrator may not schedule" in said
+    finally:
+        db.execute("drop owned by test_migrator")
+        db.execute("drop role test_migrator")
+
+
+@pytest.mark.slow
+def test_without_pg_cron_everything_installs_and_says_so():
+    folder = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
+    folder.chmod(0o711)
+    cluster = Cluster(folder)
+    cluster.create()
+    server = cluster.start({"fsync": "off"}, with_pg_cron=False)
+    try:
+        said: list[str] = []
+        url = cluster.url(SUPERUSER, "postgres")
+        migrate(url, say=said.append)
+        assert said[-1].startswith("WARNING: nothing tidies up")
+        assert "shared_preload_libraries" in said[-1]
+        with psycopg.connect(url) as db:
+            assert db.execute("select scheduler from flashsale.readiness()").fetchone() == ("not_installed",)
+    finally:
+        stop_server(server)
+        shutil.rmtree(folder)

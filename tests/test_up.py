@@ -1,0 +1,262 @@
+"""`flashsale up`, and `make up` around it: starts, answers, stops, and starts again whatever happened."""
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from flashsale import processes, scheduler
+from flashsale.cluster import Cluster
+from tests.support import ROOT, answers, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+
+FLASHSALE = [str(ROOT / ".venv/bin/flashsale")]
+
+
+class Up:
+    """One `flashsale up` and what it prints."""
+
+    count = itertools.count()
+
+    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
+        self.folder = folder
+        self.port = int(environment.get("FLASHSALE_PORT") or free_port())
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder.parent / f"up.{next(self.count)}.log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASHSALE_")}
+        settings = {"FLASHSALE_DATA_DIR": str(folder), "FLASHSALE_PORT": str(self.port)}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=inherited | settings | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_until_it_is_up(self) -> "Up":
+        wait_until(lambda: self.process.poll() is not None or "is up at" in self.said(), "it is up")
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def get(self, path: str) -> dict:
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def hold(self, qty: int) -> None:
+        request = urllib.request.Request(
+            f"{self.url}/api/holds",
+            json.dumps({"product_id": 1, "qty": qty}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 201
+
+    def gunicorns(self) -> list[int]:
+        return processes.with_arguments("gunicorn", str(self.folder / "gunicorn.pid"))
+
+    def postgres(self) -> list[int]:
+        return processes.working_in(self.folder / "postgres")
+
+    def is_gone(self) -> bool:
+        return not self.gunicorns() and not self.postgres() and not answers(self.url)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+Start = Callable[..., Up]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """The data folder that the tests of this module start on one after the other."""
+    parent = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
+    parent.chmod(0o711)
+    yield parent / "data"
+    Cluster(parent / "data").stop_leftover()
+    shutil.rmtree(parent)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    started: list[Up] = []
+
+    def run(command: list[str] = [*FLASHSALE, "up"], **environment: str) -> Up:  # noqa: B006
+        started.append(Up(folder, command, **environment))
+        return started[-1]
+
+    yield run
+    for up in started:
+        if up.process.poll() is None:
+            up.stop()
+
+
+def test_it_serves_product_1_with_50_in_stock(start):
+    up = start().wait_until_it_is_up()
+    assert up.get("/api/products/1")["total_stock"] == 50
+
+
+def test_what_it_prints_works_as_printed(start):
+    up = start().wait_until_it_is_up()
+    commands = [line.strip() for line in up.said().splitlines() if line.startswith("  ")]
+    assert [shlex.split(command)[0] for command in commands] == ["curl", "curl", "psql"]
+    for command in commands:
+        if shutil.which(shlex.split(command)[0]) is None:
+            continue
+        if command.startswith("psql"):
+            command += " --csv -t -c 'select id from flashsale.get_product(1)'"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+        assert "1" in done.stdout, done
+
+
+def test_the_server_is_a_mere_caller(start, folder):
+    start().wait_until_it_is_up()
+    with psycopg.connect(Cluster(folder).url("postgres", "flashsale")) as conn:
+        users = conn.execute(
+            "select distinct usename from pg_stat_activity"
+            " where datname = 'flashsale' and pid <> pg_backend_pid()"
+        ).fetchall()
+    assert users == [("flashsale_app",)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_stops_all_of_it_cleanly(start, folder, number):
+    up = start().wait_until_it_is_up()
+    assert up.stop(number) == 0, up.said()
+    assert up.is_gone()
+    assert up.said().endswith("stopped\n")
+    assert "database system is shut down" in (folder / "postgres.log").read_text().splitlines()[-1]
+
+
+def test_a_second_ctrl_c_does_not_cut_the_stop_short(start):
+    up = start().wait_until_it_is_up()
+    up.process.send_signal(signal.SIGINT)
+    assert up.stop(signal.SIGINT) == 0
+    assert up.is_gone()
+
+
+def test_asked_to_stop_while_starting_it_leaves_nothing(start):
+    up = start()
+    wait_until(lambda: up.postgres() or up.process.poll() is not None, "PostgreSQL is starting")
+    assert up.stop() == 0, up.said()
+    assert up.is_gone()
+
+
+def test_started_again_it_has_its_data(start):
+    up = start().wait_until_it_is_up()
+    before = up.get("/api/products/1")["available_stock"]
+    up.hold(3)
+    assert up.stop() == 0
+    assert start().wait_until_it_is_up().get("/api/products/1")["available_stock"] == before - 3
+
+
+def test_killed_outright_it_takes_its_parts_along_and_starts_again(start):
+    up = start().wait_until_it_is_up()
+    up.hold(1)
+    up.stop(signal.SIGKILL)
+    again = start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up()  # at once, while they are still stopping
+    again.get("/api/products/1")
+    assert again.stop() == 0
+    assert up.is_gone()
+
+
+def test_with_everything_killed_outright_it_starts_again(start):
+    up = start().wait_until_it_is_up()
+    up.hold(1)
+    for pid in [up.process.pid, *up.gunicorns(), *up.postgres()]:
+        processes.send(pid, signal.SIGKILL)
+    up.process.wait()
+    wait_until(up.is_gone, "all of it is gone")
+    assert (up.folder / "postgres/postmaster.pid").exists()
+    start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")
+
+
+def test_workers_without_a_master_are_cleared_away(start):
+    up = start().wait_until_it_is_up()
+    master, *workers = up.gunicorns()
+    # First this process, and the master before it can obey the kernel: its workers keep the port.
+    for pid in (up.process.pid, master):
+        processes.send(pid, signal.SIGSTOP)
+    for pid in (up.process.pid, master):
+        processes.send(pid, signal.SIGKILL)
+    up.process.wait()
+    assert workers
+    start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")
+
+
+@pytest.mark.parametrize("part", ["gunicorn", "PostgreSQL"])
+def test_when_a_part_dies_the_rest_stops_and_the_exit_status_tells(start, part):
+    up = start().wait_until_it_is_up()
+    victim = up.gunicorns()[0] if part == "gunicorn" else up.postgres()[0]
+    processes.send(victim, signal.SIGKILL)
+    assert up.process.wait(60) == 1
+    assert f"{part} ended by itself (killed by SIGKILL)" in up.said()
+    assert up.is_gone()
+
+
+def test_a_second_one_on_the_same_data_is_refused(start):
+    up = start().wait_until_it_is_up()
+    second = start()
+    assert second.process.wait(30) == 1
+    assert f"runs already on {up.folder} (process {up.process.pid})" in second.said()
+    up.get("/api/products/1")
+
+
+def test_a_busy_port_is_refused_before_anything_starts(start, folder):
+    up = start().wait_until_it_is_up()
+    other = Up(folder.parent / "other", [*FLASHSALE, "up"], FLASHSALE_PORT=str(up.port))
+    assert other.process.wait(30) == 1
+    assert f"127.0.0.1:{up.port} is in use by another program; set FLASHSALE_PORT" in other.said()
+    assert not (other.folder / "postgres").exists()
+
+
+def test_with_a_database_of_ones_own_it_starts_none(start, folder, empty_database):
+    own = Up(folder.parent / "own", [*FLASHSALE, "up"], FLASHSALE_DATABASE_URL=empty_database)
+    try:
+        assert own.wait_until_it_is_up().get("/api/products/1")["available_stock"] == 50
+        assert not (own.folder / "postgres").exists()
+    finally:
+        assert own.stop() == 0
+        with psycopg.connect(empty_database, autocommit=True) as conn:
+            scheduler.unschedule(conn, empty_database)
+
+
+def test_make_up_stops_with_ctrl_c_in_its_terminal(start):
+    up = start(["make", "up"]).wait_until_it_is_up()
+    os.killpg(up.process.pid, signal.SIGINT)
+    up.process.wait(60)
+    wait_until(up.is_gone, "all of it is gone")
+    assert up.said().count("stopped\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_make_up_takes_all_of_it_along(start, number):
+    up = start(["make", "up"]).wait_until_it_is_up()
+    up.stop(number)
+    start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")
+
+
+def test_destroy_stops_it_and_removes_the_data(start, folder):
+    up = start().wait_until_it_is_up()
+    subprocess.run([*FLASHSALE, "destroy"], env=os.environ | {"FLASHSALE_DATA_DIR": str(folder)}, check=True)
+    assert up.process.wait(30) == 0
+    assert up.is_gone()
+    assert not folder.exists()
