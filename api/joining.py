@@ -137,8 +137,10 @@ class Joiner:
         self._limits = limits = limits or Limits()
         self._row_key = row_key
         self._stuck: Counter[Any] = Counter()
-        self._patient = _Way(patient_call, limits, reads, Busy, self._retry) if patient_call else None
-        self._fast = _Way(call, limits, reads, Overloaded, self._retry)
+        self._patient = (
+            _Way(patient_call, limits, reads, Busy, self._retry, last=True) if patient_call else None
+        )
+        self._fast = _Way(call, limits, reads, Overloaded, self._retry, last=self._patient is None)
 
     def ask(self, *arguments: Any) -> "asyncio.Future[Row]":
         """Send one request; the future brings its row.
@@ -189,12 +191,15 @@ class _Way:
         reads: bool,
         too_late: type[Exception],
         retry: Callable[[_Asked], None],
+        *,
+        last: bool,
     ) -> None:
         self._call = call
         self._limits = limits
         self._reads = reads
         self._too_late = too_late
         self._retry = retry
+        self._last = last  # what goes again comes back here
         self._waiting: deque[_Asked] = deque()
         self._sent: Sequence[_Asked] = ()
         self._sent_at = 0.0
@@ -202,8 +207,8 @@ class _Way:
         self._watch: asyncio.TimerHandle | None = None
 
     def join(self, asked: _Asked, *, first: bool = False) -> bool:
-        """Queue a request; False when the queue is full."""
-        if len(self._waiting) >= self._limits.queue:
+        """Queue a request; False when the queue is full. Who was let in before comes `first`, and gets in."""
+        if len(self._waiting) >= self._limits.queue and not first:
             return False
         if first:
             self._waiting.appendleft(asked)
@@ -219,8 +224,8 @@ class _Way:
         try:
             while self._waiting:
                 batch = self._take()
-                # What came back to this same queue would otherwise go round and round without a breath.
-                if batch and not await self._send(batch) and self._waiting and self._waiting[-1] is batch[-1]:
+                if batch and not await self._send(batch) and self._last:
+                    # What came back would otherwise go round and round without a breath.
                     await asyncio.sleep(self._limits.pause)
         finally:
             self._carrier = None
@@ -237,7 +242,7 @@ class _Way:
             if asked.company < room:
                 room = asked.company
             batch.append(asked)
-        if self._too_late is Busy:
+        if self._last:
             batch.sort(key=_arrival)  # who goes again queues behind later ones, but is served before them
         return batch
 

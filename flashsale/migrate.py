@@ -54,10 +54,10 @@ def migrate(
         with conn.transaction():
             load(conn, sql)
             conn.execute(
-                "insert into flashsale_data.schema_state (digest, loaded_at) values (%s, now())"
-                " on conflict (singleton)"
-                " do update set digest = excluded.digest, loaded_at = excluded.loaded_at",
-                (digest(sql),),
+                "insert into flashsale_data.schema_state (version, digest, loaded_at)"
+                " values (%s, %s, now()) on conflict (singleton) do update"
+                " set version = excluded.version, digest = excluded.digest, loaded_at = excluded.loaded_at",
+                (migration_ids(migrations)[-1], digest(sql)),
             )
         say("loaded sql/")
         if schedule:

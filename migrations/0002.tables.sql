@@ -198,9 +198,11 @@ create table flashsale_data.ledger_carried (
   constraint ledger_carried_product_fkey foreign key (product_id) references flashsale_data.products
 );
 
--- What `flashsale migrate` last loaded from sql/, and what it scheduled.
+-- The newest migration and the digest of sql/ when `flashsale migrate` last ran,
+-- and what it scheduled.
 create table flashsale_data.schema_state (
   singleton boolean     not null default true,
+  version   text        not null,
   digest    text        not null,
   loaded_at timestamptz not null,
   constraint schema_state_pkey primary key (singleton),

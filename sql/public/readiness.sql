@@ -2,7 +2,7 @@
 -- sql/ is loaded, and whether anybody tidies. Answers are exact without a
 -- scheduler; only the marking of lapsed holds and orders waits.
 create or replace function flashsale.readiness(
-  out schema_digest text, out scheduler text, out scheduler_detail text)
+  out schema_version text, out schema_digest text, out scheduler text, out scheduler_detail text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -10,7 +10,7 @@ declare
   v_scheduler flashsale_data.scheduler;
   v_loaded    boolean;
 begin
-  select s.digest into schema_digest from flashsale_data.schema_state s;
+  select s.version, s.digest into schema_version, schema_digest from flashsale_data.schema_state s;
   select * into v_scheduler from flashsale_data.scheduler;
   -- Only pg_cron keeps its setting from the owner's eyes. One that can be read,
   -- but is not listed, is a line in postgresql.conf that pg_cron has left behind.

@@ -349,6 +349,21 @@ def test_a_read_whose_outcome_is_unknown_is_sent_again_a_few_times() -> None:
     run(test)
 
 
+def test_a_read_that_goes_again_finds_room_in_a_full_queue() -> None:
+    async def test() -> None:
+        database = Database()
+        database.break_batch = lambda batch: OutcomeUnknown("cut") if len(database.batches) == 1 else None
+        joiner = Joiner(database.call, reads=True, limits=Limits(queue=1))
+        database.close_gate()
+        first = joiner.ask(1)
+        await database.entered.wait()
+        second = joiner.ask(2)
+        database.gate.set()
+        assert [row[1] for row in await asyncio.gather(first, second)] == [None, None]
+
+    run(test)
+
+
 def test_an_absent_database_is_said_to_all_who_ask_and_the_next_may_find_it_back() -> None:
     async def test() -> None:
         database = Database()

@@ -19,7 +19,11 @@ def one(conn: psycopg.Connection, query: str, *args: object) -> object:
 
 
 def create_product(
-    conn: psycopg.Connection, stock: int = 10, price: str = "99.00", currency: str = "USD", name: str = "Sneaker"
+    conn: psycopg.Connection,
+    stock: int = 10,
+    price: str = "99.00",
+    currency: str = "USD",
+    name: str = "Sneaker",
 ) -> int:
     return one(conn, "select flashsale.create_product(%s, %s, %s, %s)", name, stock, price, currency)
 

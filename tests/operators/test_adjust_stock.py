@@ -84,7 +84,9 @@ def test_units_whose_hold_has_lapsed_can_be_taken_away_before_any_sweep(db):
     assert audit(db) == []
 
 
-@pytest.mark.parametrize(("delta", "sqlstate"), [(0, "SA009"), (None, "SA009"), (2**31 - 1, "SA009"), (-(2**31), "SA010")])
+@pytest.mark.parametrize(
+    ("delta", "sqlstate"), [(0, "SA009"), (None, "SA009"), (2**31 - 1, "SA009"), (-(2**31), "SA010")]
+)
 def test_impossible_numbers_are_refused(db, delta, sqlstate):
     product = create_product(db, stock=5)
     with refused(sqlstate):
@@ -92,7 +94,9 @@ def test_impossible_numbers_are_refused(db, delta, sqlstate):
     assert available(db, product) == 5
 
 
-@pytest.mark.parametrize(("product", "sqlstate"), [(None, "SA009"), (7, "SA001"), (-1, "SA001"), (2**63 - 1, "SA001")])
+@pytest.mark.parametrize(
+    ("product", "sqlstate"), [(None, "SA009"), (7, "SA001"), (-1, "SA001"), (2**63 - 1, "SA001")]
+)
 def test_a_product_that_does_not_exist_is_refused(db, product, sqlstate):
     with refused(sqlstate):
         adjust(db, product, 1)

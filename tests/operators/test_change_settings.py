@@ -11,7 +11,9 @@ NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep")
 
 
 def settings(db):
-    return db.execute("select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings").fetchone()
+    return db.execute(
+        "select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings"
+    ).fetchone()
 
 
 def change(db, **values):
@@ -33,7 +35,9 @@ def test_a_fresh_database_has_the_contracts_times(db):
     ],
 )
 def test_one_setting_changes_and_the_others_stay(db, name, value):
-    expected = tuple(value if other == name else default for other, default in zip(NAMES, DEFAULTS, strict=True))
+    expected = tuple(
+        value if other == name else default for other, default in zip(NAMES, DEFAULTS, strict=True)
+    )
     assert change(db, **{name: value}) == expected
     assert settings(db) == expected
 

@@ -59,7 +59,9 @@ def test_an_overdue_order_is_marked_cancelled(db):
     wait_until_lapsed(db)
     assert expire_due(db) == 1
     assert order_status(db, overdue) == ("cancelled", "payment_overdue")
-    ledger = "select kind, available_delta, data from flashsale_data.events where order_id = %s order by event_id"
+    ledger = (
+        "select kind, available_delta, data from flashsale_data.events where order_id = %s order by event_id"
+    )
     assert db.execute(ledger, (overdue,)).fetchall() == [
         ("order_created", 0, None),
         ("order_cancelled", 2, {"cancel_reason": "payment_overdue"}),
@@ -205,9 +207,7 @@ def test_a_locked_product_holds_up_no_other(db, connect):
     stuck, free = place_hold(db, busy), place_hold(db, idle)
     wait_until_lapsed(db)
     seller = connect(autocommit=False)
-    seller.execute(
-        "select from flashsale_data.stock where product_id = %s for no key update", (busy,)
-    )
+    seller.execute("select from flashsale_data.stock where product_id = %s for no key update", (busy,))
     db.execute("set lock_timeout = '1ms'")
     assert expire_due(db) == 1
     assert (hold_status(db, stuck), hold_status(db, free)) == ("active", "expired")
@@ -300,7 +300,9 @@ def test_five_thousand_holds_that_lapse_in_one_instant_are_on_sale_at_that_insta
     product = create_product(db, stock=5000)
     for _ in range(5):
         place_many(db, product, 1000)
-    instant = one(db, "select date_bin('100 milliseconds', clock_timestamp() + interval '400 milliseconds', 'epoch')")
+    instant = one(
+        db, "select date_bin('100 milliseconds', clock_timestamp() + interval '400 milliseconds', 'epoch')"
+    )
     with db.transaction():
         db.execute("update flashsale_data.holds set expires_at = %s", (instant,))
         db.execute("delete from flashsale_data.lapses")
@@ -402,7 +404,9 @@ def test_tidy_marks_all_and_commits_between_calls(db, connect):
 def test_tidy_records_a_sign_of_life_even_when_nothing_is_due(db):
     assert one(db, "select last_run_at from flashsale_data.scheduler") is None
     db.execute("call flashsale.tidy()")
-    assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(seconds=10)
+    assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(
+        seconds=10
+    )
 
 
 def test_tidy_shows_its_sign_of_life_before_it_has_finished(db, connect):
@@ -412,7 +416,8 @@ def test_tidy_shows_its_sign_of_life_before_it_has_finished(db, connect):
     with ThreadPoolExecutor(1) as pool:
         tidied = pool.submit(tidier.execute, "call flashsale.tidy()")
         wait_until(
-            lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"), "tidy() shows itself"
+            lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"),
+            "tidy() shows itself",
         )
         assert not tidied.done()
         holder.rollback()

@@ -91,7 +91,9 @@ def test_the_shops_books_stay(db, product):
     before = stay(db)
     purge(db)
     assert stay(db) == before
-    assert [key for (key,) in db.execute("select idempotency_key from flashsale.payments order by received_at")] == [
+    assert [
+        key for (key,) in db.execute("select idempotency_key from flashsale.payments order by received_at")
+    ] == [
         "paid",
         "failed in vain",
         "once",

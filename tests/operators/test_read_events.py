@@ -162,7 +162,9 @@ def test_a_refused_request_holds_nobody_up(db, connect):
     product = create_product(db, stock=1)
     place_hold(db, product)
     buyer = connect(autocommit=False)
-    buyer.execute("select * from flashsale.place_holds(array[1], array[%s], array[1], array[null])", (product,))
+    buyer.execute(
+        "select * from flashsale.place_holds(array[1], array[%s], array[1], array[null])", (product,)
+    )
     assert len(read(db)) == 2
 
 
@@ -181,7 +183,9 @@ def test_no_event_is_skipped_or_repeated_while_many_write(db, connect):
     for writer in writers:
         writer.commit()
     seen += ids(read(db, seen[-1]))
-    assert seen == [number for (number,) in db.execute("select event_id from flashsale_data.events order by 1")]
+    assert seen == [
+        number for (number,) in db.execute("select event_id from flashsale_data.events order by 1")
+    ]
 
 
 @pytest.mark.parametrize("last", [2**31 - 3, 2**31, 2**32 + 5, 2**40])
@@ -285,7 +289,9 @@ def test_a_change_appends_exactly_these_events(db, change):
     start = newest(db)
     act, expected = CHANGES[change]
     act(situation)
-    appended = db.execute("select kind, available_delta from flashsale.read_events(%s, 100)", (start,)).fetchall()
+    appended = db.execute(
+        "select kind, available_delta from flashsale.read_events(%s, 100)", (start,)
+    ).fetchall()
     assert appended == expected
     sums = db.execute(
         "select s.available_stock, (select sum(e.available_delta) from flashsale_data.events e"
@@ -317,7 +323,9 @@ def test_an_overdue_order_that_is_paid_gives_back_and_takes_again(db):
     wait_until_lapsed(db)
     start = newest(db)
     assert pay(db, overdue) == "applied"
-    appended = db.execute("select kind, available_delta from flashsale.read_events(%s, 100)", (start,)).fetchall()
+    appended = db.execute(
+        "select kind, available_delta from flashsale.read_events(%s, 100)", (start,)
+    ).fetchall()
     assert appended == [("order_cancelled", 2), ("order_paid", -2)]
     assert audit(db) == []
 

@@ -67,7 +67,9 @@ def test_stock_accounts_for_every_unit(db, ops):
 def test_stock_has_a_row_for_each_product(db, ops):
     first, second = create_product(db, stock=1), create_product(db, stock=0)
     place_hold(db, first)
-    rows = ops.execute("select product_id, available_stock from flashsale.stock order by product_id").fetchall()
+    rows = ops.execute(
+        "select product_id, available_stock from flashsale.stock order by product_id"
+    ).fetchall()
     assert rows == [(first, 0), (second, 0)]
 
 
@@ -253,7 +255,9 @@ def test_payments_are_every_webhook_with_what_it_did(db, ops):
 
 
 def test_settings_is_one_row(db, ops):
-    rows = ops.execute("select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings").fetchall()
+    rows = ops.execute(
+        "select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings"
+    ).fetchall()
     assert rows == [(timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24))]
 
 
@@ -277,7 +281,9 @@ def test_refusals_are_the_contracts_table(db, connect):
     ]
 
 
-@pytest.mark.parametrize("view", ["stock", "active_holds", "open_orders", "refunds_due", "payments", "settings"])
+@pytest.mark.parametrize(
+    "view", ["stock", "active_holds", "open_orders", "refunds_due", "payments", "settings"]
+)
 def test_nobody_changes_anything_through_a_view(db, ops, view):
     for statement in (f"delete from flashsale.{view}", f"insert into flashsale.{view} default values"):
         with pytest.raises(Exception) as raised:

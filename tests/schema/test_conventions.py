@@ -17,7 +17,9 @@ SCHEMA_OF = {
     "views": "flashsale",
 }
 OURS = "in ('flashsale'::regnamespace, 'flashsale_data'::regnamespace)"
-TABLES = "select c.oid from pg_class c where c.relnamespace = 'flashsale_data'::regnamespace and c.relkind = 'r'"
+TABLES = (
+    "select c.oid from pg_class c where c.relnamespace = 'flashsale_data'::regnamespace and c.relkind = 'r'"
+)
 
 
 def rows(db, query):
@@ -34,7 +36,9 @@ def statements(path):
 
 def test_sql_holds_nothing_but_sql_files_in_its_four_folders():
     assert {path.name for path in FILES if path.parent == SQL} == set(SCHEMA_OF)
-    strays = [path for path in FILES if path.is_file() and (path.suffix != ".sql" or path.parent.parent != SQL)]
+    strays = [
+        path for path in FILES if path.is_file() and (path.suffix != ".sql" or path.parent.parent != SQL)
+    ]
     assert strays == []
 
 
@@ -60,11 +64,15 @@ def test_a_file_reads_like_the_others(path):
     assert not re.search(r"[ \t]+$|\t", text, flags=re.MULTILINE), "trailing blanks or tabs"
     assert not re.search(r"when others", text, flags=re.IGNORECASE)
     code = re.sub(r"--.*|'(?:[^']|'')*'|\$\$", "", text)
-    assert not re.search(r"\b(SELECT|FROM|WHERE|BEGIN|END|RETURNS|CREATE|UPDATE|INSERT)\b", code), "upper case"
+    assert not re.search(r"\b(SELECT|FROM|WHERE|BEGIN|END|RETURNS|CREATE|UPDATE|INSERT)\b", code), (
+        "upper case"
+    )
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if path.parent.name in ("public", "operators", "internal")], ids=lambda p: p.stem
+    "path",
+    [path for path in FILES if path.parent.name in ("public", "operators", "internal")],
+    ids=lambda p: p.stem,
 )
 def test_a_function_opens_with_its_contract(path):
     assert path.read_text().startswith("-- ")
@@ -84,7 +92,10 @@ def test_the_database_holds_what_the_files_say_and_nothing_else(db):
 
 
 def test_no_function_has_a_second_form(db):
-    assert rows(db, f"select proname from pg_proc where pronamespace {OURS} group by 1 having count(*) > 1") == []
+    assert (
+        rows(db, f"select proname from pg_proc where pronamespace {OURS} group by 1 having count(*) > 1")
+        == []
+    )
 
 
 def test_every_function_view_schema_and_role_has_a_comment(db):

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from tests.operators.shop import audit, create_product, order, pay, place_hold
 from tests.support import ROOT
 
-FUNCTIONS = sorted(path.stem for folder in ("public", "operators") for path in (ROOT / "sql" / folder).glob("*.sql"))
+FUNCTIONS = sorted(
+    path.stem for folder in ("public", "operators") for path in (ROOT / "sql" / folder).glob("*.sql")
+)
 
 INTEGERS = ["0", "1", "-1", "2", "3", "7", "1000", "1001", "32768", "2147483647", "-2147483648"]
 TEXTS = [
@@ -86,7 +88,9 @@ def one_of(kind):
 
 def literal(values):
     """An array in PostgreSQL's notation."""
-    quoted = ("NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
+    quoted = (
+        "NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values
+    )
     return "{" + ",".join(quoted) + "}"
 
 
@@ -118,7 +122,9 @@ def call(db, shop, function, values):
         values = [value and value.replace(stand_in, hold) for value in values]
     casts = ", ".join(f"%s::{kind}" for kind in types)
     try:
-        cursor = db.execute(f"{'call' if is_procedure else 'select * from'} flashsale.{name}({casts})", values)
+        cursor = db.execute(
+            f"{'call' if is_procedure else 'select * from'} flashsale.{name}({casts})", values
+        )
     except psycopg.Error as error:
         # A value that is none of its type never gets as far as the function.
         at_the_call = error.sqlstate[:2] in ("22", "42") and "function" not in (error.diag.context or "")
@@ -141,7 +147,11 @@ def test_any_combination_of_arguments_is_served_or_refused(db, shop, function):
         deadline=None,
         derandomize=True,
         database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
     )
     @given(arguments(function[2]))
     def try_them(values):
@@ -170,7 +180,9 @@ def test_each_argument_alone_may_be_anything(db, shop, function):
         " where p.pronamespace = 'flashsale'::regnamespace and p.proname = %s",
         (name,),
     ).fetchone()[0]
-    sane = [literal([SANE[n]]) if kind.endswith("[]") else SANE[n] for n, kind in zip(names, types, strict=True)]
+    sane = [
+        literal([SANE[n]]) if kind.endswith("[]") else SANE[n] for n, kind in zip(names, types, strict=True)
+    ]
     call(db, shop, function, sane)
     for position, kind in enumerate(types):
         for value in [None, *HOSTILE[kind.removesuffix("[]")], *(SHAPES if kind.endswith("[]") else [])]:

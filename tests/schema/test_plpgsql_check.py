@@ -47,7 +47,10 @@ def test_it_reads_every_function_there_is(checker):
     [
         ("begin perform hold_idd from flashsale_data.holds; end", 'column "hold_idd" does not exist'),
         ("declare v_unused int; begin null; end", 'unused variable "v_unused"'),
-        ("declare v_id int; begin select hold_id into v_id from flashsale_data.holds; return; end", "never read"),
+        (
+            "declare v_id int; begin select hold_id into v_id from flashsale_data.holds; return; end",
+            "never read",
+        ),
     ],
 )
 def test_control_it_finds_what_is_wrong(checker, body, message):

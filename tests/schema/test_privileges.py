@@ -158,7 +158,9 @@ def test_no_other_schema_opens_a_back_door(caller):
 
 
 def test_schema_flashsale_has_no_tables(db):
-    kinds = found(db, "select distinct relkind::text from pg_class where relnamespace = 'flashsale'::regnamespace")
+    kinds = found(
+        db, "select distinct relkind::text from pg_class where relnamespace = 'flashsale'::regnamespace"
+    )
     assert kinds == {"v"}
 
 
@@ -237,7 +239,8 @@ def test_the_api_is_turned_away_from(db, caller, folder):
             arguments = ", ".join(
                 f"null::{kind}"
                 for (kind,) in db.execute(
-                    "select format_type(t, null) from pg_proc p, unnest(p.proargtypes) t where p.oid = %s", (oid,)
+                    "select format_type(t, null) from pg_proc p, unnest(p.proargtypes) t where p.oid = %s",
+                    (oid,),
                 )
             )
             statement = f"{'call' if kind == 'p' else 'select'} {schema}.{name}({arguments})"
