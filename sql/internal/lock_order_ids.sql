@@ -11,7 +11,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  c_space  constant int := hashtext('flashsale.order');
+  c_space  constant int := hashtext('flashsale.order_id');
   v_id     bigint;
   v_locked bigint[] := array[]::bigint[];
 begin

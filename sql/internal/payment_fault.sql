@@ -14,7 +14,7 @@ as $$
     when p_payload is null or jsonb_typeof(p_payload) <> 'object'
       then 'The payload of a webhook is an object.'
     when p_payload ? 'amount' and (jsonb_typeof(p_payload -> 'amount') <> 'string'
-                                   or p_payload ->> 'amount' !~ '^[0-9]{1,15}(\.[0-9]{1,6})?$')
+                                   or p_payload ->> 'amount' !~ '^[0-9]{1,22}(\.[0-9]{1,6})?$')
       then 'amount is a decimal string, as in "99.00".'
     when p_payload ? 'currency' and (jsonb_typeof(p_payload -> 'currency') <> 'string'
                                      or p_payload ->> 'currency' !~ '^[A-Z]{3}$')

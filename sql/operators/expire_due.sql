@@ -25,12 +25,16 @@ begin
     perform flashsale_data.refuse('SA009', 'A limit is at least 1.');
   end if;
 
-  -- Whoever sells a product gives back what has lapsed; this is for the others.
+  -- Whoever sells a product gives back what has lapsed; this is for the others,
+  -- and no more of them than this call can mark: the locks last to its end.
   perform flashsale_data.lock_stock(array(
     select distinct l.product_id
-    from flashsale_data.lapses l
-    where l.lapses_at <= clock_timestamp() and (l.held > 0 or l.awaiting > 0)
-      and l.lapses_at > (
+    from (
+      select d.* from flashsale_data.lapses d
+      where d.lapses_at <= clock_timestamp() and (d.held > 0 or d.awaiting > 0)
+      order by d.lapses_at, d.product_id
+      limit p_limit) l
+    where l.lapses_at > (
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
         order by s.version desc limit 1)), p_wait => false);

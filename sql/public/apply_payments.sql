@@ -92,8 +92,9 @@ begin
   cross join lateral (
     select case
       when r.fault is not null then 'SA009'
+      when not r.key = any (v_keys) then '55P03'
       when p.idempotency_key is null and r.order_id = any (v_unknown) then 'SA011'
-      when p.idempotency_key is null or not r.key = any (v_keys) then '55P03'
+      when p.idempotency_key is null then '55P03'
       when (p.order_id, p.status, p.amount, p.currency)
            is distinct from (r.order_id, r.status, r.amount, r.currency) then 'SA008' end as refusal) o
   order by r.i;

@@ -45,22 +45,16 @@ begin
       from (
         select u.i, u.hold_id, u.key, min(u.i) over (partition by u.key) as first_i
         from unnest(p_hold_ids, p_idempotency_keys) with ordinality as u (hold_id, key, i)
-        where u.hold_id is not null
-          and (u.key is null or u.key = any (v_keys) and length(u.key) between 1 and 255)) r
+        join flashsale_data.current_holds h on h.hold_id = u.hold_id and h.status = 'active'
+        where u.key is null or u.key = any (v_keys) and length(u.key) between 1 and 255) r
       where (r.key is null or r.first_i = r.i)
         and not exists (
           select from flashsale_data.orders o where r.key is not null and o.idempotency_key = r.key)
       order by r.hold_id, r.i) r
-    join flashsale_data.current_holds f on f.hold_id = r.hold_id and f.status = 'active'
     order by r.i) r;
 
   if v_order_ids is not null then
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
-    -- At READ COMMITTED the lock is enough: what an early webhook has committed
-    -- is visible below. Above it, this row tells whether the inbox has moved.
-    if current_setting('transaction_isolation') <> 'read committed' then
-      perform from flashsale_data.inbox for share;
-    end if;
     v_locked := flashsale_data.lock_holds(v_hold_ids);
     select array_agg(s.product_id), array_agg(s.version), array_agg(s.now)
       into v_products, v_versions, v_nows
@@ -87,6 +81,8 @@ begin
       select c.order_id, c.hold_id, c.product_id, c.qty, c.amount, c.currency,
              clock_timestamp(), c.payment_due_at, c.key
       from chosen c
+      -- A REPEATABLE READ caller that cannot see the key's order gets 40001 here.
+      on conflict (idempotency_key) where idempotency_key is not null do nothing
     ), used as (
       update flashsale_data.holds h
       set status = 'ordered'
@@ -120,6 +116,12 @@ begin
     group by 1, 2
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
 
+    -- At READ COMMITTED the lock on the ids is enough: what an early webhook has
+    -- committed is visible here. Above it, this row tells (40001) whether the
+    -- inbox has moved. It is the last lock of all.
+    if current_setting('transaction_isolation') <> 'read committed' then
+      perform from flashsale_data.inbox for no key update;
+    end if;
     perform flashsale_data.settle_stored(v_created);
   end if;
 
@@ -142,7 +144,9 @@ begin
     as r (request_no, hold_id, key, i)
   left join flashsale_data.current_holds h on h.hold_id = r.hold_id
   left join flashsale_data.current_orders a on a.hold_id = r.hold_id
+  -- Not an order that a later request of this call has created.
   left join flashsale_data.orders k on k.idempotency_key = r.key
+    and coalesce(v_requests[array_position(v_order_ids, k.order_id)] <= r.i, true)
   cross join lateral (
     select coalesce(a.order_id = any (v_created) and r.i = any (v_requests), false) as created) c
   cross join lateral (

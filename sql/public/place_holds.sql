@@ -31,13 +31,15 @@ declare
   v_expires   timestamptz[] := array_fill(null::timestamptz, array[v_size]);
   v_replayed  boolean[]     := array_fill(false, array[v_size]);
   v_placed    int[]         := array[]::int[];
-  -- by request, if any has a key: the first one with this key, and the hold it placed before
+  -- by request, if any has a key: the first one with this key, for that the one that
+  -- has placed the key's hold, and the hold it placed before
   v_keyed     boolean := exists (select from unnest(p_idempotency_keys) k where k is not null);
   v_keys      text[];
   v_firsts    bigint[];
+  v_placers   int[] := array_fill(null::int, array[v_size]);
   v_holds     flashsale_data.current_holds[];
   v_hold      flashsale_data.current_holds;
-  v_first     bigint;
+  v_placer    int;
   -- by product
   v_known     bigint[];
   v_wanted    bigint[];
@@ -76,7 +78,7 @@ begin
   for v_i in 1 .. v_size loop
     if v_keyed and p_idempotency_keys[v_i] is not null then
       v_hold := v_holds[v_i];
-      v_first := v_firsts[v_i];
+      v_placer := v_placers[v_firsts[v_i]];
       if length(p_idempotency_keys[v_i]) not between 1 and 255 then
         v_sqlstates[v_i] := 'SA009';
         v_details[v_i] := 'An idempotency key has 1 to 255 characters.';
@@ -95,17 +97,15 @@ begin
           v_replayed[v_i] := true;
         end if;
         continue;
-      elsif v_first < v_i then
-        if (p_product_ids[v_first], p_qtys[v_first]) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
+      elsif v_placer is not null then
+        if (p_product_ids[v_placer], p_qtys[v_placer]) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
           v_sqlstates[v_i] := 'SA008';
           v_details[v_i] := 'This idempotency key came with another product or quantity.';
         else
-          v_sqlstates[v_i] := v_sqlstates[v_first];
-          v_details[v_i] := v_details[v_first];
-          v_hold_ids[v_i] := v_hold_ids[v_first];
-          v_statuses[v_i] := v_statuses[v_first];
-          v_expires[v_i] := v_expires[v_first];
-          v_replayed[v_i] := v_hold_ids[v_first] is not null;
+          v_hold_ids[v_i] := v_hold_ids[v_placer];
+          v_statuses[v_i] := v_statuses[v_placer];
+          v_expires[v_i] := v_expires[v_placer];
+          v_replayed[v_i] := true;
         end if;
         continue;
       end if;
@@ -121,6 +121,9 @@ begin
       v_statuses[v_i] := 'active';
       v_expires[v_i] := v_lapse_at[v_p];
       v_placed := v_placed || v_i;
+      if p_idempotency_keys[v_i] is not null then
+        v_placers[v_firsts[v_i]] := v_i;
+      end if;
     elsif v_p is not null then
       v_sqlstates[v_i] := 'SA002';
       v_details[v_i] := format('Product %s has %s available, not %s.',

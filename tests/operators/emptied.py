@@ -14,8 +14,9 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from flashsale.cluster import Cluster
 
-TABLES = "select relname from pg_class where relnamespace = 'flashsale_data'::regnamespace and relkind = 'r'"
-SEQUENCES = "select oid::regclass::text from pg_class where relnamespace = 'flashsale_data'::regnamespace and relkind = 'S'"
+OURS = "relnamespace = 'flashsale_data'::regnamespace"
+TABLES = f"select relname from pg_class where {OURS} and relkind = 'r'"
+SEQUENCES = f"select oid::regclass::text from pg_class where {OURS} and relkind = 'S'"
 
 
 def emptied_database(dbname: str) -> tuple[Callable, Callable]:

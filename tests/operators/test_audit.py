@@ -58,7 +58,8 @@ def shop(db):
 # taken out first where they stand in the way: audit() must not rely on them.
 CORRUPTIONS = {
     "one_stock_row": [
-        "insert into flashsale_data.products (name, price, currency, created_at) values ('Ghost', 1, 'USD', now())",
+        "insert into flashsale_data.products (name, price, currency, created_at)"
+        " values ('Ghost', 1, 'USD', now())",
     ],
     "never_oversold": [
         "alter table flashsale_data.stock drop constraint stock_never_oversold",
@@ -183,7 +184,8 @@ def test_every_check_is_tried_above(db):
         (
             "a cancelled order revived by hand",
             [
-                "update flashsale_data.orders set status = 'paid', cancel_reason = null where order_id = {failed}",
+                "update flashsale_data.orders set status = 'paid', cancel_reason = null"
+                " where order_id = {failed}",
             ],
             {"paid_counter", "order_state_in_ledger", "paid_by_one_payment", "money_adds_up"},
         ),
@@ -193,7 +195,11 @@ def test_every_check_is_tried_above(db):
             " select kind, at, product_id, hold_id, available_delta"
             " from flashsale_data.events where hold_id = {held}"
         ], {"ledger"}),
-        ("a webhook swallowed", ["delete from flashsale_data.payments where result = 'stored'"], {"inbox_counter"}),
+        (
+            "a webhook swallowed",
+            ["delete from flashsale_data.payments where result = 'stored'"],
+            {"inbox_counter"},
+        ),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )  # fmt: skip

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.operators.shop import audit, create_product, one, order, place_hold, refused
+from tests.operators.shop import audit, create_product, one, order, pay, place_hold, refused
 
 CREATE = "select flashsale.create_product(%s, %s, %s, %s)"
 
@@ -101,4 +101,11 @@ def test_the_largest_stock_can_be_sold_whole(db):
     place_hold(db, product, 2**31 - 1)
     with refused("SA002"):
         place_hold(db, product)
+    assert audit(db) == []
+
+
+def test_the_dearest_order_there_can_be_is_paid_by_a_payment_of_its_amount(db):
+    dearest = order(db, create_product(db, stock=2**31 - 1, price="999999999999.99"), 2**31 - 1)
+    amount = one(db, "select amount from flashsale.get_order(%s)", dearest)
+    assert pay(db, dearest, amount=str(amount), currency="USD") == "applied"
     assert audit(db) == []

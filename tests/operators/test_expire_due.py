@@ -446,7 +446,8 @@ def test_an_order_whose_hold_and_payment_lapse_at_one_instant_is_marked_once(db)
     )
     db.execute("delete from flashsale_data.lapses")
     db.execute(
-        "insert into flashsale_data.lapses select product_id, payment_due_at, 0, qty from flashsale_data.orders"
+        "insert into flashsale_data.lapses"
+        " select product_id, payment_due_at, 0, qty from flashsale_data.orders"
     )
     wait_until_lapsed(db)
     assert expire_due(db) == 1

@@ -240,12 +240,20 @@ def test_any_bigint_may_be_read_after(db, after, count):
     assert len(read(db, after)) == count
 
 
+def release(db, hold):
+    db.execute("select flashsale.release_hold(%s)", (hold,))
+
+
+def adjust(db, product, delta):
+    db.execute("select flashsale.adjust_stock(%s, %s)", (product, delta))
+
+
 # What each change appends: kind and available_delta, for a product with 10 in stock.
 
 CHANGES = {
     "a hold is placed": (lambda s: place_hold(s.db, s.product, 2), [("hold_placed", -2)]),
     "a replay is none": (lambda s: place_hold(s.db, s.product, 1, "known"), []),
-    "a hold is released": (lambda s: one(s.db, "select status from flashsale.release_hold(%s)", s.hold), [("hold_released", 3)]),
+    "a hold is released": (lambda s: release(s.db, s.hold), [("hold_released", 3)]),
     "a hold becomes an order": (lambda s: create_order(s.db, s.hold), [("order_created", 0)]),
     "an order is paid": (lambda s: pay(s.db, s.order), [("order_paid", 0)]),
     "an order fails": (lambda s: pay(s.db, s.order, "failed"), [("order_cancelled", 1)]),
@@ -256,8 +264,8 @@ CHANGES = {
     "a failed order is paid": (lambda s: pay(s.db, s.failed), [("order_paid", -1)]),
     "the amount is wrong": (lambda s: pay(s.db, s.order, amount="1.00"), [("amount_mismatch", 0)]),
     "an early webhook": (lambda s: pay(s.db, 1_000_000), [("payment_stored", 0)]),
-    "more stock": (lambda s: s.db.execute("select flashsale.adjust_stock(%s, 4)", (s.product,)), [("stock_adjusted", 4)]),
-    "less stock": (lambda s: s.db.execute("select flashsale.adjust_stock(%s, -1)", (s.product,)), [("stock_adjusted", -1)]),
+    "more stock": (lambda s: adjust(s.db, s.product, 4), [("stock_adjusted", 4)]),
+    "less stock": (lambda s: adjust(s.db, s.product, -1), [("stock_adjusted", -1)]),
     "another product": (lambda s: create_product(s.db, 7), [("product_created", 7)]),
     "a webhook before its order": (
         lambda s: (pay(s.db, s.next_order), create_order(s.db, s.hold)),

@@ -59,7 +59,8 @@ def test_stock_accounts_for_every_unit(db, ops):
     pay(db, order(db, product, 5), "failed")
     cursor = ops.execute("select * from flashsale.stock")
     assert [column.name for column in cursor.description] == [
-        "product_id", "name", "total_stock", "available_stock", "held", "awaiting_payment", "paid", "price", "currency",
+        "product_id", "name", "total_stock", "available_stock", "held", "awaiting_payment", "paid",
+        "price", "currency",
     ]  # fmt: skip
     assert cursor.fetchall() == [(product, "Shoe", 20, 11, 2, 3, 4, Decimal("5"), "JPY")]
 
@@ -150,7 +151,8 @@ def test_an_order_leaves_open_orders_at_the_instant_it_falls_due(db, ops, soon):
 
 def refunds(ops):
     return ops.execute(
-        "select idempotency_key, order_id, amount, currency, reason from flashsale.refunds_due order by received_at"
+        "select idempotency_key, order_id, amount, currency, reason from flashsale.refunds_due"
+        " order by received_at"
     ).fetchall()
 
 

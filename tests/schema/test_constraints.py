@@ -25,10 +25,6 @@ def shop(db):
     return Shop(db)
 
 
-ORDER = (
-    "insert into flashsale_data.orders (order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason,"
-    " created_at, payment_due_at, idempotency_key) select {columns} from flashsale_data.orders where order_id = {paid}"
-)
 COLUMNS = (
     "order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason, created_at, payment_due_at,"
     " idempotency_key"
@@ -37,10 +33,11 @@ COLUMNS = (
 
 def another_order(**values):
     """A copy of the paid order with other values in some columns."""
-    columns = COLUMNS.replace("\n", "")
-    for name, value in values.items():
-        columns = ", ".join(value if column == name else column for column in columns.split(", "))
-    return ORDER.replace("{columns}", columns)
+    selected = ", ".join(values.get(column, column) for column in COLUMNS.split(", "))
+    return (
+        f"insert into flashsale_data.orders ({COLUMNS})"
+        f" select {selected} from flashsale_data.orders where order_id = {{paid}}"
+    )
 
 
 SET_ORDER = "update flashsale_data.orders set {} where order_id = {{pending}}"
@@ -153,7 +150,8 @@ def test_every_guard_is_tried_above(db):
     [
         "stock.total_stock", "stock.held", "stock.awaiting", "stock.paid", "stock.lapsed_through",
         "holds.product_id", "holds.qty", "holds.status", "holds.expires_at",
-        "orders.hold_id", "orders.product_id", "orders.qty", "orders.amount", "orders.status", "orders.payment_due_at",
+        "orders.hold_id", "orders.product_id", "orders.qty", "orders.amount", "orders.status",
+        "orders.payment_due_at",
         "payments.order_id", "payments.status", "payments.result", "payments.payload",
         "products.price", "products.currency", "events.kind", "events.available_delta",
     ],

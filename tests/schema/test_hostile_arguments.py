@@ -19,9 +19,10 @@ FUNCTIONS = sorted(
 
 INTEGERS = ["0", "1", "-1", "2", "3", "7", "1000", "1001", "32768", "2147483647", "-2147483648"]
 TEXTS = [
-    "", " ", "\t\n", "x", "success", "failed", "cancelled", "SUCCESS", "USD", "JPY", "usd", "XXXX", "pay", "early",
-    "x" * 200, "x" * 201, "x" * 255, "x" * 256, "x" * 100_000, "🦶" * 255, "é", "e\u0301", "\u202eevil", "\ufeff",
-    "\u00a0", "\U0010ffff", "\x01\x7f", "'; drop schema flashsale_data cascade; --", "%s %", "{1,2}", "$1", "\\", "null",
+    "", " ", "\t\n", "x", "success", "failed", "cancelled", "SUCCESS", "USD", "JPY", "usd", "XXXX", "pay",
+    "early", "x" * 200, "x" * 201, "x" * 255, "x" * 256, "x" * 100_000, "🦶" * 255, "é", "e\u0301",
+    "\u202eevil", "\ufeff", "\u00a0", "\U0010ffff", "\x01\x7f", "'; drop schema flashsale_data cascade; --",
+    "%s %", "{1,2}", "$1", "\\", "null",
 ]  # fmt: skip
 PAYLOADS = [
     "null", "1", "true", '"x"', "[]", "{}", "[{}]", '{"": 1}',
@@ -42,14 +43,15 @@ HOSTILE = {
         "-9223372036854775808", "9223372036854775808", "1e3", "",
     ],
     "numeric": [
-        "0", "-0", "1", "99.00", "0.005", "0.01", "-0.01", "999999999999.99", "999999999999.999", "1000000000000",
-        "1e100000", "1e-16383", "NaN", "Infinity", "-Infinity", "", "1,5", "9" * 400,
+        "0", "-0", "1", "99.00", "0.005", "0.01", "-0.01", "999999999999.99", "999999999999.999",
+        "1000000000000", "1e100000", "1e-16383", "NaN", "Infinity", "-Infinity", "", "1,5", "9" * 400,
     ],
     "text": TEXTS,
     "jsonb": [*PAYLOADS, "", "{", '{"a": NaN}', '"\\u0000"'],
     "interval": [
-        "0", "1 microsecond", "-1 microsecond", "99 milliseconds", "1 second", "2 minutes", "1 day", "30 days", "1 month",
-        "1 year", "100 years", "101 years", "-12 months 360 days", "12 months -360 days", "1 day -25 hours",
+        "0", "1 microsecond", "-1 microsecond", "99 milliseconds", "1 second", "2 minutes", "1 day",
+        "30 days", "1 month", "1 year", "100 years", "101 years", "-12 months 360 days",
+        "12 months -360 days", "1 day -25 hours",
         "178000000 years", "-178000000 years", "178000000 years -65000000000 days", "2147483647 days",
         "9223372036854 seconds", "-9223372036854 seconds", "P1Y", "", "soon",
     ],
@@ -164,9 +166,10 @@ def test_any_combination_of_arguments_is_served_or_refused(db, shop, function):
 # Values by which each argument on its own is sane, so that the hostile one gets as deep as it can.
 SANE = {
     "p_product_id": "1", "p_qty": "1", "p_idempotency_key": "a key", "p_hold_id": "@held", "p_order_id": "1",
-    "p_status": "success", "p_payload": "{}", "p_after": "0", "p_limit": "10", "p_name": "Sneaker", "p_stock": "5",
-    "p_price": "99.00", "p_currency": "USD", "p_delta": "1", "p_older_than": "1 day", "p_hold_time": "1 minute",
-    "p_payment_window": "1 minute", "p_inbox_limit": "100", "p_inbox_keep": "1 hour",
+    "p_status": "success", "p_payload": "{}", "p_after": "0", "p_limit": "10", "p_name": "Sneaker",
+    "p_stock": "5", "p_price": "99.00", "p_currency": "USD", "p_delta": "1", "p_older_than": "1 day",
+    "p_hold_time": "1 minute", "p_payment_window": "1 minute", "p_inbox_limit": "100",
+    "p_inbox_keep": "1 hour",
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
     "p_hold_ids": "@held", "p_order_ids": "1", "p_statuses": "success", "p_payloads": "{}",
 }  # fmt: skip
@@ -188,7 +191,7 @@ def test_each_argument_alone_may_be_anything(db, shop, function):
         for value in [None, *HOSTILE[kind.removesuffix("[]")], *(SHAPES if kind.endswith("[]") else [])]:
             is_shape = kind.endswith("[]") and value in SHAPES
             hostile = literal([value]) if kind.endswith("[]") and not is_shape else value
-            call(db, shop, function, sane[:position] + [hostile] + sane[position + 1 :])
+            call(db, shop, function, [*sane[:position], hostile, *sane[position + 1 :]])
     assert audit(db) == []
 
 

@@ -228,14 +228,14 @@ def test_the_api_is_turned_away_from(db, caller, folder):
     schema = {"internal": "flashsale_data", "operators": "flashsale"}[folder]
     for path in (ROOT / "sql" / folder).glob("*.sql"):
         routine = db.execute(
-            "select p.proname, p.prokind, p.pronargs, p.oid from pg_proc p"
+            "select p.proname, p.prokind, p.oid from pg_proc p"
             " where p.pronamespace = %s::regnamespace and p.proname = %s",
             (schema, path.stem),
         ).fetchone()
         if routine is None:
             statement = f"select * from {schema}.{path.stem}"
         else:
-            name, kind, count, oid = routine
+            name, kind, oid = routine
             arguments = ", ".join(
                 f"null::{kind}"
                 for (kind,) in db.execute(
@@ -279,7 +279,8 @@ BAIT = [
         ]
     ),
     *(
-        f"create operator {{schema}}.{symbol} (function = {{schema}}.caught, leftarg = {kind}, rightarg = {kind})"
+        f"create operator {{schema}}.{symbol}"
+        f" (function = {{schema}}.caught, leftarg = {kind}, rightarg = {kind})"
         for kind in ("bigint", "text", "timestamptz")
         for symbol in ("=", "<>", "<", "<=", ">", ">=")
     ),
@@ -287,10 +288,11 @@ BAIT = [
     "create table {schema}.settings (hold_time interval)",
 ]
 
+A_HOLD = "(select hold_id from flashsale.place_hold(1, 1))"
 CALLS = [
     "select * from flashsale.place_holds(array[1, 2], array[1, 1]::bigint[], array[1, 1], array['a', null])",
-    "select * from flashsale.release_holds(array[1], array[(select hold_id from flashsale.place_hold(1, 1))])",
-    "select * from flashsale.create_orders(array[1], array[(select hold_id from flashsale.place_hold(1, 1))], array['b'])",
+    f"select * from flashsale.release_holds(array[1], array[{A_HOLD}])",
+    f"select * from flashsale.create_orders(array[1], array[{A_HOLD}], array['b'])",
     "select * from flashsale.apply_payments(array[1, 2], array['c', 'd'], array[1, 99]::bigint[],"
     " array['success', 'failed'], array['{}', '{}']::jsonb[])",
     "select * from flashsale.get_product(1)",
@@ -321,7 +323,8 @@ def test_objects_in_front_of_pg_catalogs_catch_nobody(db, connect, home):
         for statement in BAIT:
             attacker.execute(statement.format(schema=home))
         attacker.execute(
-            "create function flashsale.unpinned(text) returns int security definer language sql as 'select length($1)';"
+            "create function flashsale.unpinned(text) returns int security definer"
+            " language sql as 'select length($1)';"
             " alter function flashsale.unpinned(text) owner to flashsale_owner;"
             " grant execute on function flashsale.unpinned(text) to public"
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,11 +54,15 @@ def refused(sqlstate: str) -> Iterator[pytest.ExceptionInfo[psycopg.Error]]:
 # --- one request ---
 
 
-def create_product(conn: psycopg.Connection, stock: int = 10, price: str = "99.00", currency: str = "USD") -> int:
+def create_product(
+    conn: psycopg.Connection, stock: int = 10, price: str = "99.00", currency: str = "USD"
+) -> int:
     return value(conn, "select flashsale.create_product('Shoe', %s, %s::numeric, %s)", stock, price, currency)
 
 
-def place_hold(conn: psycopg.Connection, product_id: int | None, qty: int | None = 1, key: str | None = None) -> Any:
+def place_hold(
+    conn: psycopg.Connection, product_id: int | None, qty: int | None = 1, key: str | None = None
+) -> Any:
     return row(conn, "select * from flashsale.place_hold(%s::bigint, %s::int, %s)", product_id, qty, key)
 
 
@@ -70,7 +75,11 @@ def create_order(conn: psycopg.Connection, hold_id: int | None, key: str | None 
 
 
 def apply_payment(
-    conn: psycopg.Connection, key: str | None, order_id: int | None, status: str | None = "success", **payload: object
+    conn: psycopg.Connection,
+    key: str | None,
+    order_id: int | None,
+    status: str | None = "success",
+    **payload: object,
 ) -> Any:
     """`payload`: the webhook's further members, such as amount="99.00"."""
     query = "select * from flashsale.apply_payment(%s, %s, %s, %s)"
@@ -140,11 +149,6 @@ def available(conn: psycopg.Connection, product_id: int) -> int:
     return get_product(conn, product_id).available_stock
 
 
-def available_after_sweep(conn: psycopg.Connection, product_id: int) -> int:
-    expire_due(conn)
-    return available(conn, product_id)
-
-
 def audit(conn: psycopg.Connection) -> list[str]:
     """The names of the invariants that are broken."""
     return sorted({found.check_name for found in rows(conn, "select * from flashsale.audit()")})
@@ -203,3 +207,9 @@ def outcome(call: Any, *args: object) -> Any:
         return call(*args)
     except psycopg.Error as error:
         return error.sqlstate
+
+
+def wait_until_blocked_or_done(db: psycopg.Connection, conn: psycopg.Connection, future: Future) -> None:
+    blocked = "select cardinality(pg_blocking_pids(%s)) > 0"
+    pid = conn.info.backend_pid
+    wait_until(lambda: future.done() or value(db, blocked, pid), f"backend {pid} waits for a lock or is done")

@@ -71,21 +71,24 @@ def at_once(connect: Callable, meanwhile: Callable[..., Future]) -> Callable[...
             barrier.wait()
             return outcome(call, conn, *args)
 
-        return [future.result() for future in [meanwhile(one, c, a) for c, a in zip(conns, arguments, strict=True)]]
+        futures = [meanwhile(one, conn, args) for conn, args in zip(conns, arguments, strict=True)]
+        return [future.result() for future in futures]
 
     return run
 
 
 @pytest.fixture
-def without(db: psycopg.Connection) -> Callable[..., None]:
-    """without("sql/public/x.sql", guard, replacement) takes a guard out of a function of the test's database.
+def without(db: psycopg.Connection) -> Callable[[str, dict[str, str]], None]:
+    """without("sql/public/x.sql", {guard: replacement}) takes a guard out of a function of this database.
 
     For controls: what a test is about must then go wrong. The text of the guard must be in the file.
     """
 
-    def take_out(path: str, guard: str, replacement: str = "") -> None:
+    def take_out(path: str, guards: dict[str, str]) -> None:
         text = (ROOT / path).read_text()
-        assert guard in text, f"{path} has no such guard any more"
-        db.execute(text.replace(guard, replacement))
+        for guard, replacement in guards.items():
+            assert guard in text, f"{path} has no such guard any more: {guard}"
+            text = text.replace(guard, replacement)
+        db.execute(text)
 
     return take_out

@@ -1,7 +1,5 @@
 """What every set-based function has in common: arrays in, one outcome row for each request out."""
 
-import pytest
-
 from tests.sql.calls import (
     available,
     create_orders,
@@ -32,9 +30,24 @@ MISFITS = {
     "longer": {"int": "{1,2,3}", "bigint": "{1,2,3}", "text": "{a,b,c}", "jsonb": '{"{}","{}","{}"}'},
     "empty": dict.fromkeys(TWO, "{}"),
     "null": dict.fromkeys(TWO),
-    "two-dimensional": {"int": "{{1},{2}}", "bigint": "{{1},{2}}", "text": "{{a},{b}}", "jsonb": '{{"{}"},{"{}"}}'},
-    "from 0": {"int": "[0:1]={1,2}", "bigint": "[0:1]={1,2}", "text": "[0:1]={a,b}", "jsonb": '[0:1]={"{}","{}"}'},
-    "from 2": {"int": "[2:3]={1,2}", "bigint": "[2:3]={1,2}", "text": "[2:3]={a,b}", "jsonb": '[2:3]={"{}","{}"}'},
+    "two-dimensional": {
+        "int": "{{1},{2}}",
+        "bigint": "{{1},{2}}",
+        "text": "{{a},{b}}",
+        "jsonb": '{{"{}"},{"{}"}}',
+    },
+    "from 0": {
+        "int": "[0:1]={1,2}",
+        "bigint": "[0:1]={1,2}",
+        "text": "[0:1]={a,b}",
+        "jsonb": '[0:1]={"{}","{}"}',
+    },
+    "from 2": {
+        "int": "[2:3]={1,2}",
+        "bigint": "[2:3]={1,2}",
+        "text": "[2:3]={a,b}",
+        "jsonb": '[2:3]={"{}","{}"}',
+    },
 }
 
 
@@ -43,50 +56,48 @@ def call(db, function, arrays):
     return rows(db, f"select * from flashsale.{function}({marks})", *arrays)
 
 
-@pytest.mark.parametrize("function", CALLS)
-def test_arrays_that_do_not_line_up_are_refused_as_a_whole(db, product, function):
-    kinds = CALLS[function]
-    for misfit in MISFITS.values():
-        for at, kind in enumerate(kinds):
-            arrays = [TWO[kind] for kind in kinds]
-            arrays[at] = misfit[kind]
+def test_arrays_that_do_not_line_up_are_refused_as_a_whole(db, product):
+    for function, kinds in CALLS.items():
+        for misfit in MISFITS.values():
+            for at, kind in enumerate(kinds):
+                arrays = [TWO[kind] for kind in kinds]
+                arrays[at] = misfit[kind]
+                with refused("SA009"):
+                    call(db, function, arrays)
+        for name in ("two-dimensional", "from 0", "from 2"):
             with refused("SA009"):
-                call(db, function, arrays)
-    for name in ("two-dimensional", "from 0", "from 2"):
+                call(db, function, [MISFITS[name][kind] for kind in kinds])
+        assert len(call(db, function, [TWO[kind] for kind in kinds])) == 2
+
+
+def test_a_call_without_requests_has_no_outcomes(db):
+    for function, kinds in CALLS.items():
+        assert call(db, function, ["{}" for _ in kinds]) == []
+        assert call(db, function, [None for _ in kinds]) == []
+
+
+def test_a_call_carries_at_most_1000_requests(db, product):
+    def array(kind, size):
+        return [{"int": 1, "bigint": i, "text": f"k{i}", "jsonb": "{}"}[kind] for i in range(size)]
+
+    for function, kinds in CALLS.items():
         with refused("SA009"):
-            call(db, function, [MISFITS[name][kind] for kind in kinds])
-    assert len(call(db, function, [TWO[kind] for kind in kinds])) == 2
+            call(db, function, [array(kind, 1001) for kind in kinds])
+        assert len(call(db, function, [array(kind, 1000) for kind in kinds])) == 1000
 
 
-@pytest.mark.parametrize("function", CALLS)
-def test_a_call_without_requests_has_no_outcomes(db, function):
-    assert call(db, function, ["{}" for _ in CALLS[function]]) == []
-    assert call(db, function, [None for _ in CALLS[function]]) == []
+def test_requests_of_nulls_are_refused_one_by_one(db):
+    for function, kinds in CALLS.items():
+        outcomes = call(db, function, ["{null,null}" for _ in kinds])
+        assert [outcome.request_no for outcome in outcomes] == [None, None]
+        assert all(sqlstates(outcomes)), function
 
 
-@pytest.mark.parametrize("function", CALLS)
-def test_a_call_carries_at_most_1000_requests(db, product, function):
-    def arrays(size):
-        return [[{"int": 1, "bigint": i, "text": f"k{i}", "jsonb": "{}"}[kind] for i in range(size)] for kind in CALLS[function]]
-
-    with refused("SA009"):
-        call(db, function, arrays(1001))
-    assert len(call(db, function, arrays(1000))) == 1000
-
-
-@pytest.mark.parametrize("function", CALLS)
-def test_requests_of_nulls_are_refused_one_by_one(db, function):
-    outcomes = call(db, function, ["{null,null}" for _ in CALLS[function]])
-    assert [outcome.request_no for outcome in outcomes] == [None, None]
-    assert all(sqlstates(outcomes))
-
-
-@pytest.mark.parametrize("function", CALLS)
-def test_request_numbers_are_the_callers_own(db, function):
-    arrays = [TWO[kind] for kind in CALLS[function]]
-    for numbers in ("{7,7}", "{-2147483648,2147483647}", "{5,null}"):
-        outcomes = call(db, function, [numbers, *arrays[1:]])
-        assert "{" + ",".join("null" if o.request_no is None else str(o.request_no) for o in outcomes) + "}" == numbers
+def test_request_numbers_are_the_callers_own(db):
+    for function, kinds in CALLS.items():
+        for numbers in ([7, 7], [-(2**31), 2**31 - 1], [5, None]):
+            outcomes = call(db, function, [numbers, *[TWO[kind] for kind in kinds[1:]]])
+            assert [outcome.request_no for outcome in outcomes] == numbers
 
 
 # --- array order ---

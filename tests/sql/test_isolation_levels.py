@@ -29,12 +29,14 @@ from tests.sql.calls import (
     place_holds,
     release_hold,
     value,
+    wait_until_blocked_or_done,
     wait_until_past,
 )
-from tests.support import wait_until
 
 LEVELS = [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
-SET_LEVEL = {level: f"set default_transaction_isolation = '{level.name.replace('_', ' ')}'" for level in LEVELS}
+SET_LEVEL = {
+    level: f"set default_transaction_isolation = '{level.name.replace('_', ' ')}'" for level in LEVELS
+}
 
 # Of 10 units 5 are available: 2 are held, 2 await payment, and 1 was held until a moment ago.
 WRITES = {
@@ -71,7 +73,11 @@ def said(result):
     """
     if isinstance(result, (str, int)):
         return result if isinstance(result, str) else "swept"
-    names = [name for name in ("status", "result", "replayed", "total_stock", "available_stock") if hasattr(result, name)]
+    names = [
+        name
+        for name in ("status", "result", "replayed", "total_stock", "available_stock")
+        if hasattr(result, name)
+    ]
     return tuple(getattr(result, name) for name in names)
 
 
@@ -120,7 +126,7 @@ def commit(conn, answer):
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
 @pytest.mark.parametrize("late", WRITES)
 def test_a_write_whose_snapshot_is_older_than_another_write(db, connect, meanwhile, level, late):
-    """The early one commits, or is in progress, when the late one, whose snapshot is older, comes to write."""
+    """The early one has committed, or is in progress, when the late one, whose snapshot is older, writes."""
     first, second = connect(autocommit=False), connect(autocommit=False)
     first.isolation_level = second.isolation_level = level
     shops = iter(open_shops(db, 2 * len(WRITES)))
@@ -145,17 +151,13 @@ def test_a_write_whose_snapshot_is_older_than_another_write(db, connect, meanwhi
             answer = write_and(not in_progress, first, WRITES[early], shop)
             if in_progress:
                 late_answer = meanwhile(write_and, True, second, WRITES[late], shop)
-                wait_until(lambda late_answer=late_answer: late_answer.done() or waits(db, second), "it waits or is done")
+                wait_until_blocked_or_done(db, second, late_answer)
                 answer = commit(first, answer)
                 late_answer = late_answer.result()
             else:
                 late_answer = write_and(True, second, WRITES[late], shop)
 
             assert (answer, late_answer, state(db, shop)) in right, (early, late, in_progress)
-
-
-def waits(db, conn):
-    return value(db, "select cardinality(pg_blocking_pids(%s)) > 0", conn.info.backend_pid)
 
 
 # --- one by one: what the pairs above cannot show ---

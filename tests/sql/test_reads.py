@@ -2,8 +2,6 @@
 
 from decimal import Decimal
 
-import pytest
-
 from tests.sql.calls import (
     apply_payment,
     available,
@@ -45,14 +43,14 @@ def test_what_is_available_is_what_is_not_held_awaited_or_paid(db):
     assert available(db, product) == 100 - 1 - 2 - 4
 
 
-@pytest.mark.parametrize("unknown", [12345, -1, 2**63 - 1])
-def test_unknown_ids_are_not_found(db, unknown):
-    with refused("SA001"):
-        get_product(db, unknown)
-    with refused("SA003"):
-        get_hold(db, unknown)
-    with refused("SA007"):
-        get_order(db, unknown)
+def test_unknown_ids_are_not_found(db):
+    for unknown in (12345, -1, 2**63 - 1):
+        with refused("SA001"):
+            get_product(db, unknown)
+        with refused("SA003"):
+            get_hold(db, unknown)
+        with refused("SA007"):
+            get_order(db, unknown)
 
 
 def test_a_hold_through_its_life(db, product):
@@ -136,10 +134,10 @@ def test_the_list_of_products_is_paged_by_ascending_id(db):
     assert [product.id for product in rows(db, "select * from flashsale.get_products()")] == ids
 
 
-@pytest.mark.parametrize(("after", "limit"), [(0, 0), (0, -1), (0, 1001), (0, None), (None, 10)])
-def test_a_page_has_1_to_1000_products(db, after, limit):
-    with refused("SA009"):
-        rows(db, "select * from flashsale.get_products(%s::bigint, %s::int)", after, limit)
+def test_a_page_has_1_to_1000_products(db):
+    for after, limit in ((0, 0), (0, -1), (0, 1001), (0, None), (None, 10)):
+        with refused("SA009"):
+            rows(db, "select * from flashsale.get_products(%s::bigint, %s::int)", after, limit)
 
 
 def test_the_refusals_are_those_of_the_contract(db):

@@ -39,10 +39,10 @@ def test_one_hold_twice_in_one_batch_is_released_once(db, product):
     assert available(db, product) == 10
 
 
-@pytest.mark.parametrize("hold_id", [1, -1, 2**53, 2**63 - 1])
-def test_an_unknown_hold_is_not_found(db, hold_id):
-    with refused("SA003"):
-        release_hold(db, hold_id)
+def test_an_unknown_hold_is_not_found(db):
+    for hold_id in (1, -1, 2**53, 2**63 - 1):
+        with refused("SA003"):
+            release_hold(db, hold_id)
 
 
 def test_a_release_needs_a_hold(db):

@@ -1,0 +1,27 @@
+-- Where the units of each product are at this instant: available_stock + held +
+-- awaiting_payment + paid = total_stock. For whoever shows a sale as it goes.
+-- p_product_ids: at most 1,000; one that names no product brings no row.
+-- at: the instant of which this is true; it never goes backwards.
+-- Refuses SA009 invalid_request.
+create or replace function flashsale.get_stock(p_product_ids bigint[])
+returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
+               awaiting_payment int, paid int)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+  if p_product_ids is null or cardinality(p_product_ids) > 1000 then
+    perform flashsale_data.refuse('SA009', 'Stock is told of at most 1,000 products at a time.');
+  end if;
+  return query
+  select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid
+  from flashsale_data.current_stock s
+  where s.product_id = any (p_product_ids)
+  order by s.product_id;
+end
+$$;
+comment on function flashsale.get_stock(bigint[]) is 'Where the units of each product are at this instant';
+revoke execute on function flashsale.get_stock(bigint[]) from public;
+grant execute on function flashsale.get_stock(bigint[]) to flashsale_api;
