@@ -29,10 +29,12 @@ begin
   v_order_ids := array(
     select o.order_id from flashsale_data.orders o
     where o.status = 'cancelled' and o.created_at <= v_before
-      and not exists (
-        select from flashsale_data.payments p
-        where p.order_id = o.order_id and p.status = 'success')
     for update skip locked);
+  -- Only now that no payment can come in for them.
+  v_order_ids := array(
+    select unnest(v_order_ids) except
+    select p.order_id from flashsale_data.payments p
+    where p.order_id = any (v_order_ids) and p.status = 'success');
   delete from flashsale_data.payments p where p.order_id = any (v_order_ids);
   get diagnostics v_payments = row_count;
   with gone as (

@@ -1,5 +1,5 @@
 -- A hold as it stands at this instant, with the order it has become.
--- Refuses SA003 hold_not_found.
+-- Refuses SA003 hold_not_found, SA009 invalid_request.
 create or replace function flashsale.get_hold(
   p_hold_id bigint,
   out hold_id bigint, out product_id bigint, out qty int, out status text, out expires_at timestamptz,

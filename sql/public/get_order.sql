@@ -10,6 +10,9 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 begin
+  if p_order_id is null then
+    perform flashsale_data.refuse('SA009', 'An order has an id.');
+  end if;
   select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
     into order_id, hold_id, product_id, qty, status, cancel_reason, amount, currency, created_at, payment_due_at

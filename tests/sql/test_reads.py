@@ -2,6 +2,8 @@
 
 from decimal import Decimal
 
+import pytest
+
 from tests.sql.calls import (
     apply_payment,
     available,
@@ -155,3 +157,9 @@ def test_the_refusals_are_those_of_the_contract(db):
         ("SA010", "stock_in_use", 409, "Stock in use"),
         ("SA011", "inbox_full", 503, "Too many unmatched webhooks"),
     ]
+
+
+@pytest.mark.parametrize("call", ["get_product(null)", "get_hold(null)", "get_order(null)"])
+def test_nothing_is_no_id(db, call):
+    with refused("SA009"):
+        db.execute(f"select * from flashsale.{call}")
