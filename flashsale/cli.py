@@ -1,76 +1,49 @@
-"""The `flashsale` command."""
-
-import os
-import sys
+"""The `flashsale` command: what it can do. Each command is in flashsale/commands, in the file of its name."""
 
 import click
+import psycopg
 
-from flashsale import up as foreground
-from flashsale.cluster import SUPERUSER, Cluster
-from flashsale.migrate import migrate as migrate_database
+from flashsale.commands.audit import audit
+from flashsale.commands.completion import completion
+from flashsale.commands.cron import cron
+from flashsale.commands.database import destroy, migrate, psql, up
+from flashsale.commands.doctor import doctor
+from flashsale.commands.events import events
+from flashsale.commands.product import product
+from flashsale.commands.watch import watch
+from flashsale.commands.webhook import webhook
+from flashsale.connection import explain
 from flashsale.refusal import Refusal
 
 
 class _Commands(click.Group):
-    """Commands whose Refusal is one message on standard error, not a traceback."""
+    """Commands in the order of a first day; their objections are one message on standard error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except Refusal as refusal:
             raise click.ClickException(str(refusal)) from refusal
+        except psycopg.Error as error:
+            raise click.ClickException(explain(error)) from error
+        except UnicodeEncodeError as error:
+            raise click.ClickException("an argument is not valid UTF-8") from error
 
 
 @click.group(cls=_Commands)
+@click.version_option(package_name="flashsale")
 def main() -> None:
-    """A flash-sale checkout that lives in PostgreSQL."""
+    """A flash-sale checkout that lives in PostgreSQL.
 
-
-@main.command()
-def up() -> None:
-    """Start PostgreSQL and the HTTP server in the foreground; Ctrl-C stops both.
-
-    With FLASHSALE_DATABASE_URL set, starts no PostgreSQL and uses that one.
+    Commands talk to FLASHSALE_DATABASE_URL, or else to the running private cluster of `flashsale up`. They
+    exit with 0 if all is well, 1 if something was refused or a check failed, 2 if they were not understood.
     """
-    sys.exit(foreground.run(_settings()))
 
 
-@main.command()
-@click.option("--no-schedule", is_flag=True, help="Leave pg_cron alone.")
-def migrate(no_schedule: bool) -> None:
-    """Apply migrations, load sql/, schedule the tidying. Safe to repeat, and while the database is in use.
-
-    The database is FLASHSALE_DATABASE_URL, or else the running private cluster. The role in it must be a
-    superuser, or have CREATEROLE and CREATE on the database.
-    """
-    migrate_database(_admin_url(), schedule=not no_schedule, say=click.echo)
-
-
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def psql(arguments: tuple[str, ...]) -> None:
-    """Open psql on FLASHSALE_DATABASE_URL, or else on the running private cluster.
-
-    Takes psql's own options.
-    """
-    os.execvp("psql", ["psql", _admin_url(), *arguments])  # noqa: S606
-
-
-@main.command()
-def destroy() -> None:
-    """Stop the private cluster if it runs, and remove it with all its data."""
-    foreground.destroy(_settings())
-
-
-def _settings() -> foreground.Settings:
-    return foreground.Settings.from_environment(os.environ)
-
-
-def _admin_url() -> str:
-    settings = _settings()
-    if settings.database_url:
-        return settings.database_url
-    cluster = Cluster(settings.data_directory)
-    if not cluster.is_running():
-        raise Refusal("set FLASHSALE_DATABASE_URL, or start the private cluster with: make up")
-    return cluster.url(SUPERUSER, foreground.DATABASE)
+for command in (
+    up, doctor, product, watch, webhook, events, audit, cron, psql, migrate, destroy, completion,
+):  # fmt: skip
+    main.add_command(command)

@@ -31,46 +31,46 @@ def schedule(conn: psycopg.Connection, url: str) -> str:
     pg_cron lives in one database of the server, which `url` reaches with another dbname.
     """
     try:
-        cron_database = _cron_database(conn)
+        home = cron_database(conn)
     except errors.InsufficientPrivilege as error:
         return _not_scheduled(
             conn,
             f"role {conn.info.user} may not see where pg_cron lives: {error.diag.message_primary}."
             f" Migrate as a superuser, or have one run: grant pg_read_all_settings to {conn.info.user};",
         )
-    if not cron_database:
+    if not home:
         return _not_scheduled(
             conn,
             "pg_cron is not loaded on this server. Install its package (on Debian postgresql-N-cron),"
             " set shared_preload_libraries = 'pg_cron' and cron.database_name, restart, and migrate again",
         )
     try:
-        with psycopg.connect(make_conninfo(url, dbname=cron_database), autocommit=True) as cron:
+        with psycopg.connect(make_conninfo(url, dbname=home), autocommit=True) as cron:
             when = _schedule(cron, conn.info.dbname)
     except errors.InsufficientPrivilege as error:
         return _not_scheduled(
             conn,
             f"role {conn.info.user} may not schedule: {error.diag.message_primary}."
-            f" Migrate once as a superuser, or let one create extension pg_cron in database {cron_database}"
+            f" Migrate once as a superuser, or let one create extension pg_cron in database {home}"
             " and grant usage on schema cron and execute on all functions in it to that role",
         )
     except psycopg.OperationalError as error:
-        return _not_scheduled(conn, f"cannot reach pg_cron's database {cron_database}: {error}")
+        return _not_scheduled(conn, f"cannot reach pg_cron's database {home}: {error}")
     _record(conn, when)
     return f"scheduled {TIDY.removeprefix('call ')} at '{when}'"
 
 
 def unschedule(conn: psycopg.Connection, url: str) -> None:
     """Take the jobs of the database of `conn` away again."""
-    cron_database = _cron_database(conn)
-    if cron_database:
-        with psycopg.connect(make_conninfo(url, dbname=cron_database), autocommit=True) as cron:
+    home = cron_database(conn)
+    if home:
+        with psycopg.connect(make_conninfo(url, dbname=home), autocommit=True) as cron:
             if cron.execute("select to_regclass('cron.job')").fetchone()[0]:
                 _unschedule(cron, conn.info.dbname, keep_user=None)
     _record(conn, None)
 
 
-def _cron_database(conn: psycopg.Connection) -> str | None:
+def cron_database(conn: psycopg.Connection) -> str | None:
     """The database pg_cron lives in; None if it is not loaded."""
     # Unlike current_setting(), this shows nothing if only a line in postgresql.conf is left of it.
     found = conn.execute("select setting from pg_settings where name = 'cron.database_name'").fetchone()
@@ -81,6 +81,14 @@ def _cron_database(conn: psycopg.Connection) -> str | None:
     return found[0]
 
 
+def jobs(database: str, home: str) -> list[tuple[str, str, str]]:
+    """Name, command and database of each job for `database`; pg_cron lives in `home`."""
+    return [
+        (f"flashsale tidy {database}", TIDY, database),
+        (f"flashsale forget runs {database}", FORGET_RUNS, home),
+    ]
+
+
 def _schedule(cron: psycopg.Connection, database: str) -> str:
     if not cron.execute("select exists (select from pg_extension where extname = 'pg_cron')").fetchone()[0]:
         cron.execute("create extension if not exists pg_cron")
@@ -89,10 +97,8 @@ def _schedule(cron: psycopg.Connection, database: str) -> str:
     user = _job_user(cron)
     with cron.transaction():
         _unschedule(cron, database, keep_user=user)
-        for name, at, command, where in (
-            (f"flashsale tidy {database}", when, TIDY, database),
-            (f"flashsale forget runs {database}", "17 * * * *", FORGET_RUNS, cron.info.dbname),
-        ):
+        for name, command, where in jobs(database, cron.info.dbname):
+            at = when if command == TIDY else "17 * * * *"
             cron.execute(
                 "select cron.schedule_in_database(%s, %s, %s, %s, %s)", (name, at, command, where, user)
             )

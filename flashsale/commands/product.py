@@ -1,0 +1,93 @@
+"""`flashsale product`: what is on sale."""
+
+from decimal import Decimal, InvalidOperation
+
+import click
+from psycopg.rows import dict_row
+
+from flashsale.connection import connect
+from flashsale.terminal import json_option, printable, show, to_json
+
+BIGINT = click.IntRange(1, 2**63 - 1)
+INT = click.IntRange(-(2**31), 2**31 - 1)
+
+COLUMNS = {
+    "product_id": "id",
+    "name": "product",
+    "total_stock": "total",
+    "available_stock": "available",
+    "held": "held",
+    "awaiting_payment": "awaiting",
+    "paid": "paid",
+    "price": "price",
+    "currency": "",
+}
+
+
+class Money(click.ParamType):
+    """A decimal number, exact."""
+
+    name = "decimal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            amount = Decimal(str(value))
+        except InvalidOperation:
+            self.fail(f"{value!r} is no decimal number, as in 99.00", param, ctx)
+        if not amount.is_finite():
+            self.fail(f"{value!r} is no amount", param, ctx)
+        return amount
+
+
+@click.group()
+def product() -> None:
+    """Create, list and restock products."""
+
+
+@product.command()
+@click.argument("name")
+@click.option("--stock", type=INT, required=True, help="Units there are.")
+@click.option("--price", type=Money(), required=True, help="For one unit, as in 99.00.")
+@click.option("--currency", default="USD", show_default=True, help="ISO 4217.")
+@json_option
+def create(name: str, stock: int, price: Decimal, currency: str, as_json: bool) -> None:
+    """Put a product on sale, at once."""
+    with connect("product create") as conn:
+        product_id = conn.execute(
+            "select flashsale.create_product(%s, %s::int, %s::numeric, %s)", (name, stock, price, currency)
+        ).fetchone()[0]
+    if as_json:
+        click.echo(to_json({"product_id": product_id}))
+    else:
+        click.echo(f"product {product_id}: {printable(name)}, {stock} in stock at {price} {currency}")
+
+
+@product.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Show every product with its stock: available + held + awaiting payment + paid = total."""
+    with connect("product list") as conn:
+        ask = conn.cursor(row_factory=dict_row).execute
+        rows = ask("select * from flashsale.stock order by product_id").fetchall()
+    show(rows, COLUMNS, as_json=as_json, none="no product yet; see: flashsale product create --help")
+
+
+@product.command(context_settings={"ignore_unknown_options": True})
+@click.argument("product_id", type=BIGINT)
+@click.argument("units", type=INT)
+@json_option
+def restock(product_id: int, units: int, as_json: bool) -> None:
+    """Add UNITS to a product's stock; a negative number takes them away.
+
+    Refused if it would cut below what is held, awaiting payment or paid.
+    """
+    with connect("product restock") as conn:
+        row = (
+            conn.cursor(row_factory=dict_row)
+            .execute("select * from flashsale.adjust_stock(%s::bigint, %s::int)", (product_id, units))
+            .fetchone()
+        )
+    if as_json:
+        click.echo(to_json(row))
+    else:
+        click.echo("product {product_id}: {available_stock} of {total_stock} available".format(**row))

@@ -1,0 +1,161 @@
+"""The command as a whole: help, completion, errors of one sentence, colour where it is a terminal."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import tomllib
+from contextlib import suppress
+
+import click
+import pytest
+
+from flashsale.cli import main
+from tests.operators.shop import create_product
+from tests.support import ROOT
+
+PROGRAM = str(ROOT / ".venv/bin/flashsale")
+COMMANDS = [
+    *([name] for name in main.commands),
+    *([name, inner] for name, group in main.commands.items() if isinstance(group, click.Group)
+      for inner in group.commands),
+]  # fmt: skip
+
+
+def in_terminal(*arguments: str, **environment: str) -> str:
+    """What the command shows on a terminal of its own."""
+    ours, theirs = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flashsale", *arguments],
+        cwd=ROOT,
+        env=inherited | {"TERM": "xterm-256color", "COLUMNS": "100"} | environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the terminal's way to say that nobody is left on it
+        while select.select([ours], [], [], 30)[0] and (more := os.read(ours, 65536)):
+            shown += more
+    os.close(ours)
+    child.wait(10)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_that_says_what_it_does(flashsale, command):
+    result = flashsale(*command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: main ") or "Usage:" in result.stdout
+    assert len(result.stdout.splitlines()) > 4
+
+
+def test_it_knows_its_version(flashsale):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version in flashsale("--version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_it_prints_a_completion_script(flashsale, shell):
+    result = flashsale("completion", shell)
+    assert result.exit_code == 0
+    assert f"_FLASHSALE_COMPLETE={shell}_complete" in result.stdout
+
+
+def test_a_shell_completes_commands_options_and_choices():
+    def complete(*words: str) -> list[str]:
+        script = (
+            'eval "$(.venv/bin/flashsale completion bash)"; '
+            f"COMP_WORDS=({' '.join(words)} ''); COMP_CWORD={len(words)}; "
+            f'_flashsale_completion {PROGRAM}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        )
+        done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert {"up", "doctor", "watch", "webhook"} <= set(complete("flashsale"))
+    assert complete("flashsale", "product") == ["create", "list", "restock"]
+    assert complete("flashsale", "webhook", "send", "--status") == ["success", "failed", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["product", "restock", "one", "2"], ["watch", "--interval", "0"], ["--nonsense"]],
+)
+def test_what_is_not_understood_exits_with_2(flashsale, arguments):
+    assert flashsale(*arguments).exit_code == 2
+
+
+ASKING = ["product list", "audit", "events", "watch --once", "cron status", "webhook send --early", "psql"]
+
+
+@pytest.mark.parametrize("command", [command for command in ASKING if command != "psql"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://nobody:secret@127.0.0.1:1/none?connect_timeout=2", "cannot reach the database: "),
+        ("nobody:secret@somewhere", "FLASHSALE_DATABASE_URL is no libpq connection string or URI"),
+    ],
+    ids=["away", "garbled"],
+)
+def test_without_a_database_the_error_is_one_sentence(flashsale, command, url, said):
+    result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {said}")
+    assert result.stderr.count("\n") == 1
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_without_a_cluster_it_says_how_to_start_one(flashsale, command, tmp_path):
+    result = flashsale(*command.split(), FLASHSALE_DATABASE_URL="", FLASHSALE_DATA_DIR=str(tmp_path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: set FLASHSALE_DATABASE_URL, or start the private cluster with: make up\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once", "cron status"])
+def test_a_database_that_was_never_migrated_is_told_so(flashsale, command, empty_database):
+    result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=empty_database)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("run: flashsale migrate\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once", "cron status"])
+def test_a_role_without_the_right_is_told_which_one_it_takes(flashsale, command, cluster, db):
+    url = cluster.url("flashsale_app", db.info.dbname)
+    result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert "use a role that has flashsale_ops" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once"])
+def test_an_operators_role_is_enough(flashsale, command, cluster, db):
+    db.execute("create role flashsale_test_operator login in role flashsale_ops")
+    try:
+        url = cluster.url("flashsale_test_operator", db.info.dbname)
+        assert flashsale(*command.split(), FLASHSALE_DATABASE_URL=url).exit_code == 0
+    finally:
+        db.execute("drop role flashsale_test_operator")
+
+
+def test_there_is_colour_on_a_terminal_and_nowhere_else(flashsale, db, database_url):
+    create_product(db, stock=0)
+    assert "\x1b[1;31m" in in_terminal("watch", "--once", FLASHSALE_DATABASE_URL=database_url)
+    assert "\x1b[1;31m" not in in_terminal(
+        "watch", "--once", FLASHSALE_DATABASE_URL=database_url, NO_COLOR="1"
+    )
+    for command in ("watch --once", "doctor", "product list", "events"):
+        assert "\x1b" not in flashsale(*command.split()).output
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(db, database_url):
+    create_product(db, name="\x1b[2Jgone\n[red]")
+    shown = in_terminal("product", "list", FLASHSALE_DATABASE_URL=database_url)
+    assert "\\x1b[2Jgone\\n[red]" in shown
+    assert "\x1b[2J" not in shown

@@ -1,0 +1,74 @@
+"""`flashsale cron status`."""
+
+import json
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from flashsale import scheduler
+from flashsale.cluster import SUPERUSER, find_binary, has_pg_cron
+from tests.operators.shop import create_product, make_short, place_hold, wait_until_lapsed
+
+needs_pg_cron = pytest.mark.skipif(
+    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
+)
+
+
+@pytest.fixture
+def jobs(db, database_url, cluster) -> Iterator[psycopg.Connection]:
+    """The test's jobs are scheduled, and the tidying has run once; pg_cron's database."""
+    scheduler.schedule(db, database_url)
+    db.execute("call flashsale.tidy()")
+    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+        conn.execute(
+            "insert into cron.job_run_details (jobid, status, return_message, start_time, end_time)"
+            " select jobid, state, 'CALL', now() - interval '1 minute', now() - interval '59.9 seconds'"
+            " from cron.job, unnest(array['failed', 'succeeded']) state where jobname = %s",
+            (f"flashsale tidy {db.info.dbname}",),
+        )
+        yield conn
+        scheduler.unschedule(db, database_url)
+
+
+@needs_pg_cron
+def test_it_shows_jobs_their_last_runs_and_what_waits(flashsale, db, jobs):
+    result = flashsale("cron", "status")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("alive: Scheduled ")
+    assert lines[1] == "nothing waits to be marked"
+    tidy = next(line for line in lines if line.startswith(f"flashsale tidy {db.info.dbname}"))
+    assert "0.10 s  succeeded" in tidy
+    assert tidy.split()[-2:] == ["1", "CALL"]
+    assert any(line.startswith("flashsale forget runs") for line in lines)
+
+
+@needs_pg_cron
+def test_as_json_spans_are_seconds(flashsale, db, jobs):
+    told = json.loads(flashsale("cron", "status", "--json").stdout)
+    assert (told["scheduler"], told["lag"]) == ("alive", 0)
+    tidy, forget = told["jobs"]
+    assert (tidy["status"], tidy["failures"], tidy["took"], tidy["active"]) == ("succeeded", 1, 0.1, True)
+    assert forget["last_run_at"] is None
+
+
+@needs_pg_cron
+def test_a_dead_scheduler_exits_with_1_and_what_waits_is_told(flashsale, db, jobs):
+    make_short(db)
+    place_hold(db, create_product(db))
+    wait_until_lapsed(db)
+    db.execute(
+        "update flashsale_data.scheduler set scheduled_at = null, last_run_at = now() - interval '1 hour'"
+    )
+    result = flashsale("cron", "status")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("dead: ")
+    assert " ago is not marked yet" in result.stdout
+
+
+def test_where_nothing_is_scheduled_it_exits_with_1(flashsale):
+    result = flashsale("cron", "status", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert (told["scheduler"] in ("not_scheduled", "not_installed"), told["jobs"]) == (True, [])

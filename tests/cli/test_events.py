@@ -1,0 +1,132 @@
+"""`flashsale events`: the ledger as an outbox."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from flashsale.commands import events as command
+from tests.operators.shop import audit, create_product, one, order, pay, place_hold, place_many
+from tests.support import ROOT, wait_until
+
+
+def ids(printed):
+    return [json.loads(line)["event_id"] for line in printed.splitlines()]
+
+
+class Following:
+    """`flashsale events --follow --json`, and what it has printed so far."""
+
+    def __init__(self, url, log, *options):
+        self.log = log
+        with log.open("wb") as output, (log.with_suffix(".err")).open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flashsale", "events", "--follow", "--json", *options],
+                cwd=ROOT,
+                env=os.environ | {"FLASHSALE_DATABASE_URL": url},
+                stdout=output,
+                stderr=errors,
+            )
+
+    def ids(self):
+        return ids(self.log.read_text())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+
+def test_each_event_is_a_line(flashsale, db):
+    product = create_product(db, stock=10)
+    pay(db, order(db, product, 2), key="pay\x1b[2J")
+    lines = flashsale("events").stdout.splitlines()
+    assert [line.split()[3] for line in lines] == [
+        "product_created",
+        "hold_placed",
+        "order_created",
+        "order_paid",
+    ]
+    assert "+10  product 1" in lines[0] and "-2  product 1  hold " in lines[1]
+    assert lines[3].endswith("order 1  payment pay\\x1b[2J")
+
+
+def test_as_json_each_line_has_every_column(flashsale, db):
+    create_product(db, stock=10)
+    event = json.loads(flashsale("events", "--json").stdout)
+    assert event.pop("at").endswith("Z")
+    assert event == {
+        "event_id": 1, "kind": "product_created", "product_id": 1, "hold_id": None, "order_id": None,
+        "payment_key": None, "available_delta": 10, "data": None,
+    }  # fmt: skip
+
+
+def test_it_goes_on_after_the_last_one_seen(flashsale, db):
+    product = create_product(db)
+    for _ in range(3):
+        place_hold(db, product)
+    assert ids(flashsale("events", "--json", "--after", 2).stdout) == [3, 4]
+    assert flashsale("events", "--after", 4).stdout == ""
+
+
+def test_a_long_ledger_comes_whole_page_by_page(flashsale, db, monkeypatch):
+    monkeypatch.setattr(command, "PAGE", 7)
+    place_many(db, create_product(db, stock=100), 40)
+    assert ids(flashsale("events", "--json").stdout) == list(range(1, 42))
+
+
+def test_it_reads_where_the_database_begins_serializable(flashsale, db):
+    create_product(db)
+    db.execute(f"alter database {db.info.dbname} set default_transaction_isolation to serializable")
+    try:
+        assert flashsale("events").exit_code == 0
+    finally:
+        db.execute(f"alter database {db.info.dbname} reset default_transaction_isolation")
+
+
+def test_following_it_skips_nothing_that_commits_late(db, connect, database_url, tmp_path):
+    one_product, other = create_product(db), create_product(db)
+    following = Following(database_url, tmp_path / "events")
+    try:
+        wait_until(lambda: following.ids() == [1, 2], "it has read what there is")
+        late = connect(autocommit=False)
+        place_hold(late, one_product)
+        place_hold(db, other)
+        assert one(db, "select max(event_id) from flashsale_data.events") == 4
+        late.commit()
+        wait_until(lambda: len(following.ids()) == 4, "it has read both")
+        assert following.ids() == [1, 2, 3, 4]
+    finally:
+        assert following.stop() == 0
+
+
+def test_following_it_outlives_its_connection(db, database_url, tmp_path):
+    product = create_product(db)
+    following = Following(database_url, tmp_path / "events")
+    try:
+        for count in (2, 3):
+            place_hold(db, product)
+            wait_until(lambda count=count: len(following.ids()) == count, "it has read the hold")
+            gone = db.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'flashsale events'"
+            )
+            assert gone.fetchall() == [(True,)]
+        place_hold(db, product)
+        wait_until(lambda: len(following.ids()) == 4, "it has read the last hold")
+        assert following.ids() == [1, 2, 3, 4]
+        assert "trying again" in (tmp_path / "events.err").read_text()
+    finally:
+        assert following.stop() == 0
+    assert audit(db) == []
+
+
+def test_its_reader_may_close_early(db, database_url):
+    place_many(db, create_product(db, stock=900), 900)
+    done = subprocess.run(
+        f"{sys.executable} -m flashsale events | head -n 1",
+        shell=True, cwd=ROOT, text=True, capture_output=True,
+        env=os.environ | {"FLASHSALE_DATABASE_URL": database_url},
+    )  # fmt: skip
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,194 @@
+"""`flashsale webhook send`: signed as a provider would, and every answer told."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from standardwebhooks import Webhook
+
+from flashsale.seed import APP_ROLE
+from tests.operators.shop import create_order, create_product, one, order, order_status, place_hold
+from tests.support import free_port, running_server
+
+SECRET, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
+
+
+class Provider(HTTPServer):
+    """Stands in for the server: keeps what it was sent, and answers what it was told to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: list[tuple[int, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.server.requests.append((self.path, headers, body))
+            status, answer = (
+                self.server.answers.pop(0) if self.server.answers else (200, b'{"result":"applied"}')
+            )
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with Provider() as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def send(flashsale, provider):
+    """Sends to the stand-in, as FLASHSALE_HOST and FLASHSALE_PORT name it."""
+
+    def run(*options, **environment):
+        where = {"FLASHSALE_HOST": "127.0.0.1", "FLASHSALE_PORT": str(provider.server_port)}
+        return flashsale("webhook", "send", *options, **(where | environment))
+
+    return run
+
+
+def test_it_says_what_a_provider_would(send, provider):
+    result = send(
+        "--order", 7, "--status", "failed", "--amount", "99.00", "--currency", "USD", "--key", "pay_é"
+    )
+    assert result.exit_code == 0
+    ((path, headers, body),) = provider.requests
+    assert path == "/api/payments/webhook"
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body) == {
+        "idempotency_key": "pay_é", "order_id": 7, "status": "failed", "amount": "99.00", "currency": "USD",
+    }  # fmt: skip
+    lines = result.stdout.splitlines()
+    assert lines[0].endswith("unsigned")
+    assert lines[1] == '1/1  200  {"result": "applied"}'
+
+
+def test_what_is_left_out_is_not_sent(send, provider):
+    send("--order", 7)
+    send("--order", 7)
+    first, second = (json.loads(body) for _, _, body in provider.requests)
+    assert first.keys() == {"idempotency_key", "order_id", "status"}
+    assert first["status"] == "success"
+    assert first["idempotency_key"] != second["idempotency_key"]
+
+
+def test_it_is_signed_with_the_first_secret(send, provider):
+    result = send("--order", 7, FLASHSALE_WEBHOOK_SECRETS=f"{SECRET},{OLD}")
+    assert result.stdout.splitlines()[0].endswith("  signed")
+    ((_, headers, body),) = provider.requests
+    Webhook(SECRET).verify(body, headers)
+
+
+def test_unsigned_without_a_secret(send, provider):
+    send("--order", 7)
+    assert not provider.requests[0][1].keys() & {"webhook-id", "webhook-timestamp", "webhook-signature"}
+
+
+def test_the_same_webhook_goes_out_as_often_as_asked(send, provider):
+    result = send("--order", 7, "--times", 3, FLASHSALE_WEBHOOK_SECRETS=SECRET)
+    assert len(provider.requests) == 3
+    assert len({body for _, _, body in provider.requests}) == 1
+    assert len({headers["webhook-id"] for _, headers, _ in provider.requests}) == 1
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["1/3", "2/3", "3/3"]
+
+
+def test_a_refusal_exits_with_1_and_is_printed(send, provider):
+    provider.answers = [(200, b"{}"), (422, b'{"code":"idempotency_key_reused"}')]
+    result = send("--order", 7, "--times", 2, "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"status": 200, "replayed": False, "body": {}},
+        {"status": 422, "replayed": False, "body": {"code": "idempotency_key_reused"}},
+    ]
+
+
+def test_what_a_stranger_answers_cannot_steer_the_terminal(send, provider):
+    provider.answers = [(500, b"\x1b[2J<html>")]
+    result = send("--order", 7)
+    assert result.exit_code == 1
+    assert "500  \\x1b[2J<html>" in result.stdout
+
+
+def test_another_server_is_named_by_url(flashsale, provider):
+    for tail in ("", "/", "/api/payments/webhook"):
+        url = f"http://127.0.0.1:{provider.server_port}{tail}"
+        assert flashsale("webhook", "send", "--order", 7, "--url", url).exit_code == 0
+    assert {path for path, *_ in provider.requests} == {"/api/payments/webhook"}
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "file:///etc/passwd", "http://", "http://[", "http://127.0.0.1:x"]
+)
+def test_what_is_no_address_is_one_sentence(flashsale, url):
+    result = flashsale("webhook", "send", "--order", 7, "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_away_is_one_sentence(send):
+    result = send("--order", 7, FLASHSALE_PORT=str(free_port()))
+    assert result.exit_code == 1
+    assert "Connection refused; is the server up?" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bad_secret_is_one_sentence_that_keeps_it(send):
+    result = send("--order", 7, FLASHSALE_WEBHOOK_SECRETS="hunter2")
+    assert result.exit_code == 1
+    assert "secret 1 in FLASHSALE_WEBHOOK_SECRETS" in result.stderr
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--order", 7, "--early"],
+        ["--order", 0],
+        ["--order", 7, "--times", 0],
+        ["--order", 7, "--status", "ok"],
+    ],
+)
+def test_what_is_not_understood_exits_with_2(send, provider, options):
+    assert send(*options).exit_code == 2
+    assert provider.requests == []
+
+
+def test_on_the_real_server_it_pays_twice_early_and_signed(flashsale, db, cluster, tmp_path):
+    url = cluster.url(APP_ROLE, db.info.dbname)
+    settings = {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{OLD}", "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "0"}
+    with running_server(url, tmp_path / "gunicorn.log", **settings) as base:
+
+        def send(*options, secret=SECRET):
+            result = flashsale(
+                "webhook", "send", "--url", base, "--json", *options, FLASHSALE_WEBHOOK_SECRETS=secret
+            )
+            told = [json.loads(line) for line in result.stdout.splitlines()]
+            return result.exit_code, [(t["status"], t["replayed"], t["body"].get("result")) for t in told]
+
+        product = create_product(db)
+        first = order(db, product)
+        assert send("--order", first, "--times", 2) == (0, [(200, False, "applied"), (200, True, "applied")])
+        assert order_status(db, first) == ("paid", None)
+
+        assert send("--early", secret=OLD) == (0, [(202, False, "stored")])
+        early = create_order(db, place_hold(db, product))
+        assert order_status(db, early) == ("paid", None)
+        assert one(db, "select result from flashsale.payments where order_id = %s", early) == "applied"
+
+        assert send("--order", first, secret="") == (1, [(401, False, None)])

@@ -1,0 +1,14 @@
+"""next_order_id(): the order that a webhook can come before."""
+
+from tests.operators.shop import create_product, one, order
+
+
+def test_it_is_the_id_the_next_order_gets(db):
+    product = create_product(db)
+    for _ in range(3):
+        expected = one(db, "select flashsale.next_order_id()")
+        assert order(db, product) == expected
+
+
+def test_asking_uses_none_up(db):
+    assert {one(db, "select flashsale.next_order_id()") for _ in range(3)} == {1}

@@ -1,0 +1,35 @@
+"""The view scheduler: when anybody last tidied, and what has waited since."""
+
+from datetime import timedelta
+
+from tests.operators.shop import create_product, order, place_hold, wait_until_lapsed
+
+
+def row(db):
+    return db.execute(
+        "select schedule, last_run_at is null, due_since is null, lag from flashsale.scheduler"
+    ).fetchone()
+
+
+def test_where_nothing_is_due_nothing_lags(db):
+    place_hold(db, create_product(db))
+    assert row(db) == (None, True, True, timedelta(0))
+
+
+def test_what_has_lapsed_waits_until_it_is_tidied(db):
+    product = create_product(db)
+    db.execute("select flashsale.change_settings('1 second', '1 second')")
+    place_hold(db, product)
+    order(db, product)
+    wait_until_lapsed(db)
+    _, never, nothing, lag = row(db)
+    assert (never, nothing, lag > timedelta(0)) == (True, False, True)
+    db.execute("call flashsale.tidy()")
+    assert row(db)[1:] == (False, True, timedelta(0))
+
+
+def test_what_was_used_up_before_its_time_does_not_wait(db):
+    db.execute("select flashsale.change_settings('1 second')")
+    db.execute("select flashsale.release_hold(%s)", (place_hold(db, create_product(db)),))
+    wait_until_lapsed(db)
+    assert row(db)[2:] == (True, timedelta(0))
