@@ -47,10 +47,11 @@ declare
   v_o              int;
   v_p              int;
 begin
-  select array_agg(s.product_id), array_agg(s.available), array_agg(s.now), array_agg(0), array_agg(0)
-    into v_products, v_available, v_nows, v_awaiting, v_paid
+  select l.products, l.available, l.nows into v_products, v_available, v_nows
   from flashsale_data.lock_stock(array(
-    select o.product_id from flashsale_data.orders o where o.order_id = any (p_order_ids))) s;
+    select o.product_id from flashsale_data.orders o where o.order_id = any (p_order_ids))) l;
+  v_awaiting := array_fill(0, array[coalesce(cardinality(v_products), 0)]);
+  v_paid := v_awaiting;
   select array_agg(o.order_id), array_agg(o), array_agg(false)
     into v_order_ids, v_orders, v_changed
   from flashsale_data.orders o

@@ -7,7 +7,8 @@ create or replace function flashsale.adjust_stock(
   out product_id bigint, out total_stock int, out available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
   v_version   bigint;
@@ -17,9 +18,9 @@ begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
-  select l.version, l.available into v_version, v_available
+  select l.versions[1], l.available[1] into v_version, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
-  if not found then
+  if v_version is null then
     perform flashsale_data.refuse('SA001', format('There is no product %s.', p_product_id));
   end if;
   -- A statement of its own: the one that waited for the lock cannot see the version it led to.

@@ -14,7 +14,8 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                order_id bigint, status text, amount numeric, currency text, payment_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -56,11 +57,10 @@ begin
   if v_order_ids is not null then
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     v_locked := flashsale_data.lock_holds(v_hold_ids);
-    select array_agg(s.product_id), array_agg(s.version), array_agg(s.now)
-      into v_products, v_versions, v_nows
+    select l.products, l.versions, l.nows into v_products, v_versions, v_nows
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
-      where h.hold_id = any (v_locked) and h.status = 'active')) s;
+      where h.hold_id = any (v_locked) and h.status = 'active')) l;
 
     perform flashsale_data.open_ledger();
     with chosen as materialized (

@@ -5,7 +5,8 @@ returns table (request_no int, sqlstate text, detail text, hold_id bigint, produ
                status text, expires_at timestamptz, order_id bigint, order_status text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 begin

@@ -17,7 +17,8 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                hold_id bigint, product_id bigint, qty int, status text, expires_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -46,7 +47,9 @@ declare
   v_products  bigint[];
   v_versions  bigint[];
   v_available int[];
+  v_nows      timestamptz[];
   v_lapse_at  timestamptz[];
+  v_hold_time interval;
   v_p         int;
 begin
   if v_keyed then
@@ -60,19 +63,33 @@ begin
 
   -- Most requests of a sale find nothing left: that takes neither a lock nor a
   -- write. A snapshot of an older instant must not answer, so above READ
-  -- COMMITTED the lock is taken and tells by 40001.
-  select array_agg(s.product_id),
-         array_agg(s.product_id) filter (
-           where s.available > 0 or current_setting('transaction_isolation') <> 'read committed')
-    into v_known, v_wanted
-  from flashsale_data.current_stock s
-  where s.product_id = any (p_product_ids);
+  -- COMMITTED the lock is taken and tells by 40001. The counters alone show
+  -- whether there is something to lock for; what has lapsed is summed up only
+  -- where they show nothing.
+  v_wanted := array(
+    select p.product_id
+    from flashsale_data.products p
+    cross join lateral (
+      select s.total_stock - s.held - s.awaiting - s.paid as free
+      from flashsale_data.stock s
+      where s.product_id = p.product_id
+      order by s.version desc limit 1) s
+    where p.product_id = any (p_product_ids)
+      and (s.free > 0 or current_setting('transaction_isolation') <> 'read committed'));
+  if not p_product_ids <@ v_wanted then
+    select array_agg(s.product_id), v_wanted || array_agg(s.product_id) filter (where s.available > 0)
+      into v_known, v_wanted
+    from flashsale_data.current_stock s
+    where s.product_id = any (p_product_ids) and not s.product_id = any (v_wanted);
+  end if;
 
-  if v_wanted is not null then
-    select array_agg(s.product_id), array_agg(s.version), array_agg(s.available),
-           array_agg(flashsale_data.next_tenth(s.now + c.hold_time))
-      into v_products, v_versions, v_available, v_lapse_at
-    from flashsale_data.lock_stock(v_wanted) s, flashsale_data.settings c;
+  if cardinality(v_wanted) > 0 then
+    select l.products, l.versions, l.available, l.nows into v_products, v_versions, v_available, v_nows
+    from flashsale_data.lock_stock(v_wanted) l;
+    select c.hold_time into v_hold_time from flashsale_data.settings c;
+    for v_i in 1 .. coalesce(cardinality(v_products), 0) loop
+      v_lapse_at[v_i] := flashsale_data.next_tenth(v_nows[v_i] + v_hold_time);
+    end loop;
   end if;
 
   for v_i in 1 .. v_size loop

@@ -8,7 +8,8 @@ create or replace function flashsale.release_holds(p_request_nos int[], p_hold_i
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -27,10 +28,10 @@ begin
   if v_open is not null then
     v_locked := flashsale_data.lock_holds(v_open);
     -- Read the holds again, now that nobody can move them on.
-    select array_agg(s.product_id) into v_products
+    select l.products into v_products
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
-      where h.hold_id = any (v_locked) and h.status = 'active')) s;
+      where h.hold_id = any (v_locked) and h.status = 'active')) l;
     v_locked := array(
       select h.hold_id from flashsale_data.holds h
       where h.hold_id = any (v_locked) and (h.status <> 'active' or h.product_id = any (v_products)));

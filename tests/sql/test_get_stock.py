@@ -1,0 +1,66 @@
+"""flashsale.get_stock: where the units of products are at this instant."""
+
+from tests.sql.calls import (
+    apply_payment,
+    create_order,
+    create_overdue_order,
+    create_product,
+    expire_due,
+    order_units,
+    place_hold,
+    place_lapsed_hold,
+    refused,
+    release_hold,
+    rows,
+)
+
+
+def get_stock(db, ids):
+    return rows(db, "select * from flashsale.get_stock(%s::bigint[])", ids)
+
+
+def units(db, product):
+    [found] = get_stock(db, [product])
+    return found.available_stock, found.held, found.awaiting_payment, found.paid
+
+
+def test_every_unit_is_somewhere(db):
+    product = create_product(db, stock=100)
+    place_hold(db, product, 1)
+    order_units(db, product, 2)
+    apply_payment(db, "paid", order_units(db, product, 4).order_id)
+    place_lapsed_hold(db, product, 8)
+    create_overdue_order(db, product, 16)
+    release_hold(db, place_hold(db, product, 32).hold_id)
+    assert units(db, product) == (93, 1, 2, 4)
+    expire_due(db)
+    assert units(db, product) == (93, 1, 2, 4)
+
+
+def test_units_move_from_one_place_to_the_next(db, product):
+    hold = place_hold(db, product, 3)
+    held = units(db, product)
+    order = create_order(db, hold.hold_id)
+    awaiting = units(db, product)
+    apply_payment(db, "p", order.order_id)
+    assert [held[1:], awaiting[1:], units(db, product)[1:]] == [(3, 0, 0), (0, 3, 0), (0, 0, 3)]
+
+
+def test_the_instant_goes_on(db, product):
+    first, second = (get_stock(db, [product])[0].at for _ in range(2))
+    assert first < second
+
+
+def test_products_by_ascending_id_once_each_and_unknown_ones_left_out(db):
+    one, two = create_product(db, 1), create_product(db, 2)
+    found = get_stock(db, [two, 12345, one, two, None])
+    assert [(row.id, row.total_stock) for row in found] == [(one, 1), (two, 2)]
+    assert get_stock(db, []) == []
+
+
+def test_a_thousand_at_most(db, product):
+    assert len(get_stock(db, [product] * 1000)) == 1
+    with refused("SA009"):
+        get_stock(db, [product] * 1001)
+    with refused("SA009"):
+        get_stock(db, None)
