@@ -1,7 +1,7 @@
 # Two commands do everything: `make up` and `make test`. Each first installs what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test migrate psql clean
+.PHONY: help up test bench migrate psql clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -15,6 +15,10 @@ up: ## start everything in the foreground on http://127.0.0.1:8000; Ctrl-C stops
 test: ## run the whole suite; pass options to pytest with ARGS='-k holds'
 	@bin/bootstrap test
 	@exec .venv/bin/python -m pytest $(ARGS)
+
+bench: ## measure everything, 25 minutes, into bench/results/; QUICK=1 takes 3 minutes
+	@bin/bootstrap bench
+	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
 migrate: ## bring FLASHSALE_DATABASE_URL, or else the running private cluster, up to date
 	@bin/bootstrap

@@ -1,5 +1,6 @@
 """gunicorn -c gunicorn.conf.py: everything else comes from the environment (api/settings.py)."""
 
+import gc
 import logging
 import os
 import sys
@@ -27,7 +28,12 @@ control_socket_disable = True  # its one path a user would be shared by every se
 
 
 def post_worker_init(worker):
-    """Log where gunicorn logs: to stderr."""
+    """Log where gunicorn logs, to stderr, and leave what lives as long as the process to no collector."""
+    # What a request leaves behind goes by reference counting. Looking for cycles among everything that was
+    # imported, every 700 objects, costs a tenth of the processor under load.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     log = logging.getLogger("flashsale")
     log.handlers = worker.log.error_log.handlers
     log.setLevel(worker.log.error_log.level)

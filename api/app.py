@@ -7,9 +7,13 @@ from typing import Any
 import falcon.asgi
 
 from api import problems
+from api.assets import page_routes
 from api.checkout import Checkout
+from api.docs import docs_routes
 from api.health import Liveness, Readiness
 from api.holds import Hold, Holds
+from api.live import Live, ProductLive
+from api.openapi import OpenApi
 from api.orders import Order, Orders
 from api.payments import PaymentWebhook
 from api.products import Product, Products
@@ -29,11 +33,13 @@ def create_app(
     :param signatures: decides which webhooks to believe
     :param current_version: what the database should hold, for /readyz
     """
-    app: App = falcon.asgi.App(middleware=[RequestIds(), _Lifespan(checkout)])
+    live = Live(checkout)
+    app: App = falcon.asgi.App(middleware=[RequestIds(), _Lifespan(checkout, live)])
     problems.install(app)
     routes: dict[str, Any] = {
         "/api/products": Products(checkout),
         "/api/products/{product_id}": Product(checkout),
+        "/api/products/{product_id}/live": ProductLive(checkout, live),
         "/api/holds": Holds(checkout),
         "/api/holds/{hold_id}": Hold(checkout),
         "/api/orders": Orders(checkout),
@@ -41,6 +47,9 @@ def create_app(
         "/api/payments/webhook": PaymentWebhook(checkout, signatures),
         "/healthz": Liveness(),
         "/readyz": Readiness(checkout, current_version),
+        "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
+        **page_routes(),
+        **docs_routes(),
     }
     for path, resource in routes.items():
         if hasattr(resource, "on_get"):
@@ -52,13 +61,15 @@ def create_app(
 class _Lifespan:
     """Middleware that opens and closes the checkout with the process."""
 
-    def __init__(self, checkout: Checkout) -> None:
+    def __init__(self, checkout: Checkout, live: Live) -> None:
         self._checkout = checkout
+        self._live = live
 
     async def process_startup(self, scope: Any, event: Any) -> None:
         await self._checkout.open()
 
     async def process_shutdown(self, scope: Any, event: Any) -> None:
+        self._live.close()
         await self._checkout.close()
 
 

@@ -6,6 +6,7 @@ again, slowly.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import msgspec
@@ -25,28 +26,74 @@ MAX_DEPTH = 64
 MAX_BIGINT = 2**63 - 1
 MAX_HOLD_ID = 2**53 - 1
 
-Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT)]
-HoldId = Annotated[int, msgspec.Meta(ge=1, le=MAX_HOLD_ID)]
-Quantity = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+IDEMPOTENCY_KEY = r"[!-~]{1,255}"
+"""what the header may hold: 1 to 255 visible ASCII characters"""
+
+# Descriptions and examples here and in api/answers.py are what /openapi.json says.
+ProductId = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT, description="A product.", examples=[1])]
+HoldId = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1,
+        le=MAX_HOLD_ID,
+        description="A hold: a random number, and the buyer's only proof that it is theirs.",
+    ),
+]
+OrderId = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT, description="An order.")]
+Quantity = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1, description="Units of the product.")]
 
 
 class NewHold(msgspec.Struct, forbid_unknown_fields=True):
-    product_id: Id
+    """Units to reserve."""
+
+    product_id: ProductId
     qty: Quantity
 
 
 class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """The hold to make an order of."""
+
     hold_id: HoldId
 
 
 class PaymentEvent(msgspec.Struct):
-    """The members of a payment webhook that are named in the contract; it may have any others."""
+    """The payment provider's word. Any further members are kept with it, free of the character NUL and of
+    numbers beyond a double's range."""
 
-    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    order_id: Id
-    status: Literal["success", "failed", "cancelled"]
-    amount: str | msgspec.UnsetType = msgspec.UNSET
-    currency: str | msgspec.UnsetType = msgspec.UNSET
+    # A pattern in extra_json_schema is documentation here: that it holds is seen to elsewhere.
+    idempotency_key: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=255,
+            description="The provider's name of this event: the same in each delivery of it.",
+            extra_json_schema={"pattern": r"^[^\u0000]+$"},  # check_well_formed
+        ),
+    ]
+    order_id: OrderId
+    status: Annotated[
+        Literal["success", "failed", "cancelled"], msgspec.Meta(description="What became of the payment.")
+    ]
+    amount: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="A decimal number. Given, it must be the order's amount.",
+                extra_json_schema={"pattern": r"^[0-9]{1,22}(\.[0-9]{1,6})?$"},  # payment_fault.sql
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    currency: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="An ISO 4217 code. Given, it must be the order's currency.",
+                extra_json_schema={"pattern": "^[A-Z]{3}$"},  # payment_fault.sql
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 Body = TypeVar("Body", NewHold, NewOrder)
@@ -85,7 +132,7 @@ def _check_media_type(content_type: str | None) -> None:
                 break
         else:
             return
-    raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
+    raise Problem(UNSUPPORTED_MEDIA_TYPE)
 
 
 def new_hold(data: bytes) -> NewHold:
@@ -235,15 +282,16 @@ def id_from_path(text: str, kind: Kind, limit: int = MAX_BIGINT) -> int:
     raise Problem(kind, f"{text[:40]!r} names nothing that exists.")
 
 
+_is_idempotency_key = re.compile(IDEMPOTENCY_KEY).fullmatch
+
+
 def idempotency_key(req: Request) -> str | None:
-    """The Idempotency-Key header: 1 to 255 visible ASCII characters.
+    """The Idempotency-Key header.
 
     :raises Problem: invalid_request
     """
     key = req.get_header("Idempotency-Key")
-    if key is None:
-        return None
-    if 1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key:
+    if key is None or _is_idempotency_key(key):
         return key
     raise Problem(INVALID_REQUEST, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
 

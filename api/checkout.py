@@ -90,6 +90,14 @@ class Checkout:
         """
         return await self._read(functions.GET_PRODUCTS, (after, limit))
 
+    async def get_stock(self, product_ids: list[int]) -> list[Row]:
+        """Where the units of these products are.
+
+        :returns: rows (id, at, total_stock, available_stock, held, awaiting_payment, paid)
+        :raises NotSent, RolledBack:
+        """
+        return await self._read(functions.GET_STOCK, (product_ids,))
+
     async def readiness(self) -> dict[str, str]:
         """What flashsale.readiness() tells, by the names of its columns.
 

@@ -66,7 +66,7 @@ class Function:
 PLACE_HOLDS = Function(
     "place_holds",
     ("bigint", "int", "text"),
-    ("replayed", "hold_id", "product_id", "qty", "status", "expires_at"),
+    ("replayed", "hold_id", "product_id", "qty", "status", "expires_at", "order_id", "order_status"),
 )
 RELEASE_HOLDS = Function("release_holds", ("bigint",), ("hold_id", "status"))
 CREATE_ORDERS = Function(
@@ -104,5 +104,9 @@ GET_ORDERS = Function(
 GET_PRODUCTS = (
     "select id, name, price, currency, total_stock, available_stock"
     " from flashsale.get_products(%s::bigint, %s::int)"
+)
+GET_STOCK = (
+    "select id, at, total_stock, available_stock, held, awaiting_payment, paid"
+    " from flashsale.get_stock(%s::bigint[])"
 )
 READINESS = "select * from flashsale.readiness()"

@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 from falcon.asgi import Request, Response
 
-from api.answers import encode
+from api.answers import Alive, Ready, encode
 from api.checkout import Checkout
 from api.joining import NotSent, RolledBack
 from api.problems import NOT_READY, answer
+
+_ALIVE = encode(Alive("alive"))
 
 
 class Liveness:
     """The process answers. It asks nobody else."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = b'{"status":"alive"}'
+        resp.data = _ALIVE
 
 
 class Readiness:
@@ -41,4 +44,5 @@ class Readiness:
         if any(found[name] != wanted[name] for name in wanted.keys() & found.keys()):
             detail = "The schema in the database is not the one on disk: run `flashsale migrate`."
             return answer(resp, NOT_READY, detail, database="reachable", schema="outdated", **found)
-        resp.data = encode({"status": "ready", "database": "reachable", "schema": "current", **found})
+        ready = {"status": "ready", "database": "reachable", "schema": "current", **found}
+        resp.data = encode(msgspec.convert(ready, Ready))

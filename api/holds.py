@@ -1,9 +1,11 @@
 """POST /api/holds, GET and DELETE /api/holds/{hold_id}."""
 
+from datetime import datetime
+
 from falcon.asgi import Request, Response
 
 from api import bodies
-from api.answers import CREATED, NO_CONTENT, OrderOfHold, encode, instant, mark_replay
+from api.answers import CREATED, NO_CONTENT, UNSET, OrderOfHold, encode, instant, mark_replay
 from api.answers import Hold as HoldAnswer
 from api.bodies import MAX_HOLD_ID, id_from_path, idempotency_key
 from api.checkout import Checkout
@@ -21,11 +23,11 @@ class Holds:
         row = await self._place_holds.ask(wanted.product_id, wanted.qty, idempotency_key(req))
         if row[1]:
             return refuse(resp, row)
-        _, _, _, replayed, hold_id, product_id, qty, status, expires_at = row
+        _, _, _, replayed, hold_id, product_id, qty, status, expires_at, order_id, order_status = row
         resp.status = CREATED
         resp.set_header("Location", f"/api/holds/{hold_id}")
         mark_replay(resp, replayed)
-        resp.data = encode(HoldAnswer(hold_id, product_id, qty, status, instant(expires_at)))
+        resp.data = _hold(hold_id, product_id, qty, status, expires_at, order_id, order_status)
 
 
 class Hold:
@@ -40,11 +42,23 @@ class Hold:
         if row[1]:
             return refuse(resp, row)
         _, _, _, hold, product_id, qty, status, expires_at, order_id, order_status = row
-        order = OrderOfHold(order_id, order_status) if order_id is not None else None
-        resp.data = encode(HoldAnswer(hold, product_id, qty, status, instant(expires_at), order))
+        resp.data = _hold(hold, product_id, qty, status, expires_at, order_id, order_status)
 
     async def on_delete(self, req: Request, resp: Response, hold_id: str) -> None:
         row = await self._release_holds.ask(id_from_path(hold_id, HOLD_NOT_FOUND, MAX_HOLD_ID))
         if row[1]:
             return refuse(resp, row)
         resp.status = NO_CONTENT
+
+
+def _hold(
+    hold_id: int,
+    product_id: int,
+    qty: int,
+    status: str,
+    expires_at: datetime,
+    order_id: int | None,
+    order_status: str | None,
+) -> bytes:
+    order = OrderOfHold(order_id, order_status) if order_id is not None else UNSET
+    return encode(HoldAnswer(hold_id, product_id, qty, status, instant(expires_at), order))

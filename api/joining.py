@@ -73,9 +73,9 @@ class Limits:
     """requests in one call, at most (the SQL functions refuse more than 1,000)"""
     queue: int = 2000
     """requests that wait on each way, at most; the next one is refused at once"""
-    patience: float = 1.2
+    patience: float = 1.0
     """from a request's arrival until the last moment at which it may be sent"""
-    deadline: float = 1.8
+    deadline: float = 1.9
     """from a request's arrival until its caller has an answer, whatever happens"""
     pause: float = 0.02
     """between two patient calls that served nobody"""

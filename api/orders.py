@@ -3,7 +3,7 @@
 from falcon.asgi import Request, Response
 
 from api import bodies
-from api.answers import CREATED, NewOrder, encode, instant, mark_replay, money
+from api.answers import CREATED, UNSET, CreatedOrder, encode, instant, mark_replay, money
 from api.answers import Order as OrderAnswer
 from api.bodies import MAX_HOLD_ID, id_from_path, idempotency_key
 from api.checkout import Checkout
@@ -26,7 +26,7 @@ class Orders:
             return refuse(resp, row, order_id=order_id, order_status=status)
         resp.status = CREATED
         mark_replay(resp, replayed)
-        resp.data = encode(NewOrder(order_id, status, money(amount), currency, instant(payment_due_at)))
+        resp.data = encode(CreatedOrder(order_id, status, money(amount), currency, instant(payment_due_at)))
 
 
 class Order:
@@ -51,6 +51,6 @@ class Order:
                 currency,
                 instant(created_at),
                 instant(due_at),
-                reason,
+                reason or UNSET,
             )
         )

@@ -3,7 +3,7 @@
 from falcon.asgi import Request, Response
 
 from api import bodies
-from api.answers import ACCEPTED, OK, Payment, encode, mark_replay
+from api.answers import ACCEPTED, Payment, StoredPayment, encode, mark_replay
 from api.checkout import Checkout
 from api.problems import refuse
 from api.signatures import Signatures
@@ -24,6 +24,9 @@ class PaymentWebhook:
         if row[1]:
             return refuse(resp, row)
         _, _, _, replayed, order_id, status, result = row
-        resp.status = ACCEPTED if result == "stored" else OK
         mark_replay(resp, replayed)
-        resp.data = encode(Payment(order_id, status, result))
+        if result == "stored":
+            resp.status = ACCEPTED
+            resp.data = encode(StoredPayment(order_id, status, result))
+        else:
+            resp.data = encode(Payment(order_id, status, result))

@@ -21,50 +21,123 @@ MEDIA_TYPE = "application/problem+json"
 class Kind(NamedTuple):
     """What is the same in every problem of one kind.
 
+    `detail` is what an answer says that knows nothing more precise, and what /openapi.json says of the code.
     `retry_after` is in seconds (RFC 9110, 10.2.3); where it is given, trying again makes sense.
     """
 
     status: int
     code: str
     title: str
+    detail: str
     retry_after: int | None = None
 
 
 REFUSALS = {
-    "SA001": Kind(404, "product_not_found", "Product not found"),
-    "SA002": Kind(409, "insufficient_stock", "Insufficient stock"),
-    "SA003": Kind(404, "hold_not_found", "Hold not found"),
-    "SA004": Kind(410, "hold_expired", "Hold expired"),
-    "SA005": Kind(409, "hold_released", "Hold released"),
-    "SA006": Kind(409, "hold_already_used", "Hold already used"),
-    "SA007": Kind(404, "order_not_found", "Order not found"),
-    "SA008": Kind(422, "idempotency_key_reused", "Idempotency key reused"),
-    "SA009": Kind(422, "invalid_request", "Invalid request"),
-    "SA010": Kind(409, "stock_in_use", "Stock in use"),
-    "SA011": Kind(503, "inbox_full", "Too many unmatched webhooks", retry_after=30),
+    "SA001": Kind(404, "product_not_found", "Product not found", "There is no such product."),
+    "SA002": Kind(409, "insufficient_stock", "Insufficient stock", "Fewer units are available."),
+    "SA003": Kind(404, "hold_not_found", "Hold not found", "There is no such hold."),
+    "SA004": Kind(410, "hold_expired", "Hold expired", "The hold's time was up; its units went back."),
+    "SA005": Kind(409, "hold_released", "Hold released", "The hold was released; its units went back."),
+    "SA006": Kind(409, "hold_already_used", "Hold already used", "The hold has become an order."),
+    "SA007": Kind(404, "order_not_found", "Order not found", "There is no such order, or not of this hold."),
+    "SA008": Kind(
+        422,
+        "idempotency_key_reused",
+        "Idempotency key reused",
+        "An earlier request with this idempotency key asked for something else. Nothing was done.",
+    ),
+    "SA009": Kind(
+        422,
+        "invalid_request",
+        "Invalid request",
+        "A value is missing, unknown, of the wrong type or out of range. Nothing was done.",
+    ),
+    "SA010": Kind(409, "stock_in_use", "Stock in use", "More units are taken than would be left."),
+    "SA011": Kind(
+        503,
+        "inbox_full",
+        "Too many unmatched webhooks",
+        "Too many webhooks wait for orders that do not exist. Nothing was done; deliver it again.",
+        retry_after=30,
+    ),
 }
 """By SQLSTATE: the refusals of the SQL functions (view flashsale.refusals says the same)."""
 
 PRODUCT_NOT_FOUND = REFUSALS["SA001"]
+INSUFFICIENT_STOCK = REFUSALS["SA002"]
 HOLD_NOT_FOUND = REFUSALS["SA003"]
+HOLD_EXPIRED = REFUSALS["SA004"]
+HOLD_RELEASED = REFUSALS["SA005"]
+HOLD_ALREADY_USED = REFUSALS["SA006"]
 ORDER_NOT_FOUND = REFUSALS["SA007"]
+IDEMPOTENCY_KEY_REUSED = REFUSALS["SA008"]
 INVALID_REQUEST = REFUSALS["SA009"]
+STOCK_IN_USE = REFUSALS["SA010"]
+INBOX_FULL = REFUSALS["SA011"]
 
-BAD_REQUEST = Kind(400, "bad_request", "Bad request")
-MALFORMED_JSON = Kind(400, "malformed_json", "Malformed JSON")
-INVALID_SIGNATURE = Kind(401, "invalid_signature", "Invalid webhook signature")
-NOT_FOUND = Kind(404, "not_found", "Not found")
-METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "Method not allowed")
-REQUEST_TIMEOUT = Kind(408, "request_timeout", "Request took too long")
-PAYLOAD_TOO_LARGE = Kind(413, "payload_too_large", "Payload too large")
-UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "Unsupported media type")
-HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "Request header fields too large")
-INTERNAL_ERROR = Kind(500, "internal_error", "Internal error")
-OVERLOADED = Kind(503, "overloaded", "Overloaded", retry_after=1)
-BUSY = Kind(503, "busy", "Somebody else holds the lock", retry_after=1)
-NOT_READY = Kind(503, "not_ready", "Not ready", retry_after=1)
-UNAVAILABLE = Kind(503, "unavailable", "Database unavailable", retry_after=1)
-OUTCOME_UNKNOWN = Kind(503, "outcome_unknown", "Outcome unknown", retry_after=1)
+BAD_REQUEST = Kind(400, "bad_request", "Bad request", "Invalid HTTP request received.")
+MALFORMED_JSON = Kind(
+    400, "malformed_json", "Malformed JSON", "The body is not one strict JSON text (RFC 8259)."
+)
+INVALID_SIGNATURE = Kind(
+    401,
+    "invalid_signature",
+    "Invalid webhook signature",
+    "The webhook's signature is missing, stale or wrong.",
+)
+NOT_FOUND = Kind(404, "not_found", "Not found", "There is nothing at this path.")
+METHOD_NOT_ALLOWED = Kind(
+    405,
+    "method_not_allowed",
+    "Method not allowed",
+    "This path does not take that method; the Allow header lists those it takes.",
+)
+REQUEST_TIMEOUT = Kind(
+    408, "request_timeout", "Request took too long", "A request arrives within 10 seconds."
+)
+PAYLOAD_TOO_LARGE = Kind(413, "payload_too_large", "Payload too large", "A body has at most 16384 bytes.")
+UNSUPPORTED_MEDIA_TYPE = Kind(
+    415, "unsupported_media_type", "Unsupported media type", "The body must be application/json in UTF-8."
+)
+HEADERS_TOO_LARGE = Kind(
+    431,
+    "headers_too_large",
+    "Request header fields too large",
+    "The head of a request has at most 65536 bytes.",
+)
+INTERNAL_ERROR = Kind(
+    500,
+    "internal_error",
+    "Internal error",
+    "The server failed. The log tells why, under this response's X-Request-ID.",
+)
+OVERLOADED = Kind(
+    503, "overloaded", "Overloaded", "Too many requests wait. Nothing was done; try again.", retry_after=1
+)
+BUSY = Kind(
+    503,
+    "busy",
+    "Somebody else holds the lock",
+    "A row that this request needs stayed locked. Nothing was done; try again.",
+    retry_after=1,
+)
+NOT_READY = Kind(
+    503, "not_ready", "Not ready", "The database cannot be reached, or its schema is another.", retry_after=1
+)
+UNAVAILABLE = Kind(
+    503,
+    "unavailable",
+    "Database unavailable",
+    "The database could not be asked. Nothing was done; try again.",
+    retry_after=1,
+)
+OUTCOME_UNKNOWN = Kind(
+    503,
+    "outcome_unknown",
+    "Outcome unknown",
+    "The request may or may not have taken effect. A retry with the same idempotency key is safe.",
+    retry_after=1,
+)
 
 OF_HTTP = {
     kind.status: kind
@@ -84,10 +157,10 @@ OF_HTTP = {
 class Problem(Exception):
     """Raised wherever a request cannot go on; answered by the handler below."""
 
-    def __init__(self, kind: Kind, detail: str) -> None:
+    def __init__(self, kind: Kind, detail: str = "") -> None:
         super().__init__(detail)
         self.kind = kind
-        self.detail = detail
+        self.detail = detail or kind.detail
 
 
 _encode = msgspec.json.Encoder().encode
@@ -123,7 +196,7 @@ def refuse(resp: Response, row: Row, **members: Any) -> None:
     if kind is None:
         log.error("refusal %s is not in this server's table: it is older than the database", row[1])
         kind = UNAVAILABLE
-    answer(resp, kind, row[2] or kind.title, **members)
+    answer(resp, kind, row[2] or kind.detail, **members)
 
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
@@ -131,22 +204,10 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(Exception, _uncaught)
     app.add_error_handler(falcon.HTTPError, _of_falcon)
     app.add_error_handler(Problem, _problem)
-    app.add_error_handler(
-        Overloaded, _of_joining(OVERLOADED, "Too many requests wait. Nothing was done; try again.")
-    )
-    app.add_error_handler(
-        Busy, _of_joining(BUSY, "A row that this request needs stayed locked. Nothing was done; try again.")
-    )
-    app.add_error_handler(
-        NotSent, _of_joining(UNAVAILABLE, "The database could not be asked. Nothing was done; try again.")
-    )
-    app.add_error_handler(
-        OutcomeUnknown,
-        _of_joining(
-            OUTCOME_UNKNOWN,
-            "The request may or may not have taken effect. A retry with the same idempotency key is safe.",
-        ),
-    )
+    app.add_error_handler(Overloaded, _of_joining(OVERLOADED))
+    app.add_error_handler(Busy, _of_joining(BUSY))
+    app.add_error_handler(NotSent, _of_joining(UNAVAILABLE))
+    app.add_error_handler(OutcomeUnknown, _of_joining(OUTCOME_UNKNOWN))
     app.add_error_handler(RolledBack, _rolled_back)
 
 
@@ -158,20 +219,15 @@ async def _of_falcon(req: Request, resp: Response, error: falcon.HTTPError, para
     status = error.status_code
     kind = OF_HTTP.get(status)
     if kind is None:
-        kind = Kind(status, f"http_{status}", http.HTTPStatus(status).phrase)
+        phrase = http.HTTPStatus(status).phrase
+        kind = Kind(status, f"http_{status}", phrase, phrase)
     resp.set_headers(error.headers or {})
-    answer(resp, kind, error.description or _DETAIL.get(status, kind.title))
+    answer(resp, kind, error.description or kind.detail)
 
 
-_DETAIL = {
-    404: "There is nothing at this path.",
-    405: "This path does not take that method; the Allow header lists those it takes.",
-}
-
-
-def _of_joining(kind: Kind, detail: str) -> Any:
+def _of_joining(kind: Kind) -> Any:
     async def handle(req: Request, resp: Response, error: Exception, params: Any) -> None:
-        answer(resp, kind, detail)
+        answer(resp, kind, kind.detail)
 
     return handle
 
@@ -192,4 +248,4 @@ async def _uncaught(req: Request, resp: Response, error: Exception, params: Any)
     log.error(
         "request %s failed: %s %s", resp.get_header("X-Request-ID"), req.method, req.path, exc_info=error
     )
-    answer(resp, INTERNAL_ERROR, "The server failed. The log tells why, under this response's X-Request-ID.")
+    answer(resp, INTERNAL_ERROR, INTERNAL_ERROR.detail)

@@ -7,6 +7,10 @@ from api.bodies import MAX_BIGINT, id_from_path, whole_number
 from api.checkout import Checkout
 from api.problems import PRODUCT_NOT_FOUND, refuse
 
+PAGE = 100
+"""products on a page, unless the request says otherwise"""
+LONGEST_PAGE = 1000
+
 
 class Products:
     """The list, by ascending id, in pages."""
@@ -16,7 +20,7 @@ class Products:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         after = whole_number(req, "after", default=0, least=0, most=MAX_BIGINT)
-        limit = whole_number(req, "limit", default=100, least=1, most=1000)
+        limit = whole_number(req, "limit", default=PAGE, least=1, most=LONGEST_PAGE)
         rows = await self._checkout.get_products(after, limit)
         if len(rows) == limit:
             resp.set_header("Link", f'</api/products?after={rows[-1][0]}&limit={limit}>; rel="next"')

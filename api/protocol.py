@@ -3,6 +3,7 @@
 import asyncio
 import http
 import logging
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +16,12 @@ MAX_HEAD_BYTES = 64 * 1024
 """of request line and headers together"""
 MAX_REQUEST_SECONDS = 10.0
 """from a request's first byte to its last"""
+
+PEER_TIMEOUT = 30
+"""seconds in which a peer acknowledges what it was sent (RFC 5482), or is gone"""
+END_STREAM = "end_stream"
+"""name in a request's `state` (ASGI) of what the application wants called when a response without an end is
+to come to one: the peer has left, or the server stops and waits for it"""
 
 _request_ids = RequestIds()
 _log = logging.getLogger("flashsale.http")
@@ -34,6 +41,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # A phone that left without a word would keep its live stream for a quarter of an hour.
+        peer = transport.get_extra_info("socket")
+        if peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT * 1000)
         # uvicorn waits for ever for the first byte; as long as for the next request is enough.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -41,6 +52,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._began = None
+        self._end_stream()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +95,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(
                 problems.REQUEST_TIMEOUT, f"A request arrives within {MAX_REQUEST_SECONDS:.0f} seconds."
             )
+
+    def shutdown(self) -> None:
+        self._end_stream()
+        super().shutdown()
+
+    def _end_stream(self) -> None:
+        if self.cycle is not None and (end := self.cycle.scope["state"].get(END_STREAM)):
+            end()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(problems.BAD_REQUEST, msg)

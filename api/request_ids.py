@@ -9,7 +9,9 @@ from falcon.asgi import Request, Response
 
 HEADER = "X-Request-ID"
 
-_is_sane = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+SANE = r"[A-Za-z0-9._-]{1,128}"
+
+_is_sane = re.compile(SANE).fullmatch
 
 
 class RequestIds:

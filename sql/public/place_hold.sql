@@ -3,7 +3,7 @@
 create or replace function flashsale.place_hold(
   p_product_id bigint, p_qty int, p_idempotency_key text default null,
   out hold_id bigint, out product_id bigint, out qty int, out status text, out expires_at timestamptz,
-  out replayed boolean)
+  out order_id bigint, out order_status text, out replayed boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -20,6 +20,8 @@ begin
   qty := v.qty;
   status := v.status;
   expires_at := v.expires_at;
+  order_id := v.order_id;
+  order_status := v.order_status;
   replayed := v.replayed;
 end
 $$;

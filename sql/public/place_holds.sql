@@ -14,7 +14,8 @@
 create or replace function flashsale.place_holds(
   p_request_nos int[], p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
-               hold_id bigint, product_id bigint, qty int, status text, expires_at timestamptz)
+               hold_id bigint, product_id bigint, qty int, status text, expires_at timestamptz,
+               order_id bigint, order_status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
@@ -31,6 +32,8 @@ declare
   v_hold_ids  bigint[]      := array_fill(null::bigint, array[v_size]);
   v_expires   timestamptz[] := array_fill(null::timestamptz, array[v_size]);
   v_replayed  boolean[]     := array_fill(false, array[v_size]);
+  v_order_ids bigint[]      := v_hold_ids;
+  v_order_statuses text[]   := v_sqlstates;
   v_placed    int[]         := array[]::int[];
   -- by request, if any has a key: the first one with this key, for that the one that
   -- has placed the key's hold, and the hold it placed before
@@ -40,6 +43,7 @@ declare
   v_placers   int[] := array_fill(null::int, array[v_size]);
   v_holds     flashsale_data.current_holds[];
   v_hold      flashsale_data.current_holds;
+  v_orders    flashsale_data.current_orders[];
   v_placer    int;
   -- by product
   v_known     bigint[];
@@ -54,11 +58,13 @@ declare
 begin
   if v_keyed then
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
-    select array_agg(r.first order by r.i), array_agg(h order by r.i) into v_firsts, v_holds
+    select array_agg(r.first order by r.i), array_agg(h order by r.i), array_agg(o order by r.i)
+      into v_firsts, v_holds, v_orders
     from (
       select i, key, case when key is not null then min(i) over (partition by key) end
       from unnest(p_idempotency_keys) with ordinality as u (key, i)) as r (i, key, first)
-    left join flashsale_data.current_holds h on h.idempotency_key = r.key;
+    left join flashsale_data.current_holds h on h.idempotency_key = r.key
+    left join flashsale_data.current_orders o on o.hold_id = h.hold_id;
   end if;
 
   -- Most requests of a sale find nothing left: that takes neither a lock nor a
@@ -111,6 +117,8 @@ begin
           v_hold_ids[v_i] := v_hold.hold_id;
           v_statuses[v_i] := v_hold.status;
           v_expires[v_i] := v_hold.expires_at;
+          v_order_ids[v_i] := v_orders[v_i].order_id;
+          v_order_statuses[v_i] := v_orders[v_i].status;
           v_replayed[v_i] := true;
         end if;
         continue;
@@ -186,7 +194,8 @@ begin
 
   return query
   select * from unnest(p_request_nos, v_sqlstates, v_details, v_replayed,
-                       v_hold_ids, p_product_ids, p_qtys, v_statuses, v_expires);
+                       v_hold_ids, p_product_ids, p_qtys, v_statuses, v_expires,
+                       v_order_ids, v_order_statuses);
 end
 $$;
 comment on function flashsale.place_holds(int[], bigint[], int[], text[]) is

@@ -94,3 +94,15 @@ def test_forty_buyers_at_once_get_exactly_what_there_is(client: httpx.Client, db
         "Insufficient stock"
     }
     assert client.get("/api/products/2").json()["available_stock"] == 0
+
+
+def test_a_replay_of_an_ordered_hold_shows_its_order(client: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "ordered"}
+    body = {"product_id": 1, "qty": 1}
+    placed = client.post("/api/holds", json=body, headers=headers).json()
+    order = client.post("/api/orders", json={"hold_id": placed["hold_id"]}).json()
+    replay = client.post("/api/holds", json=body, headers=headers)
+    assert replay.json() == placed | {
+        "status": "ordered",
+        "order": {"order_id": order["order_id"], "status": "pending_payment"},
+    }

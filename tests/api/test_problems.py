@@ -42,7 +42,7 @@ def test_errors_from_the_application(client: httpx.Client) -> None:
         yield from (data[n : n + 1000] for n in range(0, len(data), 1000))
 
     for send, status, code in (
-        (lambda: client.get("/"), 404, "not_found"),
+        (lambda: client.get("/nowhere"), 404, "not_found"),
         (lambda: client.get("/api/holds/1/2"), 404, "not_found"),
         (lambda: client.get("/%FF%00"), 404, "not_found"),
         (lambda: client.get("/api/holds"), 405, "method_not_allowed"),

@@ -1,0 +1,144 @@
+// The checkout's HTTP API as this page calls it, and the log that shows each request with its answer.
+
+const MOST_ENTRIES = 40;
+const entries = document.getElementById("entries");
+
+const PHRASES = {
+  200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized",
+  404: "Not Found", 409: "Conflict", 410: "Gone", 422: "Unprocessable Content", 503: "Service Unavailable",
+};
+// Of an answer's headers, those that say something about this API.
+const TELLING = ["location", "idempotency-replayed", "retry-after", "content-type", "x-request-id"];
+
+/** A random text of 128 bits. (crypto.randomUUID is only there over HTTPS and on localhost.) */
+export function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// By request: the key of an attempt of which nobody knows whether it took effect. Repeated with it, it is safe.
+const unsettled = new Map();
+
+/**
+ * Call the API, and log it unless `quiet`.
+ * @param {string} why in plain words, for the log
+ * @param {boolean} keyed send an Idempotency-Key
+ * @returns {Promise<{status: number, ok: boolean, body: any, replayed: boolean}>} status 0: no answer came
+ */
+export async function call(method, path, { body, why = "", keyed = false, quiet = false } = {}) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const headers = {};
+  if (text !== undefined) headers["Content-Type"] = "application/json";
+  const request = `${method} ${path} ${text}`;
+  if (keyed) headers["Idempotency-Key"] = unsettled.get(request) ?? randomKey();
+
+  const start = performance.now();
+  let answer;
+  try {
+    const response = await fetch(path, { method, headers, body: text, cache: "no-store" });
+    const said = await response.text();
+    answer = {
+      status: response.status,
+      ok: response.ok,
+      body: parsed(said),
+      replayed: response.headers.get("Idempotency-Replayed") === "true",
+      headers: TELLING.flatMap((name) => (response.headers.has(name) ? [[name, response.headers.get(name)]] : [])),
+    };
+  } catch {
+    answer = { status: 0, ok: false, body: null, replayed: false, headers: [] };
+  }
+  if (keyed) {
+    const known = answer.status !== 0 && answer.body?.code !== "outcome_unknown";
+    if (known) unsettled.delete(request);
+    else unsettled.set(request, headers["Idempotency-Key"]);
+  }
+  if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
+  return answer;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** What an answer that is no success means, in plain words: a title and a sentence. */
+export function inWords(answer) {
+  if (answer.status === 0) {
+    return ["No answer came.", "Nobody knows whether it took effect. Press again: the same idempotency key makes that safe."];
+  }
+  const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
+  return [`${title}.`, (PLAIN[code] ?? ((told) => told))(detail)];
+}
+
+const PLAIN = {
+  insufficient_stock: (detail) => `${detail} Nothing was reserved. What others hold may come back.`,
+  hold_expired: () => "The time was up, so the units went back on sale at that instant. Reserve again.",
+  hold_released: () => "You gave it back. Reserve again.",
+  hold_already_used: () => "This hold has become an order already; a hold buys once.",
+  hold_not_found: () => "There is no such hold.",
+  invalid_request: (detail) => `The server could not take that: ${detail}`,
+  invalid_signature: () => "It was not signed, so the server does not believe that the order is paid.",
+  overloaded: () => "Too many are asking at once. Nothing was done; try again.",
+  busy: () => "Somebody keeps this product locked. Nothing was done; try again.",
+  unavailable: () => "The database gives no answer. Nothing was done; try again.",
+  outcome_unknown: () => "It may or may not have taken effect. Press again: the same idempotency key makes that safe.",
+};
+
+function record({ method, path, headers, text, why, answer, took }) {
+  document.getElementById("log-empty").hidden = true;
+  for (const open of entries.querySelectorAll("details[open]")) open.open = false;
+  const status = answer.status ? `${answer.status} ${PHRASES[answer.status] ?? ""}`.trim() : "no answer";
+  const details = element("details", { open: true }, [
+    element("summary", {}, [
+      element("span", { className: "method" }, [method]),
+      element("span", { className: "path" }, [path]),
+      element("span", { className: "status", dataset: { class: String(answer.status)[0] } }, [status]),
+      element("span", { className: "took" }, [`${took.toFixed(0)} ms`]),
+    ]),
+    ...(why ? [element("p", { className: "why" }, [why])] : []),
+    said("request", [`${method} ${path} HTTP/1.1`, ...lines(Object.entries(headers))], text && JSON.parse(text)),
+    ...(answer.status ? [said("answer", [`HTTP/1.1 ${status}`, ...lines(answer.headers)], answer.body)] : []),
+    copyButton("Copy as curl", curl(method, path, headers, text)),
+  ]);
+  entries.prepend(element("li", {}, [details]));
+  while (entries.children.length > MOST_ENTRIES) entries.lastElementChild.remove();
+}
+
+function lines(headers) {
+  return headers.map(([name, value]) => `${name.replace(/(^|-)[a-z]/g, (letter) => letter.toUpperCase()).replace("-Id", "-ID")}: ${value}`);
+}
+
+function said(side, head, body) {
+  const text = head.join("\n") + (body ? `\n\n${JSON.stringify(body, null, 2)}` : "");
+  return element("pre", { dataset: { side } }, [element("code", {}, [text])]);
+}
+
+function curl(method, path, headers, text) {
+  const words = ["curl -i", ...(method === "GET" || text !== undefined ? [] : [`-X ${method}`]), quoted(location.origin + path)];
+  for (const [name, value] of Object.entries(headers)) words.push(`-H ${quoted(`${name}: ${value}`)}`);
+  if (text !== undefined) words.push(`-d ${quoted(text)}`);
+  return words.join(" ");
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function copyButton(label, text) {
+  const button = element("button", { type: "button", className: "copy", hidden: !navigator.clipboard }, [label]);
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  });
+  return button;
+}
+
+/** A new element; children are nodes, or strings that become text and never markup. */
+export function element(name, { dataset = {}, ...properties } = {}, children = []) {
+  const made = Object.assign(document.createElement(name), properties);
+  Object.assign(made.dataset, dataset);
+  made.append(...children);
+  return made;
+}

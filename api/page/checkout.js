@@ -1,0 +1,355 @@
+// One buyer's way through the checkout: a hold, its order, its payment. What is so is asked of the server;
+// the page only remembers which hold and which order are its own.
+
+import { call, inWords, randomKey } from "./api.js";
+import { clock } from "./plot.js";
+
+const STEPS = ["reserve", "order", "pay", "done"];
+const REASONS = {
+  payment_failed: "The payment failed",
+  payment_cancelled: "The payment was cancelled",
+  payment_overdue: "Nobody paid in time",
+};
+const $ = (id) => document.getElementById(id);
+
+export class Checkout {
+  /** @param {() => number} now the server's time in milliseconds */
+  constructor(now) {
+    this.now = now;
+    this.product = null;
+    this.busy = false;
+    this.reset();
+    const on = (id, act) => $(id).addEventListener("click", () => this.alone(act));
+    $("reserve-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.alone(() => this.reserve());
+    });
+    $("fewer").addEventListener("click", () => this.changeQuantity(-1));
+    $("more").addEventListener("click", () => this.changeQuantity(+1));
+    on("do-order", () => this.order());
+    on("do-early", () => this.orderPaidEarly());
+    on("do-release", () => this.release());
+    on("do-lapse", () => this.letLapse());
+    on("do-pay", () => this.pay("success"));
+    on("do-twice", () => this.payTwice());
+    on("do-fail", () => this.pay("failed"));
+    on("do-cancel", () => this.pay("cancelled"));
+    on("do-repeat", () => this.repeat());
+    on("do-more", () => this.pay("success"));
+    on("do-again", () => this.startAgain());
+    setInterval(() => this.tick(), 200);
+  }
+
+  reset() {
+    this.hold = null;
+    this.held = 0; // milliseconds that the hold lasts, for its meter
+    this.bought = null; // the order
+    this.webhook = null; // the last one that was believed
+    this.lapsing = false;
+    this.watching = false;
+  }
+
+  /** Go on with what this tab had for the product. */
+  async show(product) {
+    if (this.product?.id === product.id) return;
+    this.product = product;
+    this.reset();
+    this.say("");
+    const kept = JSON.parse(sessionStorage.getItem(`checkout ${product.id}`) ?? "{}");
+    this.step("reserve");
+    if (!kept.hold_id) return;
+    const { ok, body } = await call("GET", `/api/holds/${kept.hold_id}`, { quiet: true });
+    if (!ok || this.product !== product) return;
+    this.setHold(body);
+    if (body.order) {
+      await this.askOrder(body.order.order_id);
+      this.showOrder();
+    } else if (body.status === "active") this.step("order");
+  }
+
+  /** One thing at a time: a second press while the first is under way does nothing. */
+  async alone(act) {
+    if (this.busy || !this.product) return;
+    this.busy = true;
+    document.body.setAttribute("aria-busy", "true");
+    try {
+      await act();
+    } finally {
+      this.busy = false;
+      document.body.removeAttribute("aria-busy");
+    }
+  }
+
+  changeQuantity(by) {
+    const qty = Number($("qty").value) || 0;
+    $("qty").value = Math.max(1, qty + by);
+  }
+
+  async reserve() {
+    const text = $("qty").value.trim();
+    // What is no number is sent as it is: the server's answer explains it.
+    const qty = text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+    const answer = await this.post("/api/holds", { product_id: this.product.id, qty }, "Reserve units for a while.");
+    if (!answer.ok) return this.refused(answer);
+    this.setHold(answer.body);
+    this.step("order");
+    this.say("good", `Reserved ${units(answer.body.qty)}.`, `Yours until ${clock(Date.parse(answer.body.expires_at))}.`);
+  }
+
+  setHold(hold) {
+    this.hold = hold;
+    this.held = Math.max(this.held, Date.parse(hold.expires_at) - this.now());
+    this.announced = null;
+    this.keep();
+  }
+
+  async order() {
+    const answer = await this.post("/api/orders", { hold_id: this.hold.hold_id }, "The hold becomes an order.");
+    if (!answer.ok) return this.lostHold(answer);
+    await this.setOrder(answer.body);
+    this.showOrder();
+    if (answer.body.status === "pending_payment") {
+      this.say("good", `Order ${answer.body.order_id}.`, `It awaits ${answer.body.amount} ${answer.body.currency}.`);
+    }
+  }
+
+  /** The payment's word before its order: kept by the server, and applied in the moment the order is there. */
+  async orderPaidEarly() {
+    let last = Number(sessionStorage.getItem("last order"));
+    if (!last) {
+      // Order numbers count up. One order, given back at once, tells where they stand.
+      const trial = await this.post("/api/holds", { product_id: this.product.id, qty: 1 }, "To learn where order numbers stand: a trial hold…");
+      if (!trial.ok) return this.refused(trial);
+      const order = await this.post("/api/orders", { hold_id: trial.body.hold_id }, "…which becomes a trial order…");
+      if (!order.ok) return this.refused(order);
+      const given = await this.send(this.event(order.body, "cancelled"), "…whose payment is cancelled: its unit is back.");
+      if (!given.ok) return this.unbelieved(given, null);
+      last = order.body.order_id;
+    }
+    const next = last + 1;
+    const amount = ((Math.round(Number(this.product.price) * 1000) * this.hold.qty) / 1000).toFixed((this.product.price.split(".")[1] ?? "").length);
+    const expected = { order_id: next, amount, currency: this.product.currency };
+    const early = await this.send(this.event(expected, "success"), `The payment of order ${next}, which does not exist yet: stored.`);
+    if (!early.ok) return this.unbelieved(early, null);
+    const answer = await this.post("/api/orders", { hold_id: this.hold.hold_id }, "Now the order. The stored webhook is applied as it is created.");
+    if (!answer.ok) return this.lostHold(answer);
+    await this.setOrder(answer.body);
+    this.showOrder();
+    if (answer.body.status === "paid") this.say("good", `Order ${next} was paid as it was created.`, "The webhook had come first.");
+    else this.say("bad", "Somebody was quicker.", `Order ${next} went to somebody else, and yours is ${answer.body.order_id}.`);
+  }
+
+  async release() {
+    const { hold_id, qty } = this.hold;
+    const answer = await call("DELETE", `/api/holds/${hold_id}`, { why: "Give the units back." });
+    if (!answer.ok) return this.lostHold(answer);
+    this.startAgain();
+    this.say("good", `Released ${units(qty)}.`, "They are back on sale.");
+  }
+
+  letLapse() {
+    this.lapsing = !this.lapsing;
+    $("do-lapse").setAttribute("aria-pressed", String(this.lapsing));
+    if (this.lapsing) this.say("", "Waiting for the hold to lapse.", "Then this page tries to order with it all the same.");
+    else this.say("", "Not waiting any more.", "");
+  }
+
+  /** The clock says that the hold is over; the server's word counts. */
+  async lapse() {
+    const { hold_id, qty } = this.hold;
+    const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The time is up. What does the server say?", quiet: true });
+    if (!answer.ok || answer.body.status === "active") return;
+    if (this.lapsing) await this.post("/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
+    else await call("GET", `/api/holds/${hold_id}`, { why: "The time is up. What does the server say?" });
+    this.startAgain();
+    this.say("bad", "Hold expired.", `The time was up, and ${qty === 1 ? "the unit" : `all ${qty} units`} went back on sale at that instant.`);
+  }
+
+  async pay(status) {
+    const why = { success: "The provider reports that the money is there.", failed: "The provider reports a failure.", cancelled: "The provider reports that the buyer cancelled." };
+    const answer = await this.send(this.event(this.bought, status), why[status]);
+    if (!answer.ok) return this.unbelieved(answer, this.bought.order_id, status);
+    await this.settled(answer);
+  }
+
+  async payTwice() {
+    const event = this.event(this.bought, "success");
+    const first = await this.send(event, "The provider reports the payment…");
+    if (!first.ok) return this.unbelieved(first, this.bought.order_id, "success", "--times 2");
+    const second = await this.send(event, "…and reports it again, with the same key: a replay, with no second effect.");
+    await this.settled(second.ok ? second : first);
+  }
+
+  async repeat() {
+    const answer = await this.send(this.webhook, "The same webhook once more: a replay, answered as before.");
+    if (!answer.ok) return this.refused(answer);
+    await this.settled(answer);
+  }
+
+  event(order, status) {
+    return { idempotency_key: `page_${randomKey()}`, order_id: order.order_id, status, amount: order.amount, currency: order.currency };
+  }
+
+  async send(event, why) {
+    const answer = await call("POST", "/api/payments/webhook", { body: event, why });
+    if (answer.ok) this.webhook = event;
+    return answer;
+  }
+
+  async settled(answer) {
+    await this.askOrder(this.bought.order_id);
+    this.showOrder();
+    const { result } = answer.body;
+    const order = this.bought;
+    if (answer.replayed) this.say("good", "The second one changed nothing.", `It was answered from the record (Idempotency-Replayed: true). Order ${order.order_id} is ${order.status}, once.`);
+    else if (result === "refund_due") this.say("bad", "This payment goes back.", `Order ${order.order_id} is ${order.status === "paid" ? "paid already" : "cancelled"}, so the money is noted as a refund due.`);
+    else if (result === "amount_mismatch") this.say("bad", "The amount is not the order’s.", "Nothing changed; it is noted.");
+    else if (order.status === "paid") this.say("good", `Order ${order.order_id} is paid.`, "");
+    else if (order.status === "cancelled") this.say("bad", `${REASONS[order.cancel_reason]}.`, "Its units are back on sale.");
+  }
+
+  /** A webhook was refused. If for want of a signature: say how to send it. orderId null: for the next order. */
+  unbelieved(answer, orderId, status, more = "") {
+    this.refused(answer);
+    if (answer.body?.code !== "invalid_signature") return;
+    const which = orderId === null ? "--early" : `--order ${orderId} --status ${status}`;
+    const where = ["127.0.0.1:8000", "localhost:8000"].includes(location.host) ? "" : `--url ${location.origin}`;
+    const words = [".venv/bin/flashsale webhook send", which, more, where];
+    $("signed-command").textContent = words.filter(Boolean).join(" ");
+    $("signed-next").textContent = orderId === null ? "Then press Order." : "This page sees it when it has arrived.";
+    $("signed").hidden = false;
+    this.watching = orderId !== null;
+  }
+
+  async setOrder(order) {
+    this.bought = order;
+    sessionStorage.setItem("last order", order.order_id);
+    await this.askOrder(order.order_id);
+  }
+
+  async askOrder(orderId) {
+    const { ok, body } = await call("GET", `/api/orders/${orderId}?hold_id=${this.hold.hold_id}`, { quiet: true });
+    if (ok) this.bought = body;
+    return ok;
+  }
+
+  showOrder() {
+    const order = this.bought;
+    if (order.status === "pending_payment") {
+      $("pay-title").textContent = `Order ${order.order_id}: ${order.amount} ${order.currency}`;
+      return this.step("pay");
+    }
+    const paid = order.status === "paid";
+    $("done-title").textContent = paid ? `Order ${order.order_id} is paid` : `Order ${order.order_id} is cancelled`;
+    $("done-what").textContent = paid
+      ? `${units(order.qty)} for ${order.amount} ${order.currency}.`
+      : `${REASONS[order.cancel_reason]}. ${units(order.qty)} went back on sale.`;
+    $("do-repeat").hidden = this.webhook?.order_id !== order.order_id;
+    $("do-more").textContent = paid ? "Pay a second time" : "Pay after all";
+    $("done-hint").textContent = paid
+      ? "A second payment with a key of its own is money that goes back: a refund due."
+      : order.cancel_reason === "payment_cancelled"
+        ? "What the buyer cancelled stays so: money that comes after all goes back."
+        : "A payment that comes after all gets its units, if there still are any. Else the money goes back.";
+    this.step("done");
+  }
+
+  startAgain() {
+    this.reset();
+    this.keep();
+    $("do-lapse").setAttribute("aria-pressed", "false");
+    this.step("reserve");
+    this.say("");
+  }
+
+  /** The hold is of no use any more. */
+  lostHold(answer) {
+    const gone = ["hold_expired", "hold_released", "hold_not_found"].includes(answer.body?.code);
+    if (gone) this.startAgain();
+    this.refused(answer);
+  }
+
+  tick() {
+    if (this.visible === "order") {
+      const left = Date.parse(this.hold.expires_at) - this.now();
+      this.showClock("hold", left, this.held, `left to order ${units(this.hold.qty)}`);
+      if (left <= 0) this.alone(() => this.lapse());
+    } else if (this.visible === "pay") {
+      const due = Date.parse(this.bought.payment_due_at);
+      const left = due - this.now();
+      this.showClock("due", left, due - Date.parse(this.bought.created_at), "left to pay");
+      if (left <= 0) this.watchOrder();
+    }
+    if (this.watching && this.bought && Date.now() - (this.asked ?? 0) > 1000) this.watchOrder();
+  }
+
+  /** The order may change without this page: its time is up, or somebody else sends the webhook. */
+  watchOrder() {
+    this.asked = Date.now();
+    this.alone(async () => {
+      const before = this.bought.status;
+      if (!(await this.askOrder(this.bought.order_id)) || this.bought.status === before) return;
+      this.watching = false;
+      this.showOrder();
+      if (this.bought.status === "paid") this.say("good", `Order ${this.bought.order_id} is paid.`, "");
+      else this.say("bad", `${REASONS[this.bought.cancel_reason]}.`, "Its units are back on sale.");
+    });
+  }
+
+  showClock(name, left, whole, what) {
+    const seconds = Math.max(0, Math.ceil(left / 1000));
+    const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    if ($(`${name}-left`).textContent !== text) $(`${name}-left`).textContent = text;
+    $(`${name}-what`).textContent = what;
+    $(`${name}-left`).parentElement.classList.toggle("short", seconds <= 15);
+    $(`${name}-meter`).style.transform = `scaleX(${Math.min(1, Math.max(0, left / whole)).toFixed(3)})`;
+    // Said aloud at 30 and 10 seconds, and not at every tick.
+    const mark = seconds <= 10 ? 10 : seconds <= 30 ? 30 : null;
+    if (mark && this.announced !== `${name} ${mark}` && seconds > mark - 2 && !this.lapsing) {
+      this.announced = `${name} ${mark}`;
+      this.say("", `${seconds} seconds left.`, "");
+    }
+  }
+
+  step(name) {
+    const shown = $(this.visible ?? "reserve");
+    const moved = name !== this.visible && shown.contains(document.activeElement);
+    this.visible = name;
+    for (const each of STEPS) $(each).hidden = each !== name;
+    for (const item of document.querySelectorAll(".steps li")) {
+      const at = STEPS.indexOf(item.dataset.step) - STEPS.indexOf(name);
+      item.toggleAttribute("data-past", at < 0);
+      if (at === 0) item.setAttribute("aria-current", "step");
+      else item.removeAttribute("aria-current");
+    }
+    if (name !== "pay") this.watching = false;
+    $("signed").hidden = true;
+    this.tick();
+    // The button that had the focus is gone: whoever uses the keyboard goes on from the new step.
+    if (moved) $(name).querySelector("h3").focus({ preventScroll: true });
+  }
+
+  keep() {
+    sessionStorage.setItem(`checkout ${this.product.id}`, JSON.stringify({ hold_id: this.hold?.hold_id }));
+  }
+
+  post(path, body, why) {
+    return call("POST", path, { body, why, keyed: true });
+  }
+
+  refused(answer) {
+    this.say("bad", ...inWords(answer));
+  }
+
+  say(tone, title = "", text = "") {
+    const said = $("said");
+    said.dataset.tone = tone;
+    const bold = document.createElement("b");
+    bold.textContent = title;
+    said.replaceChildren(...(title ? [bold, ` ${text}`] : []));
+  }
+}
+
+function units(count) {
+  return count === 1 ? "1 unit" : `${count} units`;
+}

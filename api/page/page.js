@@ -1,0 +1,133 @@
+// The page: which product, its stock as the server pushes it, and the parts that show it.
+
+import { call, element } from "./api.js";
+import { Checkout } from "./checkout.js";
+import { Plot } from "./plot.js";
+
+const RATE_WINDOW = 10_000;
+const RETRY = 3000;
+const $ = (id) => document.getElementById(id);
+
+// How far the server's clock is ahead of ours. A sample is never from the future, and the one that
+// travelled least tells best.
+let ahead = -Infinity;
+const now = () => Date.now() + (ahead === -Infinity ? 0 : ahead);
+
+const plot = new Plot(now);
+const checkout = new Checkout(now);
+let product = null;
+let stream = null;
+let newest = null;
+
+async function start() {
+  const { ok, body } = await call("GET", "/api/products?limit=1000", { quiet: true });
+  if (!ok) {
+    connection("away", "No answer, trying again…");
+    setTimeout(start, RETRY);
+    return;
+  }
+  const wanted = new URLSearchParams(location.search).get("product");
+  const found = body.find(({ id }) => String(id) === wanted) ?? (wanted === null ? body[0] : undefined);
+  $("product").replaceChildren(...body.map(({ id, name }) => element("option", { value: id }, [`${id}. ${name}`])));
+  $("product-choice").hidden = body.length < 2 && Boolean(found);
+  if (found) choose(found);
+  else {
+    $("product").selectedIndex = -1;
+    $("product-name").textContent = body.length ? `There is no product ${wanted}` : "Nothing is on sale yet";
+    connection("idle", body.length ? "Choose a product" : "Trying again…");
+    if (!body.length) setTimeout(start, RETRY);
+  }
+  $("product").onchange = () => {
+    const chosen = body.find(({ id }) => String(id) === $("product").value);
+    history.pushState(null, "", `?product=${chosen.id}`);
+    choose(chosen);
+  };
+}
+
+function choose(chosen) {
+  product = chosen;
+  newest = null;
+  $("product").value = chosen.id;
+  document.title = `${chosen.name} · Flash sale`;
+  $("product-name").textContent = chosen.name;
+  $("price").textContent = `${chosen.price} ${chosen.currency} each`;
+  $("stream-command").textContent = `curl -N ${location.origin}/api/products/${chosen.id}/live`;
+  plot.clear();
+  checkout.show(chosen);
+  listen();
+}
+
+function listen() {
+  stream?.close();
+  connection("connecting", "Connecting…");
+  const mine = (stream = new EventSource(`/api/products/${product.id}/live`));
+  mine.addEventListener("history", ({ data }) => plot.add(JSON.parse(data).map(sampleOf)));
+  mine.addEventListener("stock", ({ data }) => {
+    const sample = sampleOf(JSON.parse(data));
+    ahead = Math.max(ahead, sample.t - Date.now());
+    connection("live", "Live");
+    show(sample);
+  });
+  mine.addEventListener("trouble", ({ data }) => {
+    plot.interrupt();
+    connection("away", `${JSON.parse(data).title}, trying again…`);
+  });
+  mine.addEventListener("error", () => {
+    if (mine !== stream) return;
+    plot.interrupt();
+    connection("away", "Not live, trying again…");
+    // A browser comes back by itself after a broken stream, but not after a refusal.
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === stream && listen(), RETRY);
+  });
+}
+
+function sampleOf({ at, available, held, awaiting_payment: awaiting, paid }) {
+  return { t: Date.parse(at), available, held, awaiting, paid };
+}
+
+function show(sample) {
+  if (newest && newest.available > 0 && sample.available === 0) announce("Sold out, for now.");
+  if (newest && newest.available === 0 && sample.available > 0) announce(`${sample.available} available again.`);
+  newest = sample;
+  plot.add([sample]);
+  const total = sample.available + sample.held + sample.awaiting + sample.paid;
+  $("available").textContent = sample.available;
+  $("of-total").textContent = `of ${total} available`;
+  for (const kind of ["available", "held", "awaiting", "paid"]) $(`units-${kind}`).textContent = sample[kind];
+  rates();
+}
+
+/** Said to whoever cannot see the number change, and only what matters. */
+function announce(text) {
+  $("connection-said").textContent = text;
+}
+
+/** Units a second, from what the last samples gained. */
+function rates() {
+  let taken = 0;
+  let paid = 0;
+  const since = now() - RATE_WINDOW;
+  plot.samples.forEach((sample, index) => {
+    const before = plot.samples[index - 1];
+    if (!before || before.gap || sample.gap || sample.t < since) return;
+    taken += Math.max(0, before.available - sample.available);
+    paid += Math.max(0, sample.paid - before.paid);
+  });
+  $("rate-taken").textContent = perSecond(taken);
+  $("rate-paid").textContent = perSecond(paid);
+}
+
+function perSecond(units) {
+  const rate = (units * 1000) / RATE_WINDOW;
+  return `${rate >= 10 || rate === 0 ? rate.toFixed(0) : rate.toFixed(1)}/s`;
+}
+
+function connection(state, text) {
+  if ($("connection").textContent === text) return;
+  $("connection").dataset.state = state;
+  $("connection").textContent = text;
+}
+
+setInterval(() => newest && rates(), 1000);
+addEventListener("popstate", start);
+start();

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. README.md here says what each row means."""

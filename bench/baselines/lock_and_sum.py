@@ -1,0 +1,50 @@
+"""What people write today: lock the product's row, sum up its active holds, insert if there is room.
+
+As good as that idea gets: the index answers the sum alone, all statements are prepared, and the four of a
+transaction travel in one go (psycopg's pipeline), so that the lock is not held over round trips. What stays
+is the sum: it grows with the sale.
+"""
+
+from typing import Any
+
+import psycopg
+
+from api.joining import Row
+from bench.baselines import app_over
+from bench.baselines.call_each import Pool
+
+
+class LockAndSum(Pool):
+    """The same pool, with the SQL in the application. bench/tables.sql makes the tables."""
+
+    async def hold(
+        self, connection: psycopg.AsyncConnection[Any], product_id: int, qty: int, key: str | None
+    ) -> Row:
+        async with connection.pipeline():
+            await connection.execute("begin")
+            await connection.execute(
+                "select from bench.summed_products where product_id = %s::bigint for update", (product_id,)
+            )
+            placed = await connection.execute(
+                """
+                insert into bench.summed_holds (product_id, qty, expires_at)
+                select p.product_id, %(qty)s::int, now() + interval '1 day'
+                from bench.summed_products p
+                where p.product_id = %(product_id)s::bigint
+                  and p.total_stock - %(qty)s::int >= (
+                    select coalesce(sum(h.qty), 0) from bench.summed_holds h
+                    where h.product_id = %(product_id)s::bigint
+                      and h.status = 'active' and h.expires_at > now())
+                returning 0, null, null, false, hold_id, product_id, qty, status, expires_at
+                """,
+                {"product_id": product_id, "qty": qty},
+            )
+            await connection.execute("commit")
+        row = await placed.fetchone()
+        return row or (0, "SA002", None)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "application":
+        raise AttributeError(name)
+    return app_over(LockAndSum())

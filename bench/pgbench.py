@@ -1,0 +1,48 @@
+"""pgbench: the functions without HTTP, and the least that PostgreSQL could do instead."""
+
+import re
+from dataclasses import dataclass
+from statistics import mean
+
+from bench.database import NAME, Database
+from bench.machine import run
+from bench.works import Script
+from flashsale.cluster import find_binary
+from flashsale.seed import APP_ROLE
+
+
+WARM_UP = 1
+"""seconds that do not count: a connection's first call plans for some 30 ms, under the hot lock"""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Requests a second (not calls), seconds for a call on average, and processor time that pgbench used."""
+
+    per_second: float
+    latency: float
+    cpu: float
+
+
+def measure(database: Database, script: Script, seconds: float) -> Throughput:
+    """Run a script of bench/pgbench/ with prepared statements."""
+    size = script.batch
+    arrays = {
+        "nos": range(1, size + 1),
+        "products": [1] * size,
+        "qtys": [1] * size,
+        "keys": ["null"] * size,
+    }
+    printed, cpu = run(
+        [
+            str(find_binary("pgbench")),
+            "-h", str(database.socket_directory), "-U", APP_ROLE, "-n", "-M", "prepared",
+            "-c", str(script.clients), "-j", str(min(script.clients, 2)),
+            "-T", str(round(seconds) + WARM_UP), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
+            *[f"-D{name}={{{','.join(map(str, values))}}}" for name, values in arrays.items()],
+            NAME,
+        ]
+    )  # fmt: skip
+    seconds_told = re.findall(r"^progress: [\d.]+ s, ([\d.]+) tps, lat ([\d.]+) ms", printed, re.MULTILINE)
+    calls, latency = (mean(map(float, figures)) for figures in zip(*seconds_told[WARM_UP:], strict=True))
+    return Throughput(calls * size, latency / 1000, cpu)

@@ -1,0 +1,1 @@
+select * from flashsale.place_hold(1, 1);

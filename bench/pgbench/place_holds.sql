@@ -1,0 +1,1 @@
+select * from flashsale.place_holds(:nos::int[], :products::bigint[], :qtys::int[], :keys::text[]);

@@ -1,0 +1,1 @@
+update bench.counters set available = available - 1 where product_id = 1;

@@ -1,0 +1,65 @@
+"""The tables, in Markdown, which a terminal shows as well."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from bench.rounds import Key, Sample
+from bench.servers import NAMES
+from bench.targets import Verdict
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up; the first column is to the left, the others to the right."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = widths
+        name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        return f"| {' | '.join([row[0].ljust(len(name)), *figures])} |"
+
+    first, *others = ("-" * (width + 1) for width in widths)
+    rule = "|".join(["", f"{first}-", *(f"{dashes}:" for dashes in others), ""])
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def of_samples(samples: Mapping[Key, Sequence[Sample]]) -> str:
+    head = [
+        "work", "by", "a second", "least – most", "p50 ms", "p99 ms",
+        "CPUs: API", "PostgreSQL", "load", "others",
+    ]  # fmt: skip
+    return table(head, [_row(key, taken) for key, taken in samples.items() if taken])
+
+
+def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
+    def middle(figure: str, scale: float, form: str) -> str:
+        values = [value for sample in taken if (value := getattr(sample, figure)) is not None]
+        return format(median(values) * scale, form) if values else ""
+
+    rates = [sample.per_second for sample in taken]
+    return [
+        key.work,
+        NAMES[key.by],
+        f"{median(rates):,.0f}",
+        f"{min(rates):,.0f} – {max(rates):,.0f}",
+        middle("p50", 1000, ".1f"),
+        middle("p99", 1000, ".1f"),
+        *[middle(figure, 1, ".2f") for figure in ("api", "postgres", "generator", "others")],
+    ]
+
+
+def of_verdicts(verdicts: Iterable[Verdict]) -> str:
+    head = ["target", "asked", "ratio", "least – most", ""]
+    return table(
+        head,
+        [
+            [
+                verdict.text,
+                f"{'≤' if verdict.most else '≥'} {verdict.bound:g}",
+                f"{verdict.ratio:.2f}",
+                f"{verdict.least_seen:.2f} – {verdict.most_seen:.2f}",
+                "met" if verdict.met else "MISSED",
+            ]
+            for verdict in verdicts
+        ],
+    )

@@ -1,0 +1,71 @@
+"""What issue 3 asks for, as ratios within one run. Nobody moves these."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench import works
+from bench.rounds import Key, Sample
+from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, PGBENCH
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on the ratio of two measurements, taken round by round.
+
+    :param figure: of a sample: per_second, or p99
+    :param most: the bound is the most that may be, not the least
+    """
+
+    text: str
+    of: Key
+    to: Key
+    bound: float
+    figure: str = "per_second"
+    most: bool = False
+
+    def ratios(self, samples: Mapping[Key, Sequence[Sample]]) -> list[float]:
+        pairs = zip(samples[self.of], samples[self.to], strict=True)
+        return [getattr(one, self.figure) / getattr(other, self.figure) for one, other in pairs]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A ratio's median and spread against its bound."""
+
+    text: str
+    bound: float
+    most: bool
+    ratio: float
+    least_seen: float
+    most_seen: float
+
+    @property
+    def met(self) -> bool:
+        return self.ratio <= self.bound if self.most else self.ratio >= self.bound
+
+
+HOT = Key(works.HOT_HOLD.name, FLASHSALE)
+CEILING_OF_HOLDS = Key(works.HOT_HOLD.name, CEILING)
+
+TARGETS = (
+    Target("hot hold ÷ ceiling (a)", HOT, CEILING_OF_HOLDS, 0.75),
+    Target("hot hold ÷ one call each (b)", HOT, Key(works.HOT_HOLD.name, CALL_EACH), 8),
+    Target("hot hold ÷ lock and sum (c)", HOT, Key(works.HOT_HOLD.name, LOCK_AND_SUM), 10),
+    Target("sold-out hold ÷ ceiling", Key(works.SOLD_OUT.name, FLASHSALE), CEILING_OF_HOLDS, 0.85),
+    Target("hot GET ÷ ceiling", Key(works.HOT_GET.name, FLASHSALE), Key(works.HOT_GET.name, CEILING), 0.85),
+    Target("whole flow ÷ ceiling", Key(works.FLOW.name, FLASHSALE), Key(works.FLOW.name, CEILING), 0.65),
+    Target(
+        "place_holds(), 100 a call ÷ UPDATE of one row",
+        Key(works.PLACE_HOLDS_100.name, PGBENCH), Key(works.UPDATE_ONE_ROW.name, PGBENCH), 31,
+    ),
+    Target(
+        "place_hold() ÷ counter UPDATE + INSERT",
+        Key(works.PLACE_HOLD.name, PGBENCH), Key(works.COUNTER_AND_INSERT.name, PGBENCH), 0.9,
+    ),
+    Target("p99 of hot hold ÷ p99 of the ceiling", HOT, CEILING_OF_HOLDS, 3, figure="p99", most=True),
+)  # fmt: skip
+
+
+def judge(target: Target, samples: Mapping[Key, Sequence[Sample]]) -> Verdict:
+    ratios = target.ratios(samples)
+    return Verdict(target.text, target.bound, target.most, median(ratios), min(ratios), max(ratios))

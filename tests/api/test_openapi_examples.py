@@ -1,0 +1,319 @@
+"""Each example in /openapi.json, sent to a running server or brought about there."""
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import falcon.testing
+import httpx
+import psycopg
+import pytest
+
+from api.app import create_app
+from api.checkout import Checkout
+from api.joining import OutcomeUnknown, Overloaded
+from api.protocol import MAX_HEAD_BYTES
+from api.signatures import Signatures
+from tests.api.test_openapi import Json, fits, operations, resolved
+
+MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
+
+
+def form(value: Any) -> Any:
+    """A value without its numbers and times, which differ from one run to the next."""
+    if isinstance(value, dict):
+        return {name: "*" if name in MACHINES_OWN else form(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [form(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"\d[\d.:T-]*", "0", value)
+    return 0 if type(value) is int else value
+
+
+class Examples:
+    """The document's examples, and which of them nobody has seen yet."""
+
+    def __init__(self, described: Json, client: httpx.Client) -> None:
+        self.client = client
+        self._described = described
+        self._operations = {operation["operationId"]: operation for operation in operations(described)}
+        self.unseen: set[tuple[str, str]] = set()
+        for id_, operation in self._operations.items():
+            self.unseen.update((id_, name) for name in self._requests(id_))
+            for status, response in operation["responses"].items():
+                if "content" in response:
+                    self.unseen.update(self._key(id_, status, name) for name in self._answers(response))
+        for response in described["components"]["responses"].values():
+            self.unseen.update(self._key("", "", name) for name in self._answers(response))
+
+    def send(self, id_: str, name: str = "", change: Json | None = None, **options: Any) -> httpx.Response:
+        """Send a request's example, changed only in numbers and keys that have to be others.
+
+        :param options: parameters of the path, and what else httpx takes
+        """
+        operation = self._operations[id_]
+        path = re.sub(r"{(\w+)}", lambda match: str(options.pop(match[1])), operation["path"])
+        if name:
+            options["json"] = self._requests(id_)[name]["value"] | (change or {})
+            self.unseen.discard((id_, name))
+        return self.client.request(operation["method"], path, **options)
+
+    def came(self, id_: str, name: str, response: httpx.Response) -> Any:
+        """The response is what the document says by this example, headers included; returns its body.
+
+        :param id_: of the operation that gave it; "" for what no operation gives
+        """
+        if id_:
+            promised = self._operations[id_]["responses"][str(response.status_code)]
+        else:
+            promised = self._described["components"]["responses"][name.title().replace("_", "")]
+        examples = self._answers(promised)
+        media_type = response.headers["content-type"].partition(";")[0]
+        body = response.json() if "json" in media_type else response.text
+        assert form(body) == form(resolved(self._described, examples[name])["value"])
+        fits(self._described, promised["content"][media_type]["schema"], body)
+        self.has_headers(promised, response)
+        self.unseen.discard(self._key(id_, str(response.status_code), name))
+        return body
+
+    def came_empty(self, id_: str, status: int, response: httpx.Response) -> None:
+        assert (response.status_code, response.content) == (status, b"")
+        self.has_headers(self._operations[id_]["responses"][str(status)], response)
+
+    def has_headers(self, promised: Json, response: httpx.Response) -> None:
+        for name, header in promised["headers"].items():
+            header = resolved(self._described, header)
+            if header.get("required") or name in response.headers:
+                value = response.headers[name]
+                fits(self._described, header["schema"], int(value) if value.isdecimal() else value)
+
+    def _requests(self, id_: str) -> Json:
+        content = self._operations[id_].get("requestBody", {}).get("content", {})
+        return dict(content["application/json"]["examples"]) if content else {}
+
+    def _answers(self, response: Json) -> Json:
+        ((_, content),) = response["content"].items()
+        return dict(content["examples"])
+
+    def _key(self, id_: str, status: str, name: str) -> tuple[str, str]:
+        """An example that operations share counts once."""
+        shared = not id_ or "$ref" in self._answers(self._operations[id_]["responses"][status])[name]
+        return ("shared" if shared else f"{id_} {status}", name)
+
+
+@pytest.fixture
+def examples(server: str, db: psycopg.Connection) -> Iterator[Examples]:
+    db.execute("select flashsale.create_product('Limited sneaker', 50, 99.00, 'USD')")
+    with httpx.Client(base_url=server, timeout=10) as client:
+        yield Examples(client.get("/openapi.json").json(), client)
+
+
+def test_each_example_is_true(
+    examples: Examples, server: str, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    with ThreadPoolExecutor(1) as slow:
+        never_ends = slow.submit(send_raw, server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        of_products(examples)
+        of_holds(examples, db)
+        of_orders(examples, db)
+        of_payments(examples, db)
+        of_any_request(examples, server)
+        of_trouble(examples, db, connect)
+        examples.came("alive", "request_timeout", never_ends.result())
+    assert examples.unseen == set()
+
+
+def place(examples: Examples, qty: int = 1, key: str | None = None) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key else {}
+    return examples.send("place_hold", "one_unit", {"qty": qty}, headers=headers)
+
+
+def placed(examples: Examples) -> int:
+    return int(examples.came("place_hold", "placed", place(examples))["hold_id"])
+
+
+def lapsed(examples: Examples, db: psycopg.Connection) -> int:
+    db.execute("select flashsale.change_settings(p_hold_time => '100 milliseconds')")
+    hold = examples.came("place_hold", "placed", place(examples))
+    db.execute("select flashsale.change_settings(p_hold_time => '2 minutes')")
+    db.execute("select pg_sleep_until(%s)", (hold["expires_at"],))
+    return int(hold["hold_id"])
+
+
+def order(examples: Examples, hold_id: int, key: str | None = None) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key else {}
+    return examples.send("create_order", "a_hold", {"hold_id": hold_id}, headers=headers)
+
+
+def ordered(examples: Examples) -> int:
+    made = order(examples, placed(examples))
+    return int(examples.came("create_order", "awaiting_payment", made)["order_id"])
+
+
+def pay(examples: Examples, name: str, order_id: int, key: str, **change: Any) -> httpx.Response:
+    change |= {"order_id": order_id, "idempotency_key": key}
+    return examples.send("apply_payment", name, change)
+
+
+def of_products(examples: Examples) -> None:
+    place(examples, qty=12)
+    listed = examples.send("get_products", params={"limit": 1})
+    (shoe,) = examples.came("get_products", "one_product", listed)
+    assert listed.headers["link"] == '</api/products?after=1&limit=1>; rel="next"'
+    examples.came("get_products", "invalid_request", examples.send("get_products", params={"limit": 0}))
+    assert examples.came("get_product", "on_sale", examples.send("get_product", product_id=1)) == shoe
+    assert (shoe["price"], shoe["available_stock"]) == ("99.00", 38)
+    examples.came("get_product", "product_not_found", examples.send("get_product", product_id=2))
+
+    with examples.client.stream("GET", "/api/products/1/live") as stream:
+        first = next(stream.iter_raw()).decode()
+    response = httpx.Response(stream.status_code, headers=stream.headers, text=first)
+    examples.came("watch_product", "first_event", response)
+    examples.came("watch_product", "product_not_found", examples.send("watch_product", product_id=2))
+
+
+def of_holds(examples: Examples, db: psycopg.Connection) -> None:
+    elsewhere = examples.send("place_hold", "one_unit", {"product_id": 2})
+    examples.came("place_hold", "product_not_found", elsewhere)
+    examples.came("place_hold", "insufficient_stock", place(examples, qty=50))
+    place(examples, key="cart-7")
+    again = place(examples, key="cart-7")
+    examples.came("place_hold", "placed", again)
+    assert again.headers["idempotency-replayed"] == "true"
+    examples.came("place_hold", "idempotency_key_reused", place(examples, qty=2, key="cart-7"))
+    examples.came("place_hold", "invalid_request", examples.send("place_hold", json={"product_id": 1}))
+
+    hold_id = placed(examples)
+    examples.came("get_hold", "active", examples.send("get_hold", hold_id=hold_id))
+    order(examples, hold_id)
+    examples.came("get_hold", "ordered", examples.send("get_hold", hold_id=hold_id))
+    examples.came("get_hold", "hold_not_found", examples.send("get_hold", hold_id=1))
+    examples.came("release_hold", "hold_not_found", examples.send("release_hold", hold_id=1))
+    examples.came("release_hold", "hold_already_used", examples.send("release_hold", hold_id=hold_id))
+    examples.came("release_hold", "hold_expired", examples.send("release_hold", hold_id=lapsed(examples, db)))
+    examples.came_empty("release_hold", 204, examples.send("release_hold", hold_id=placed(examples)))
+
+
+def of_orders(examples: Examples, db: psycopg.Connection) -> None:
+    hold_id = placed(examples)
+    made = examples.came("create_order", "awaiting_payment", order(examples, hold_id, key="order-1"))
+    again = order(examples, hold_id, key="order-1")
+    assert examples.came("create_order", "awaiting_payment", again) == made
+    assert again.headers["idempotency-replayed"] == "true"
+    other = order(examples, placed(examples), key="order-1")
+    examples.came("create_order", "idempotency_key_reused", other)
+    examples.came("create_order", "hold_already_used", order(examples, hold_id))
+    examples.came("create_order", "hold_not_found", order(examples, 1))
+    examples.came("create_order", "hold_expired", order(examples, lapsed(examples, db)))
+    released = placed(examples)
+    examples.send("release_hold", hold_id=released)
+    examples.came("create_order", "hold_released", order(examples, released))
+    examples.came("create_order", "invalid_request", examples.send("create_order", json={"hold_id": "14"}))
+
+    early = pay(examples, "success", made["order_id"] + 1, "before the order")
+    examples.came("apply_payment", "early", early)
+    examples.came("create_order", "paid_before", order(examples, placed(examples)))
+
+    def look(order_id: int) -> httpx.Response:
+        return examples.send("get_order", order_id=order_id, params={"hold_id": hold_id})
+
+    examples.came("get_order", "awaiting_payment", look(made["order_id"]))
+    pay(examples, "failed", made["order_id"], "no money")
+    examples.came("get_order", "cancelled", look(made["order_id"]))
+    examples.came("get_order", "order_not_found", look(made["order_id"] + 1))
+
+
+def of_payments(examples: Examples, db: psycopg.Connection) -> None:
+    one, two, three = ordered(examples), ordered(examples), ordered(examples)
+    examples.came("apply_payment", "paid", pay(examples, "success", one, "pay_1"))
+    examples.came("apply_payment", "failed_after_success", pay(examples, "failed", one, "pay_2"))
+    examples.came("apply_payment", "paid_twice", pay(examples, "success", one, "pay_3"))
+    examples.came("apply_payment", "cancelled", pay(examples, "failed", two, "pay_4"))
+    wrong = pay(examples, "success_with_the_amount", three, "pay_5", amount="98.00")
+    examples.came("apply_payment", "another_amount", wrong)
+    right = pay(examples, "success_with_the_amount", three, "pay_6")
+    examples.came("apply_payment", "paid", right)
+    examples.came("apply_payment", "idempotency_key_reused", pay(examples, "failed", three, "pay_6"))
+    refunded = pay(examples, "success", three, "pay_7", status="refunded")
+    examples.came("apply_payment", "invalid_request", refunded)
+    half_signed = examples.send("apply_payment", "success", headers={"webhook-id": "msg_1"})
+    examples.came("apply_payment", "invalid_signature", half_signed)
+    db.execute("select flashsale.change_settings(p_inbox_limit => 0)")
+    examples.came("apply_payment", "inbox_full", pay(examples, "success", 10**6, "pay_8"))
+
+
+def of_any_request(examples: Examples, server: str) -> None:
+    for id_ in ("place_hold", "create_order", "apply_payment"):
+        json = {"content-type": "application/json"}
+        examples.came(id_, "malformed_json", examples.send(id_, content=b"", headers=json))
+        examples.came(id_, "payload_too_large", examples.send(id_, content=b" " * 20_000, headers=json))
+        examples.came(id_, "unsupported_media_type", examples.send(id_, content=b"{}"))
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    examples.came("alive", "bad_request", send_raw(server, b"no HTTP\r\n\r\n"))
+    too_much = head + b"Cookie: " + b"x" * MAX_HEAD_BYTES
+    examples.came("alive", "headers_too_large", send_raw(server, too_much))
+    examples.came("", "not_found", examples.client.get("/api/carts"))
+    examples.came("", "method_not_allowed", examples.client.put("/api/holds"))
+    examples.came("alive", "alive", examples.send("alive"))
+
+
+def of_trouble(
+    examples: Examples, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> None:
+    for error, name in (
+        (Overloaded(), "overloaded"),
+        (OutcomeUnknown(), "outcome_unknown"),
+        (ZeroDivisionError(), "internal_error"),
+    ):
+        examples.came("place_hold", name, answer_to(error))
+
+    operator = connect(autocommit=False)
+    operator.execute("select from flashsale_data.stock for update")
+    examples.came("place_hold", "busy", place(examples))
+    operator.rollback()
+
+    examples.came("ready", "nobody_tidies", examples.send("ready"))
+    db.execute("update flashsale_data.schema_state set digest = 'another'")
+    examples.came("ready", "not_ready", examples.send("ready"))
+
+    maintenance = psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres")
+    with psycopg.connect(maintenance, autocommit=True) as outside:
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections false')
+        outside.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and application_name like 'flashsale %%'",
+            (db.info.dbname,),
+        )
+        examples.came("get_product", "unavailable", examples.send("get_product", product_id=1))
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections true')
+
+
+def answer_to(error: Exception) -> httpx.Response:
+    """What the application makes of an error from below."""
+
+    class Broken:
+        def ask(self, *arguments: object) -> None:
+            raise error
+
+    checkout = Checkout("postgresql:///nowhere")
+    checkout.place_holds = Broken()  # type: ignore[assignment]
+    app = create_app(checkout, Signatures([], allow_unsigned=True), lambda: {})
+    result = falcon.testing.simulate_post(app, "/api/holds", json={"product_id": 1, "qty": 1})
+    return httpx.Response(result.status_code, headers=dict(result.headers), content=result.content)
+
+
+def send_raw(server: str, data: bytes) -> httpx.Response:
+    """Send bytes and nothing more, and read until the server closes."""
+    address = urlsplit(server)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as wire:
+        wire.sendall(data)
+        answer = b""
+        while chunk := wire.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
