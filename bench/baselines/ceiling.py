@@ -33,7 +33,7 @@ class Memory:
         ids = count(1)
         self.place_holds = _AtOnce(
             lambda product_id, qty, key: (
-                0, None, None, False, next(ids) << 20, product_id, qty, "active", SOON,
+                0, None, None, False, next(ids) << 20, product_id, qty, "active", SOON, None, None,
             )
         )  # fmt: skip
         self.create_orders = _AtOnce(

@@ -35,7 +35,7 @@ class LockAndSum(Pool):
                     select coalesce(sum(h.qty), 0) from bench.summed_holds h
                     where h.product_id = %(product_id)s::bigint
                       and h.status = 'active' and h.expires_at > now())
-                returning 0, null, null, false, hold_id, product_id, qty, status, expires_at
+                returning 0, null, null, false, hold_id, product_id, qty, status, expires_at, null, null
                 """,
                 {"product_id": product_id, "qty": qty},
             )
