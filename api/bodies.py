@@ -1,6 +1,6 @@
 """Strict JSON bodies (RFC 8259), and the other things that clients write: ids, keys, paging.
 
-msgspec decodes and checks types in one go, but lets through what the contract refuses: a member given
+msgspec decodes and checks types in one go, but lets through two things that must be refused: a member given
 twice, and in members it skips, bytes that are no UTF-8. Where a body could hold such a thing it is parsed
 again, slowly.
 """

@@ -39,7 +39,7 @@ _LITERAL: dict[str, Callable[[Iterable[Any]], str]] = {
 
 
 class Function:
-    """A set-based function of contract section 3: arrays in, one row for each request out.
+    """A set-based function: arrays in, one row for each request out.
 
     Arrays travel as PostgreSQL's own array literals, cast in the statement: psycopg's list adapters cost
     several times as much for each element, and pick an integer type by the size of the values.

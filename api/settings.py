@@ -1,4 +1,4 @@
-"""What is the HTTP server's own comes from the environment (contract section 6)."""
+"""What is the HTTP server's own comes from the environment."""
 
 import base64
 import binascii

@@ -10,7 +10,6 @@ from bench.works import Script
 from flashsale.cluster import find_binary
 from flashsale.seed import APP_ROLE
 
-
 WARM_UP = 1
 """seconds that do not count: a connection's first call plans for some 30 ms, under the hot lock"""
 

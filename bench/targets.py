@@ -1,4 +1,4 @@
-"""What issue 3 asks for, as ratios within one run. Nobody moves these."""
+"""What is asked of the hot path, as ratios within one run. Nobody moves these."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from statistics import median
 from bench import works
 from bench.rounds import Key, Sample
 from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, PGBENCH
+
 
 @dataclass(frozen=True)
 class Target:

@@ -43,7 +43,8 @@ class Pool:
         self, connection: psycopg.AsyncConnection[Any], product_id: int, qty: int, key: str | None
     ) -> Row:
         cursor = await connection.execute(
-            "select 0, null, null, replayed, hold_id, product_id, qty, status, expires_at, order_id, order_status"
+            "select 0, null, null, replayed, hold_id, product_id, qty, status, expires_at,"
+            " order_id, order_status"
             " from flashsale.place_hold(%s::bigint, %s::int, %s)",
             (product_id, qty, key),
         )
