@@ -37,11 +37,13 @@ def measure(database: Database, script: Script, seconds: float) -> Throughput:
             str(find_binary("pgbench")),
             "-h", str(database.socket_directory), "-U", APP_ROLE, "-n", "-M", "prepared",
             "-c", str(script.clients), "-j", str(min(script.clients, 2)),
-            "-T", str(round(seconds) + WARM_UP), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
+            # One second more: pgbench may end before it tells of its last.
+            "-T", str(WARM_UP + round(seconds) + 1), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
             *[f"-D{name}={{{','.join(map(str, values))}}}" for name, values in arrays.items()],
             NAME,
         ]
     )  # fmt: skip
     seconds_told = re.findall(r"^progress: [\d.]+ s, ([\d.]+) tps, lat ([\d.]+) ms", printed, re.MULTILINE)
-    calls, latency = (mean(map(float, figures)) for figures in zip(*seconds_told[WARM_UP:], strict=True))
+    told = seconds_told[WARM_UP : WARM_UP + round(seconds)]
+    calls, latency = (mean(map(float, figures)) for figures in zip(*told, strict=True))
     return Throughput(calls * size, latency / 1000, cpu)
