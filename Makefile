@@ -1,7 +1,7 @@
 # Two commands do everything: `make up` and `make test`. Each first installs what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test bench migrate psql clean
+.PHONY: help up test bench proof migrate psql clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -19,6 +19,10 @@ test: ## run the whole suite; pass options to pytest with ARGS='-k holds'
 bench: ## measure everything, 25 minutes, into bench/results/; QUICK=1 takes 3 minutes
 	@bin/bootstrap bench
 	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+proof: ## try to break every promise, within an hour, into tests/proof/RESULTS.md; SEED=n replays
+	@bin/bootstrap test
+	@exec .venv/bin/python -m tests.proof $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 migrate: ## bring FLASHSALE_DATABASE_URL, or else the running private cluster, up to date
 	@bin/bootstrap

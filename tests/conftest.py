@@ -40,6 +40,14 @@ SETTINGS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make proof` says to the tests in tests/proof."""
+    group = parser.getgroup("proof")
+    group.addoption("--proof-full", action="store_true", help="try everything at full size")
+    group.addoption("--proof-seed", type=int, default=1, help="where random choices start")
+    group.addoption("--proof-report", metavar="FILE", help="append what was tried, a JSON object a line")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A private cluster as `make up` makes them, so that the suite runs as root too."""
