@@ -32,7 +32,7 @@ FOLDER_MODE = 0o711 if os.geteuid() == 0 else 0o700
 TUNING = """
 # flashsale
 shared_buffers = 256MB
-wal_compression = on
+wal_compression = lz4
 max_wal_size = 2GB
 checkpoint_timeout = 15min
 max_locks_per_transaction = 256
