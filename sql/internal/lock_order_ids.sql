@@ -12,17 +12,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   c_space  constant int := hashtext('flashsale.order_id');
-  v_id     bigint;
-  v_locked bigint[] := array[]::bigint[];
+  v_locked bigint[];
 begin
-  for v_id in select distinct wanted from unnest(p_order_ids) wanted order by wanted loop
-    if p_wait then
-      perform pg_advisory_xact_lock(c_space, (v_id % 2147483648)::int);
-    elsif not pg_try_advisory_xact_lock(c_space, (v_id % 2147483648)::int) then
-      continue;
-    end if;
-    v_locked := v_locked || v_id;
-  end loop;
+  if p_wait then
+    -- The subquery sorts before the first lock is asked for.
+    perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int)
+    from (select distinct wanted from unnest(p_order_ids) wanted order by wanted) as sorted (id);
+    return p_order_ids;
+  end if;
+  v_locked := array(
+    select id
+    from (select distinct wanted from unnest(p_order_ids) wanted) as each (id)
+    where pg_try_advisory_xact_lock(c_space, (id % 2147483648)::int));
   return v_locked;
 end
 $$;

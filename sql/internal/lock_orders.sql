@@ -12,18 +12,22 @@ declare
   v_exist  bigint[];
   v_absent bigint[];
 begin
-  v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids));
-  v_absent := array(select unnest(v_ids) except select unnest(v_exist));
-
   if v_alone then
     known := array(
-      select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+      select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids)
       for no key update);
   else
     known := array(
-      select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
+      select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids)
       for no key update skip locked);
   end if;
+  if cardinality(known) = cardinality(v_ids) then
+    unknown := '{}';
+    return;
+  end if;
+
+  v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids));
+  v_absent := array(select unnest(v_ids) except select unnest(v_exist || known));
   unknown := flashsale_data.lock_order_ids(v_absent, p_wait => v_alone);
 
   if cardinality(known || unknown) = 0 then

@@ -186,11 +186,10 @@ begin
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
     select e.kind, clock_timestamp(), o.product_id, o.hold_id, o.order_id, e.payment_key, e.delta,
            case when e.kind = 'order_cancelled' then jsonb_build_object('cancel_reason',
-             coalesce('payment_' || p.status, 'payment_overdue')) end
+             coalesce('payment_' || p_statuses[array_position(p_keys, e.payment_key)], 'payment_overdue')) end
     from unnest(v_kinds, v_event_orders, v_event_keys, v_deltas) with ordinality
       as e (kind, order_id, payment_key, delta, i)
     join flashsale_data.orders o on o.order_id = e.order_id
-    left join flashsale_data.payments p on p.idempotency_key = e.payment_key
     order by e.i;
   end if;
 end

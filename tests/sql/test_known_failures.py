@@ -160,7 +160,7 @@ def test_an_early_webhook_and_its_order_do_not_miss_each_other(db, product, firs
 def test_an_early_webhook_and_its_order_do_not_miss_each_other_control(
     db, product, first, second, meanwhile, without
 ):
-    without(LOCK_ORDER_IDS, {"perform pg_advisory_xact_lock(c_space, (v_id % 2147483648)::int);": "null;"})
+    without(LOCK_ORDER_IDS, {"perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int)": "perform 1"})
     assert pay_while_the_order_is_being_created(db, product, first, second, meanwhile) == "pending_payment"
     assert audit(db) == ["webhook_missed_its_order"]
 
