@@ -1,4 +1,5 @@
--- A product with its exact stock at this instant. Refuses SA001 product_not_found.
+-- A product with its exact stock at this instant. Refuses SA001 product_not_found,
+-- SA009 invalid_request.
 create or replace function flashsale.get_product(
   p_product_id bigint,
   out id bigint, out name text, out price numeric, out currency text,

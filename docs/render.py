@@ -1,0 +1,193 @@
+"""Writes into docs/reference.md what the code says already: `.venv/bin/python -m docs.render`.
+
+A part between `<!-- rendered: name -->` and `<!-- end -->` is made from the catalog of a freshly migrated
+database, from the opening comments in sql/, and from the tables that /openapi.json is made of. A test fails
+when the file is not current.
+"""
+
+import re
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from api import operations, problems
+from api.operations import OPERATIONS, Refusal
+from api.problems import Kind
+from flashsale.cluster import SUPERUSER, Cluster, stop_server
+from flashsale.load import read_files
+from flashsale.migrate import SQL, migrate
+
+REFERENCE = Path(__file__).with_name("reference.md")
+WIDTH = 96
+
+_PART = re.compile(r"(<!-- rendered: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SHORT = {"integer": "int", "timestamp with time zone": "timestamptz", "DEFAULT": "default", "NULL": "null"}
+_ROUTINES = """
+    select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prokind = 'p',
+           p.proretset, coalesce(p.proargnames, '{}'),
+           array(select format_type(t, null) from unnest(p.proallargtypes) with ordinality as a (t, i)
+                  order by i),
+           p.proargmodes::text[]
+      from pg_proc p
+     where p.pronamespace = 'flashsale'::regnamespace and has_function_privilege(%s, p.oid, 'execute')
+     order by 1
+"""
+_VIEWS = """
+    select c.relname, obj_description(c.oid, 'pg_class'),
+           has_table_privilege('flashsale_api', c.oid, 'select'),
+           array(select a.attname || ' ' || format_type(a.atttypid, null) from pg_attribute a
+                  where a.attrelid = c.oid and a.attnum > 0 order by a.attnum)
+      from pg_class c
+     where c.relnamespace = 'flashsale'::regnamespace and c.relkind = 'v'
+     order by 1
+"""
+
+
+def render(text: str, conn: psycopg.Connection[Any]) -> str:
+    """`text` with its rendered parts as the code and the database of `conn` have them now."""
+    parts: dict[str, Callable[[], Iterable[str]]] = {
+        "calls": _calls,
+        "functions for callers": lambda: _functions(conn, "flashsale_api", ""),
+        "functions for operators": lambda: _functions(conn, "flashsale_ops", "flashsale_api"),
+        "views": lambda: _views(conn),
+        "refusals": _refusals,
+        "problems of HTTP": _problems_of_http,
+    }
+    return _PART.sub(lambda found: found[1] + "\n".join(parts[found[2]]()) + "\n" + found[3], text)
+
+
+def _code(text: str) -> str:
+    """Identifiers set as code."""
+    return re.sub(r"(?<![\w`.])(?:[\w.]*_[\w.]*\w(?:\(\))?|[\w.]+\(\)|SA\d{3}|55P03)(?![\w`])", r"`\g<0>`", text)
+
+
+def _short(declaration: str) -> str:
+    for long, short in _SHORT.items():
+        declaration = re.sub(rf"\b{long}\b", short, declaration)
+    return re.sub(r"::\w+", "", declaration)  # the type of a default, which its argument has anyway
+
+
+def _functions(conn: psycopg.Connection[Any], role: str, but: str) -> Iterator[str]:
+    contracts = {file.name: file.text for file in read_files(SQL) if file.schema == "flashsale"}
+    left_out = {row[0] for row in conn.execute(_ROUTINES, (but,))} if but else set()
+    for name, arguments, result, is_procedure, many, names, types, modes in conn.execute(_ROUTINES, (role,)):
+        if name in left_out:
+            continue
+        columns = [
+            f"{column} {_short(type_)}"
+            for column, type_, mode in zip(names, types, modes or (), strict=False)
+            if mode in "ot"
+        ]
+        taken = re.sub(r"(?:^|, )OUT .*", "", arguments)
+        if is_procedure:
+            gives = ""
+        elif columns:
+            gives = f"\n→ {'rows of ' if many else ''}{', '.join(columns)}"
+        else:
+            gives = f"\n→ {_short(result)}"
+        yield f"### {name}\n\n```none"
+        for line in f"{'call ' if is_procedure else ''}{name}({_short(taken)}){gives}".splitlines():
+            # Broken only between one argument or column and the next.
+            whole = re.sub(r"(?<!,) ", "\0", line)
+            yield textwrap.fill(whole, WIDTH, subsequent_indent="    ").replace("\0", " ")
+        yield "```\n"
+        yield from _contract(contracts[name])
+
+
+def _contract(text: str) -> Iterator[str]:
+    """The comment that a file of sql/ opens with, as Markdown."""
+    comment = "".join(
+        line[3:] + "\n" if line.startswith("-- ") else "\n"
+        for line in text[: re.search(r"^(?!--)", text, re.MULTILINE).start()].splitlines()
+    )
+    for paragraph in comment.strip().split("\n\n"):
+        # "Locks    …", "Replays  …", "Refuses  …", each with indented lines after it
+        entries = re.split(r"^(?=(?:Locks|Replays|Refuses) )", paragraph, flags=re.MULTILINE)
+        for entry in filter(None, entries):
+            if label := re.match(r"(Locks|Replays|Refuses) {2,}", entry):
+                said = " ".join(entry[label.end() :].split())
+                yield textwrap.fill(
+                    f"- {label[1]}: {_code(said)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False
+                )
+            else:
+                yield textwrap.fill(_code(" ".join(entry.split())), WIDTH, break_on_hyphens=False)
+        yield ""
+
+
+def _views(conn: psycopg.Connection[Any]) -> Iterator[str]:
+    yield "| view | what is in it | columns |\n|---|---|---|"
+    for name, comment, for_callers, columns in conn.execute(_VIEWS):
+        also = " (`flashsale_api`, too)" if for_callers else ""
+        yield f"| `{name}` | {_code(comment)}{also} | {', '.join(f'`{_short(column)}`' for column in columns)} |"
+
+
+def _calls() -> Iterator[str]:
+    common = {kind.code for kind in operations.ANY_REQUEST}
+    with_body = {kind.code for kind in _kinds(operations.WITH_BODY)}
+    lanes = {kind.code for kind in _kinds((*operations.READS, *operations.WRITES))}
+    yield "| call | | success | refusals of its own |\n|---|---|---|---|"
+    for (method, path), operation in OPERATIONS.items():
+        own = [
+            f"`{kind.code}`"
+            for kind in _kinds(operation.problems)
+            if kind.code not in common | with_body | lanes
+        ]
+        success = ", ".join(str(answer.status) for answer in operation.answers)
+        yield f"| `{method} {path}` | {operation.summary} | {success} | {', '.join(own)} |"
+
+
+def _kinds(listed: Iterable[Kind | Refusal]) -> list[Kind]:
+    return [said.kind if isinstance(said, Refusal) else said for said in listed]
+
+
+def _retry(kind: Kind) -> str:
+    return f"{kind.retry_after} s" if kind.retry_after else ""
+
+
+def _refusals() -> Iterator[str]:
+    comments = {
+        file.name: file.text[: file.text.index("create or replace")]
+        for file in read_files(SQL)
+        if file.schema == "flashsale" and file.kind == "routine"
+    }
+    yield "| SQLSTATE | code | HTTP | what it means | `Retry-After` | refused by |\n|---|---|---|---|---|---|"
+    for sqlstate, kind in problems.REFUSALS.items():
+        by = ", ".join(f"`{name}`" for name, comment in sorted(comments.items()) if sqlstate in comment)
+        yield f"| {sqlstate} | `{kind.code}` | {kind.status} | {kind.detail} | {_retry(kind)} | {by} |"
+
+
+def _problems_of_http() -> Iterator[str]:
+    of_sql = {kind.code for kind in problems.REFUSALS.values()}
+    kinds = [value for value in vars(problems).values() if isinstance(value, Kind)]
+    yield "| code | HTTP | what it means | `Retry-After` |\n|---|---|---|---|"
+    for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
+        if kind.code not in of_sql:
+            yield f"| `{kind.code}` | {kind.status} | {kind.detail} | {_retry(kind)} |"
+
+
+@contextmanager
+def _fresh_database() -> Iterator[psycopg.Connection[Any]]:
+    folder = Path(tempfile.mkdtemp(prefix="flashsale-docs-"))
+    folder.chmod(0o711)
+    cluster = Cluster(folder)
+    cluster.create()
+    server = cluster.start({"fsync": "off"}, with_pg_cron=False)
+    try:
+        url = cluster.url(SUPERUSER, "postgres")
+        migrate(url, schedule=False, say=lambda _: None)
+        with psycopg.connect(url) as conn:
+            yield conn
+    finally:
+        stop_server(server)
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    with _fresh_database() as conn:
+        REFERENCE.write_text(render(REFERENCE.read_text(), conn))

@@ -1,0 +1,82 @@
+"""docs/operations.md, as printed, in the middle of a sale that somebody blocks."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from flashsale.cluster import SUPERUSER, Cluster
+from tests.docs.documents import Reader
+from tests.operators.shop import create_order, one, pay, place_hold
+from tests.support import ROOT, wait_until_blocked
+from tests.upping import FLASHSALE, Up, data_folder
+
+OPERATIONS = ROOT / "docs/operations.md"
+
+
+@contextmanager
+def sale(cluster: Cluster) -> Iterator[None]:
+    """The sale that the document speaks of, until paul's session is ended."""
+    url = cluster.url(SUPERUSER, "flashsale")
+    with psycopg.connect(url, autocommit=True) as conn:
+        # However long the document takes, nothing lapses meanwhile.
+        conn.execute("select flashsale.change_settings('1 hour', '1 hour')")
+        paid = create_order(conn, place_hold(conn, 1))
+        create_order(conn, place_hold(conn, 1, 2))
+        place_hold(conn, 1, 2)
+        pay(conn, paid, key="evt_1")
+        pay(conn, paid, key="evt_2")
+        pay(conn, 4711, key="evt_3")
+        conn.execute("select flashsale.change_settings('2 minutes', '15 minutes')")
+        conn.execute("create role paul login in role flashsale_ops")
+
+        paul = psycopg.connect(cluster.url("paul", "flashsale"), application_name="psql")
+        paul.execute("select flashsale.adjust_stock(1, 1)")
+        warehouse = psycopg.connect(url, application_name="warehouse", autocommit=True)
+        waiting = threading.Thread(target=place_hold, args=(warehouse, 1))
+        waiting.start()
+        try:
+            wait_until_blocked(warehouse, watcher=conn)
+            yield
+            waiting.join(20)
+            assert one(warehouse, "select held from flashsale.stock where product_id = 1") == 3
+        finally:
+            paul.close()
+            waiting.join()
+            warehouse.close()
+
+
+@pytest.mark.slow
+def test_every_command_prints_what_the_document_says(tmp_path: Path) -> None:
+    with data_folder() as folder:
+        up = Up(folder, [*FLASHSALE, "up"]).wait_until_it_is_up()
+        cluster = Cluster(folder)
+        superuser = cluster.url(SUPERUSER, "flashsale")
+        try:
+            with (
+                sale(cluster),
+                Reader(
+                    tmp_path,
+                    superuser=superuser,
+                    role=cluster.url("olivia", "flashsale"),
+                    instead={"localhost:8000": f"localhost:{up.port}", ".flashsale/": f"{folder}/"},
+                    environment={"FLASHSALE_DATABASE_URL": superuser, "FLASHSALE_DATA_DIR": str(folder)},
+                ) as reader,
+            ):
+                reader.type_all(OPERATIONS)
+        finally:
+            up.stop()
+
+
+def test_every_alarm_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+    text = OPERATIONS.read_text()
+    alarms = re.findall(
+        r"^### Flashsale\w+ \((?:page|ticket)\)\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    assert len(alarms) == len(re.findall("^### Flashsale", text, re.MULTILINE)) > 0
+    for alarm in alarms:
+        assert re.findall(r"^- \*\*(\w+):\*\*", alarm, re.MULTILINE) == ["Means", "Look", "Do"], alarm

@@ -1,0 +1,103 @@
+"""docs/reference.md says what is so: its rendered parts are current, its tables those of database and code."""
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from docs.render import REFERENCE, render
+from tests.operators.emptied import emptied_database
+from tests.support import ROOT
+
+shared, postgresql = emptied_database("flashsale_reference")
+
+TEXT = REFERENCE.read_text()
+DOMAIN = "select regexp_matches(pg_get_constraintdef(oid), '''(\\w+)''', 'g') from pg_constraint where conname = %s"
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of all tables of a section."""
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", TEXT, re.DOTALL | re.MULTILINE)[1]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def first_cells(heading: str) -> set[str]:
+    """What is set as code in the first column."""
+    return {name for first, *_ in rows(heading) for name in re.findall(r"`(\w+)`", first)}
+
+
+def test_its_rendered_parts_are_current(db: psycopg.Connection) -> None:
+    assert render(TEXT, db) == TEXT, "run: .venv/bin/python -m docs.render"
+
+
+def test_every_function_a_caller_can_reach_is_there(db: psycopg.Connection) -> None:
+    there = re.findall(r"^### (\w+)$", TEXT, re.MULTILINE)
+    names = db.execute("select proname from pg_proc where pronamespace = 'flashsale'::regnamespace").fetchall()
+    assert sorted(there) == sorted(name for (name,) in names)
+
+
+def test_every_argument_is_explained_and_none_that_is_not(db: psycopg.Connection) -> None:
+    arguments = db.execute(
+        "select distinct a from pg_proc p cross join unnest(p.proargnames) a"
+        " where p.pronamespace = 'flashsale'::regnamespace and a like 'p\\_%'"
+    ).fetchall()
+    explained = {name for name in first_cells("SQL") if name.startswith("p_")}
+    forms = {(name, name.removesuffix("s"), name.removesuffix("es")) for (name,) in arguments}
+    assert [form for form in forms if not explained & {*form}] == []
+    assert explained <= {name for form in forms for name in form}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sql").glob("[po][up]*/*.sql")), ids=lambda path: path.stem
+)
+def test_a_function_owns_up_to_every_refusal_that_its_body_knows(path: Path) -> None:
+    comment, _, body = path.read_text().partition("create or replace")
+    assert set(re.findall(r"'(SA\d{3})'", body)) <= set(re.findall(r"SA\d{3}", comment))
+
+
+def test_event_kinds_are_those_of_the_ledger(db: psycopg.Connection) -> None:
+    kinds = {kind for ((kind,),) in db.execute(DOMAIN, ("events_kind",))}
+    assert first_cells("The ledger") == kinds
+
+
+def test_payment_results_are_those_there_are(db: psycopg.Connection) -> None:
+    results = {result for ((result,),) in db.execute(DOMAIN, ("payments_result",))}
+    section = TEXT[TEXT.index("## Payments") : TEXT.index("## The ledger")]
+    assert {result for result in results if f"`{result}`" in section} == results
+
+
+def test_reasons_of_refunds_are_those_of_the_view() -> None:
+    view = (ROOT / "sql/views/refunds_due.sql").read_text()
+    reasons = set(re.findall(r"(?:then|else) '(\w+)'", view))
+    assert first_cells("Payments") - {"payment_failed", "payment_overdue", "payment_cancelled"} == reasons
+
+
+def test_checks_are_those_of_the_audit() -> None:
+    audit = (ROOT / "sql/operators/audit.sql").read_text()
+    assert first_cells("The audit") == set(re.findall(r"^  select '(\w+)',", audit, re.MULTILINE))
+
+
+def test_settings_defaults_and_ranges_are_those_of_the_database(db: psycopg.Connection) -> None:
+    defaults = db.execute("select to_jsonb(s) from flashsale.settings s").fetchone()[0]
+    table = [row for row in rows("Settings") if row[0].strip("`") in defaults]
+    assert {row[0].strip("`") for row in table} == set(defaults)
+    for name, default, span, *_ in table:
+        name = name.strip("`")
+        with db.transaction(force_rollback=True), pytest.raises(psycopg.Error) as refused:
+            wrong = "-1" if name == "inbox_limit" else "10 years"
+            db.execute(f"select flashsale.change_settings(p_{name} => '{wrong}')")
+        assert refused.value.diag.message_detail == f"{name} is {span}."
+        same = "select s.{0}::text = %s or s.{0}::text = (%s::interval)::text from flashsale.settings s"
+        if name == "inbox_limit":
+            assert default == str(defaults[name])
+        else:
+            assert db.execute(same.format(name), (default, default)).fetchone()[0]
+
+
+def test_variables_are_those_that_the_code_reads() -> None:
+    code = [ROOT / "gunicorn.conf.py", *(ROOT / "api").glob("*.py"), *(ROOT / "flashsale").rglob("*.py")]
+    read = {name for path in code for name in re.findall(r"\bFLASHSALE_[A-Z_]+\b", path.read_text())}
+    assert first_cells("Settings") >= read | {"WEB_CONCURRENCY"}
+    assert {name for name in first_cells("Settings") if name.startswith("FLASHSALE_")} == read
