@@ -3,7 +3,7 @@
 Fenced blocks say by their language what they are:
 
     console   lines after "$ " go to one shell, the others are what it prints
-    sql       goes to psql: as a superuser where the paragraph before begins so, else as the document's role
+    sql       goes to psql: as a superuser where the sentence before says so, else as the document's role
     python    one program, all blocks of a document together
     text      what the sql or python block before it prints
     sh        for people; tests/docs/test_every_document.py looks whether there are such commands
@@ -29,6 +29,7 @@ PATHS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+_AS_SUPERUSER = re.compile(r"As a superuser[^.]*:$")
 _END = "--- end of a step"
 PATIENCE = 60
 """seconds for one example"""
@@ -72,7 +73,7 @@ def examples(path: Path) -> list[Example]:
         if block.kind == "console":
             found += [Example("console", *pair) for pair in _COMMAND.findall(block.text)]
         elif block.kind in ("sql", "python"):
-            found.append(Example(block.kind, block.text, None, block.before.startswith("As a superuser")))
+            found.append(Example(block.kind, block.text, None, bool(_AS_SUPERUSER.search(block.before))))
         elif block.kind == "text":
             assert found[-1].printed is None, f"nothing prints this:\n{block.text}"
             found[-1] = found[-1]._replace(printed=block.text)
