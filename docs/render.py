@@ -27,6 +27,7 @@ REFERENCE = Path(__file__).with_name("reference.md")
 WIDTH = 96
 
 _PART = re.compile(r"(<!-- rendered: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_CODE = re.compile(r"(?<![\w`.])(?:[\w.]*_[\w.]*\w(?:\(\))?|[\w.]+\(\)|SA\d{3}|55P03)(?![\w`])")
 _SHORT = {"integer": "int", "timestamp with time zone": "timestamptz", "DEFAULT": "default", "NULL": "null"}
 _ROUTINES = """
     select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prokind = 'p',
@@ -64,7 +65,7 @@ def render(text: str, conn: psycopg.Connection[Any]) -> str:
 
 def _code(text: str) -> str:
     """Identifiers set as code."""
-    return re.sub(r"(?<![\w`.])(?:[\w.]*_[\w.]*\w(?:\(\))?|[\w.]+\(\)|SA\d{3}|55P03)(?![\w`])", r"`\g<0>`", text)
+    return _CODE.sub(r"`\g<0>`", text)
 
 
 def _short(declaration: str) -> str:
@@ -107,6 +108,9 @@ def _contract(text: str) -> Iterator[str]:
         for line in text[: re.search(r"^(?!--)", text, re.MULTILINE).start()].splitlines()
     )
     for paragraph in comment.strip().split("\n\n"):
+        if all(line.startswith("  ") for line in paragraph.splitlines()):
+            yield f"```none\n{textwrap.dedent(paragraph)}\n```\n"
+            continue
         # "Locks    …", "Replays  …", "Refuses  …", each with indented lines after it
         entries = re.split(r"^(?=(?:Locks|Replays|Refuses) )", paragraph, flags=re.MULTILINE)
         for entry in filter(None, entries):
@@ -124,7 +128,8 @@ def _views(conn: psycopg.Connection[Any]) -> Iterator[str]:
     yield "| view | what is in it | columns |\n|---|---|---|"
     for name, comment, for_callers, columns in conn.execute(_VIEWS):
         also = " (`flashsale_api`, too)" if for_callers else ""
-        yield f"| `{name}` | {_code(comment)}{also} | {', '.join(f'`{_short(column)}`' for column in columns)} |"
+        listed = ", ".join(f"`{_short(column)}`" for column in columns)
+        yield f"| `{name}` | {_code(comment)}{also} | {listed} |"
 
 
 def _calls() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What holds of every document: nothing to type goes untyped, no link leads nowhere, no command is unknown."""
+"""What holds of every document: no example goes untyped, no link leads nowhere, no command is unknown."""
 
 import re
 from pathlib import Path

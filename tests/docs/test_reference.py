@@ -1,4 +1,4 @@
-"""docs/reference.md says what is so: its rendered parts are current, its tables those of database and code."""
+"""docs/reference.md says what is so: its rendered parts are current, its tables are those of the code."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,10 @@ from tests.support import ROOT
 shared, postgresql = emptied_database("flashsale_reference")
 
 TEXT = REFERENCE.read_text()
-DOMAIN = "select regexp_matches(pg_get_constraintdef(oid), '''(\\w+)''', 'g') from pg_constraint where conname = %s"
+DOMAIN = (
+    "select regexp_matches(pg_get_constraintdef(oid), '''(\\w+)''', 'g')"
+    " from pg_constraint where conname = %s"
+)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -34,7 +37,9 @@ def test_its_rendered_parts_are_current(db: psycopg.Connection) -> None:
 
 def test_every_function_a_caller_can_reach_is_there(db: psycopg.Connection) -> None:
     there = re.findall(r"^### (\w+)$", TEXT, re.MULTILINE)
-    names = db.execute("select proname from pg_proc where pronamespace = 'flashsale'::regnamespace").fetchall()
+    names = db.execute(
+        "select proname from pg_proc where pronamespace = 'flashsale'::regnamespace"
+    ).fetchall()
     assert sorted(there) == sorted(name for (name,) in names)
 
 
@@ -49,9 +54,7 @@ def test_every_argument_is_explained_and_none_that_is_not(db: psycopg.Connection
     assert explained <= {name for form in forms for name in form}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "sql").glob("[po][up]*/*.sql")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "sql").glob("[po][up]*/*.sql")), ids=lambda path: path.stem)
 def test_a_function_owns_up_to_every_refusal_that_its_body_knows(path: Path) -> None:
     comment, _, body = path.read_text().partition("create or replace")
     assert set(re.findall(r"'(SA\d{3})'", body)) <= set(re.findall(r"SA\d{3}", comment))
