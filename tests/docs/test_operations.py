@@ -9,13 +9,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.cluster import SUPERUSER, Cluster
+from flashsale.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron
 from tests.docs.documents import Reader
 from tests.operators.shop import create_order, one, pay, place_hold
 from tests.support import ROOT, wait_until_blocked
 from tests.upping import FLASHSALE, Up, data_folder
 
 OPERATIONS = ROOT / "docs/operations.md"
+RULES = ROOT / "ops/alerts.yml"
 
 
 @contextmanager
@@ -51,6 +52,7 @@ def sale(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed")
 def test_every_command_prints_what_the_document_says(tmp_path: Path) -> None:
     with data_folder() as folder:
         up = Up(folder, [*FLASHSALE, "up"]).wait_until_it_is_up()
@@ -80,3 +82,10 @@ def test_every_alarm_says_what_it_means_what_to_look_at_and_what_to_do() -> None
     assert len(alarms) == len(re.findall("^### Flashsale", text, re.MULTILINE)) > 0
     for alarm in alarms:
         assert re.findall(r"^- \*\*(\w+):\*\*", alarm, re.MULTILINE) == ["Means", "Look", "Do"], alarm
+
+
+@pytest.mark.skipif(not RULES.exists(), reason="there are no alarm rules")
+def test_alarms_are_those_of_the_rules() -> None:
+    told = re.findall(r"^### (Flashsale\w+) \((\w+)\)", OPERATIONS.read_text(), re.MULTILINE)
+    rules = re.findall(r"- alert: (\w+).*?severity: (\w+)", RULES.read_text(), re.DOTALL)
+    assert sorted(told) == sorted(rules)
