@@ -9,6 +9,7 @@ import pytest
 
 from api.joining import NotSent, Overloaded
 from api.live import Limits, Listener, Live
+from tests.api.clock import run
 
 
 class NoCheckout:
@@ -36,7 +37,7 @@ def test_there_are_only_so_many_listeners():
         await streams[1].aclose()
         live.close()
 
-    asyncio.run(three_of_two())
+    run(three_of_two())
 
 
 def test_a_slow_listener_gets_the_newest_and_nothing_between():
@@ -46,13 +47,13 @@ def test_a_slow_listener_gets_the_newest_and_nothing_between():
         stream = live.events(1, Listener(), 0)
         await anext(stream)
         while checkout.calls < 50:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         got = json.loads((await anext(stream)).serialize().partition(b"data: ")[2])
         await stream.aclose()
         live.close()
         return got
 
-    assert asyncio.run(skip())["paid"] >= 49
+    assert run(skip())["paid"] >= 49
 
 
 def test_a_silent_stream_sends_comments():
@@ -64,7 +65,7 @@ def test_a_silent_stream_sends_comments():
         live.close()
         return b"".join(written)
 
-    assert asyncio.run(listen()).endswith(b": ping\n\n: ping\n\n")
+    assert run(listen()).endswith(b": ping\n\n: ping\n\n")
 
 
 def test_a_poller_that_fails_goes_on():
@@ -85,4 +86,4 @@ def test_a_poller_that_fails_goes_on():
         live.close()
         return [name.decode().removeprefix("event: ") for name in names]
 
-    assert asyncio.run(listen()) == ["history", "stock", "trouble", "stock", "trouble", "stock", "stock"]
+    assert run(listen()) == ["history", "stock", "trouble", "stock", "trouble", "stock", "stock"]
