@@ -15,6 +15,7 @@ from tests.sql.calls import (
     audit,
     available,
     create_order,
+    create_orders,
     create_overdue_order,
     create_product,
     expire_due,
@@ -194,8 +195,9 @@ def test_success_after_failure_takes_nobodys_unit_control(db, without):
 
 
 def fail_after_succeeding(db, product):
-    order_units(db, product)
-    order = order_units(db, product)
+    """Of two orders that are due at one instant: units of one alone, counted twice, the table would not take."""
+    holds = place_holds(db, (product, 1), (product, 1))
+    _, order = create_orders(db, *[(hold.hold_id,) for hold in holds])
     apply_payment(db, "success", order.order_id, "success")
     return apply_payment(db, "failed", order.order_id, "failed")[1:3], available(db, product)
 
