@@ -141,17 +141,22 @@ def test_the_webhook_before_its_order(buyer, db, product):
 def test_a_hold_counts_down_lapses_and_gives_its_units_back(buyer, hold_time, db, product):
     hold_time(2)
     buyer.get_by_label("Quantity").fill("5")
+    buyer.evaluate("""() => {
+        window.shown = [];
+        const timer = document.getElementById("hold-left");
+        new MutationObserver(() => shown.push(timer.textContent)).observe(timer, { childList: true });
+    }""")
     press(buyer, "Reserve")
     expect(buyer.locator("#available")).to_have_text("45")
-    for left in ("0:02", "0:01"):
-        expect(buyer.get_by_role("timer", name="Time left on your hold")).to_have_text(left)
     expect_said(buyer, "Hold expired. The time was up, and all 5 units went back on sale")
     expect(buyer.locator("#available")).to_have_text("50")
     expect(buyer.get_by_role("button", name="Reserve")).to_be_visible()
+    shown = buyer.evaluate("shown")
+    assert [left for left in shown if left in ("0:02", "0:01")] == ["0:02", "0:01"], shown
 
 
 def test_a_hold_let_lapse_can_buy_nothing(buyer, hold_time):
-    hold_time(1)
+    hold_time(3)  # to press the next button in
     press(buyer, "Reserve")
     press(buyer, "Let it lapse")
     expect_said(buyer, "Hold expired.")

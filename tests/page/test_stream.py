@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +76,7 @@ def test_a_listener_is_told_what_is_and_then_what_changes(client, product):
 
 
 def test_a_lapsed_hold_is_told_though_nobody_tidied_it(client, product, hold_time):
-    hold_time(0.6)
+    hold_time(2)
     with listening(client, product) as stream:
         stream.event("stock")
         hold(client, product, 2)
@@ -148,7 +147,7 @@ def test_the_database_is_asked_while_somebody_listens_and_not_after(client, prod
         stream.event("stock")
         first = asked()
         wait_until(lambda: asked() != first, "the poller has asked again")
-    wait_until(is_quiet, "nobody asks any more", timeout=3)
+    wait_until(is_quiet, "nobody asks any more")
 
 
 def test_a_hundred_listeners_are_one_query(client, product, db, server):
@@ -182,6 +181,7 @@ def test_a_database_that_goes_away_is_told_and_so_is_its_return(client, product,
 def test_a_server_that_stops_ends_its_streams(cluster, database, product, tmp_path: Path):
     log = tmp_path / "gunicorn.log"
     ended = threading.Event()
+    since: list[dict[str, str]] = []
 
     def read_to_the_end(base: str, live: threading.Event) -> None:
         with httpx.Client(base_url=base, timeout=10) as client, listening(client, product) as stream:
@@ -189,16 +189,15 @@ def test_a_server_that_stops_ends_its_streams(cluster, database, product, tmp_pa
             live.set()
             with pytest.raises(EOFError):  # the last chunk came: the stream was not cut off
                 while True:
-                    stream.block()
+                    since.append(stream.block())
         ended.set()
 
     with running_server(cluster.url(APP_ROLE, database), log) as base:
         live = threading.Event()
         reader = threading.Thread(target=read_to_the_end, args=(base, live))
         reader.start()
-        assert live.wait(10)
-        start = time.monotonic()
-    assert time.monotonic() - start < 4  # less than a heartbeat
-    reader.join(10)
+        assert live.wait(30)
+    reader.join(30)
     assert ended.is_set()
+    assert {"": "ping"} not in since, "it did not go on until the next heartbeat"
     assert "Cancel" not in log.read_text() and "Traceback" not in log.read_text()
