@@ -90,8 +90,8 @@ def order_status(conn: psycopg.Connection, order_id: int) -> tuple[str, str | No
 
 
 def make_short(conn: psycopg.Connection) -> None:
-    """From now on holds and orders lapse as soon as the settings let them: within 0.2 seconds."""
-    conn.execute("select flashsale.change_settings('100 milliseconds', '100 milliseconds')")
+    """From now on holds and orders lapse soon, but leave time to order a hold before: within 0.4 seconds."""
+    conn.execute("select flashsale.change_settings('300 milliseconds', '300 milliseconds')")
 
 
 def wait_until_lapsed(conn: psycopg.Connection) -> None:

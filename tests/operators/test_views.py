@@ -31,7 +31,7 @@ def ops(db, connect):
 @pytest.fixture
 def soon(db):
     """Holds and orders lapse soon, but leave time to look before they do."""
-    db.execute("select flashsale.change_settings('300 milliseconds', '300 milliseconds')")
+    db.execute("select flashsale.change_settings('1 second', '1 second')")
 
 
 def watch(db, ops, query, instant):
