@@ -9,7 +9,6 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
-
 TURN = 1e-5
 """seconds that each turn of the loop takes by its clock, so that who goes round in circles comes to an end"""
 

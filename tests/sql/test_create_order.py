@@ -103,7 +103,7 @@ def test_a_lapsed_hold_has_expired_swept_or_not(db, product, swept):
 
 def test_a_hold_can_be_ordered_until_the_very_instant_of_its_lapse(db, product):
     """Orders are attempted, and undone, through the whole life of a hold."""
-    hold = place_short_hold(db, product, 1, "300 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     outcome = None
     while not outcome or not outcome.sqlstate:
         before = value(db, "select clock_timestamp()")
@@ -224,7 +224,7 @@ def test_an_overdue_order_gives_its_units_back_with_nobody_sweeping(db, product)
 
 
 def test_an_order_may_be_due_at_the_instant_at_which_its_hold_would_have_lapsed(db, product):
-    change_settings(db, hold_time="200 ms", payment_window="100 ms")
+    change_settings(db, hold_time="500 ms", payment_window="400 ms")
     for _ in range(5):
         hold = place_hold(db, product, 10)
         order = create_order(db, hold.hold_id)

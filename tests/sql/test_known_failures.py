@@ -78,7 +78,7 @@ def test_pending_orders_count_as_taken_control(db, without):
 def order_a_hold_that_lapses_in_the_queue(db, first, second, blocked):
     """And whose units, meanwhile, whoever stands ahead in the queue has got."""
     product = create_product(db, stock=1)
-    hold = place_short_hold(db, product, 1, "600 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     adjust_stock(first, product, 1)
     order = blocked(create_order, second, hold.hold_id)
     wait_until_past(db, hold.expires_at)
@@ -195,7 +195,7 @@ def test_success_after_failure_takes_nobodys_unit_control(db, without):
 
 
 def fail_after_succeeding(db, product):
-    """Of two orders that are due at one instant: units of one alone, counted twice, the table would not take."""
+    """Of two orders that are due at one instant: of one alone, the table would not take it."""
     holds = place_holds(db, (product, 1), (product, 1))
     _, order = create_orders(db, *[(hold.hold_id,) for hold in holds])
     apply_payment(db, "success", order.order_id, "success")

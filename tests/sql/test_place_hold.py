@@ -187,7 +187,7 @@ def test_a_lapsed_hold_gives_its_units_back_with_nobody_sweeping(db, product):
 
 
 def test_units_are_back_at_the_very_instant_of_the_lapse(db, product):
-    hold = place_short_hold(db, product, 4, "300 ms")
+    hold = place_short_hold(db, product, 4, "1 second")
     samples = []
     while not samples or samples[-1].before <= hold.expires_at:
         samples += rows(
