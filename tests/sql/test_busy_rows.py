@@ -257,6 +257,16 @@ def test_lock_timeout_is_kept_for_keys_and_unknown_orders(first, impatient, prod
 # --- no deadlock ---
 
 
+def test_an_order_locks_its_hold_before_its_product(db, first, connect, impatient, product, blocked):
+    """As a release does: the two then never wait for each other."""
+    hold = place_hold(db, product)
+    lock(first, "holds", hold.hold_id)
+    order = blocked(create_order, connect(), hold.hold_id)
+    assert place_hold(impatient, product).status == "active"
+    first.rollback()
+    assert order.result().status == "pending_payment"
+
+
 def pairs(products):
     return [(products if i % 2 else products[::-1],) for i in range(6)]
 

@@ -126,7 +126,7 @@ def test_different_payments_at_once_pay_an_order_once(db, product, at_once):
 def test_a_hold_that_lapses_while_its_order_waits_for_the_product_has_expired(
     db, product, first, second, blocked
 ):
-    hold = place_short_hold(db, product, 1, "600 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     place_hold(first, product)
     order = blocked(create_order, second, hold.hold_id)
     wait_until_past(db, hold.expires_at)
@@ -138,7 +138,7 @@ def test_a_hold_that_lapses_while_its_order_waits_for_the_product_has_expired(
 def test_a_hold_that_lapses_while_its_order_waits_for_the_hold_has_expired(
     db, product, first, second, blocked
 ):
-    hold = place_short_hold(db, product, 1, "600 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     release_hold(first, hold.hold_id)
     order = blocked(create_order, second, hold.hold_id)
     wait_until_past(db, hold.expires_at)
@@ -147,7 +147,7 @@ def test_a_hold_that_lapses_while_its_order_waits_for_the_hold_has_expired(
 
 
 def test_a_hold_that_lapses_while_its_release_waits_has_expired(db, product, first, second, blocked):
-    hold = place_short_hold(db, product, 1, "600 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     place_hold(first, product)
     release = blocked(release_hold, second, hold.hold_id)
     wait_until_past(db, hold.expires_at)
@@ -157,7 +157,7 @@ def test_a_hold_that_lapses_while_its_release_waits_has_expired(db, product, fir
 
 
 def test_units_that_lapse_while_a_buyer_waits_are_the_buyers(db, product, first, second, blocked):
-    lapsing = place_short_hold(db, product, 9, "600 ms")
+    lapsing = place_short_hold(db, product, 9, "1 second")
     place_hold(first, product)
     hold = blocked(place_hold, second, product, 9)
     wait_until_past(db, lapsing.expires_at)
@@ -235,6 +235,17 @@ def test_early_webhooks_and_orders_at_once_never_miss_each_other(db, at_once, co
     assert value(db, "select count(*) from flashsale_data.orders where status = 'paid'") == 60
 
 
+@pytest.mark.parametrize(("end", "answer"), [("commit", "SA011"), ("rollback", "stored")])
+def test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox(
+    db, first, second, blocked, end, answer
+):
+    change_settings(db, inbox_limit=1)
+    apply_payment(first, "p", 10**9)
+    webhook = blocked(apply_payment, second, "q", 10**9 + 1)
+    getattr(first, end)()
+    assert getattr(webhook.result(), "result", webhook.result()) == answer
+
+
 def test_the_inbox_limit_is_exact(db, at_once):
     change_settings(db, inbox_limit=5)
     answers = at_once(apply_payment, [(f"p{i}", 1000 + i) for i in range(12)])
@@ -297,7 +308,7 @@ def test_a_sweep_waits_for_nobody(db, product, first, second):
 def test_a_sweep_lets_the_order_in_progress_of_a_lapsing_hold_decide(
     db, product, first, second, connect, blocked
 ):
-    hold = place_short_hold(db, product, 1, "600 ms")
+    hold = place_short_hold(db, product, 1, "1 second")
     place_hold(first, product)
     order = blocked(create_order, second, hold.hold_id)
     wait_until_past(db, hold.expires_at)
