@@ -1,4 +1,4 @@
-"""What tests share: waiting for something to be so, and servers."""
+"""What tests share: waiting for something to be so, servers, and who needs pg_cron."""
 
 import os
 import signal
@@ -13,10 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from flashsale.account import guard
+from flashsale.cluster import find_binary, has_pg_cron
 
 ROOT = Path(__file__).resolve().parent.parent
+
+needs_pg_cron = pytest.mark.skipif(
+    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
+)
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) -> None:

@@ -9,13 +9,9 @@ import psycopg
 import pytest
 
 from flashsale import scheduler
-from flashsale.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
+from flashsale.cluster import SUPERUSER, Cluster, stop_server
 from flashsale.migrate import migrate
-from tests.support import wait_until
-
-needs_pg_cron = pytest.mark.skipif(
-    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
-)
+from tests.support import needs_pg_cron, wait_until
 
 
 @pytest.fixture
@@ -89,12 +85,16 @@ def test_unscheduled_nothing_is_left(db, database_url, cron, scheduled):
 
 @needs_pg_cron
 @pytest.mark.slow  # until the next full minute, where pg_cron knows none finer
-def test_pg_cron_really_tidies(db, scheduled):
+def test_pg_cron_really_tidies(db, database_url):
     def has_run() -> bool:
         return db.execute("select last_run_at is not null from flashsale_data.scheduler").fetchone()[0]
 
     assert not has_run()
-    wait_until(has_run, "pg_cron has called tidy()", timeout=90)
+    scheduler.schedule(db, database_url)
+    try:
+        wait_until(has_run, "pg_cron has called tidy()", timeout=90)
+    finally:
+        scheduler.unschedule(db, database_url)
 
 
 @needs_pg_cron

@@ -1,34 +1,23 @@
 """`flashsale cron status`."""
 
 import json
-from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from flashsale import scheduler
-from flashsale.cluster import SUPERUSER, find_binary, has_pg_cron
 from tests.operators.shop import create_product, make_short, place_hold, wait_until_lapsed
-
-needs_pg_cron = pytest.mark.skipif(
-    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
-)
+from tests.support import needs_pg_cron
 
 
 @pytest.fixture
-def jobs(db, database_url, cluster) -> Iterator[psycopg.Connection]:
-    """The test's jobs are scheduled, and the tidying has run once; pg_cron's database."""
-    scheduler.schedule(db, database_url)
+def jobs(db, scheduled, cron) -> None:
+    """The tidying has failed once, and run once."""
     db.execute("call flashsale.tidy()")
-    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-        conn.execute(
-            "insert into cron.job_run_details (jobid, status, return_message, start_time, end_time)"
-            " select jobid, state, 'CALL', now() - interval '1 minute', now() - interval '59.9 seconds'"
-            " from cron.job, unnest(array['failed', 'succeeded']) state where jobname = %s",
-            (f"flashsale tidy {db.info.dbname}",),
-        )
-        yield conn
-        scheduler.unschedule(db, database_url)
+    cron.execute(
+        "insert into cron.job_run_details (jobid, status, return_message, start_time, end_time)"
+        " select jobid, state, 'CALL', now() - interval '1 minute', now() - interval '59.9 seconds'"
+        " from cron.job, unnest(array['failed', 'succeeded']) state where jobname = %s",
+        (f"flashsale tidy {scheduled}",),
+    )
 
 
 @needs_pg_cron

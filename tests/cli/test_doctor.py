@@ -17,10 +17,8 @@ from flashsale import diagnosis, scheduler
 from flashsale.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
 from flashsale.migrate import migrate, migration_ids
 from tests.operators.shop import create_product, one
+from tests.support import needs_pg_cron
 
-needs_pg_cron = pytest.mark.skipif(
-    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
-)
 SECRET = "whsec_" + "c2VjcmV0" * 6
 
 
@@ -407,22 +405,6 @@ def test_settings_left_from_a_trial_are_a_warning(db, change):
 
 
 # pg_cron
-
-
-@pytest.fixture
-def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
-    """The database that pg_cron lives in."""
-    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def scheduled(db, database_url, monkeypatch) -> Iterator[str]:
-    """The test's database with its jobs; their names' end."""
-    monkeypatch.setenv("FLASHSALE_DATABASE_URL", database_url)
-    scheduler.schedule(db, database_url)
-    yield db.info.dbname
-    scheduler.unschedule(db, database_url)
 
 
 @needs_pg_cron
