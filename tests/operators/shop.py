@@ -1,35 +1,24 @@
-"""Steps of a sale, in words: what tests do before they look at what an operator sees."""
+"""Steps of a sale, in words: what tests do before they look at what an operator sees.
+
+These are the calls of tests/sql/calls.py for who wants no more than the id of what came of them.
+"""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
-import pytest
-from psycopg.types.json import Jsonb
 
+from tests.sql import calls
+from tests.sql.calls import available, create_product, expire_due, refused
+from tests.sql.calls import value as one
 from tests.support import wait_until
+
+__all__ = ["available", "create_product", "expire_due", "one", "refused"]
 
 _numbers = itertools.count(1)
 
 
-def one(conn: psycopg.Connection, query: str, *args: object) -> object:
-    """The first column of the first row."""
-    return conn.execute(query, args).fetchone()[0]
-
-
-def create_product(
-    conn: psycopg.Connection,
-    stock: int = 10,
-    price: str = "99.00",
-    currency: str = "USD",
-    name: str = "Sneaker",
-) -> int:
-    return one(conn, "select flashsale.create_product(%s, %s, %s, %s)", name, stock, price, currency)
-
-
 def place_hold(conn: psycopg.Connection, product: int, qty: int = 1, key: str | None = None) -> int:
-    return one(conn, "select hold_id from flashsale.place_hold(%s, %s, %s)", product, qty, key)
+    return calls.place_hold(conn, product, qty, key).hold_id
 
 
 def place_many(conn: psycopg.Connection, product: int, count: int) -> None:
@@ -43,7 +32,7 @@ def place_many(conn: psycopg.Connection, product: int, count: int) -> None:
 
 
 def create_order(conn: psycopg.Connection, hold: int) -> int:
-    return one(conn, "select order_id from flashsale.create_order(%s)", hold)
+    return calls.create_order(conn, hold).order_id
 
 
 def order(conn: psycopg.Connection, product: int, qty: int = 1) -> int:
@@ -55,26 +44,11 @@ def pay(
     conn: psycopg.Connection, order_id: int, status: str = "success", key: str | None = None, **payload: str
 ) -> str:
     """The provider's word under a key of its own; what came of it."""
-    return one(
-        conn,
-        "select result from flashsale.apply_payment(%s, %s, %s, %s)",
-        key or f"pay_{next(_numbers)}",
-        order_id,
-        status,
-        Jsonb(payload),
-    )
-
-
-def available(conn: psycopg.Connection, product: int) -> int:
-    return one(conn, "select available_stock from flashsale.get_product(%s)", product)
+    return calls.apply_payment(conn, key or f"pay_{next(_numbers)}", order_id, status, **payload).result
 
 
 def audit(conn: psycopg.Connection) -> list[tuple[str, str]]:
     return conn.execute("select check_name, detail from flashsale.audit()").fetchall()
-
-
-def expire_due(conn: psycopg.Connection, limit: int = 1000) -> int:
-    return one(conn, "select flashsale.expire_due(%s)", limit)
 
 
 def hold_status(conn: psycopg.Connection, hold: int) -> str:
@@ -102,11 +76,3 @@ def wait_until_lapsed(conn: psycopg.Connection) -> None:
         ),
         "everything has lapsed",
     )
-
-
-@contextmanager
-def refused(sqlstate: str) -> Iterator[None]:
-    """What is inside is refused with this SQLSTATE."""
-    with pytest.raises(psycopg.Error) as raised:
-        yield
-    assert raised.value.sqlstate == sqlstate, raised.value
