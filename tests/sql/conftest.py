@@ -26,6 +26,18 @@ def product(db: psycopg.Connection) -> int:
 
 
 @pytest.fixture
+def first(connect: Callable[..., psycopg.Connection]) -> psycopg.Connection:
+    """A caller in the middle of a transaction, which keeps what it locks until commit() or rollback()."""
+    return connect(autocommit=False)
+
+
+@pytest.fixture
+def second(connect: Callable[..., psycopg.Connection]) -> psycopg.Connection:
+    """A caller who comes after the first, and commits each call."""
+    return connect()
+
+
+@pytest.fixture
 def meanwhile(db: psycopg.Connection) -> Iterator[Callable[..., Future]]:
     """meanwhile(f, *args) runs f in a thread; .result() joins it."""
     with ThreadPoolExecutor(max_workers=64) as pool:

@@ -30,12 +30,6 @@ from tests.sql.calls import (
 
 
 @pytest.fixture
-def first(connect):
-    """A caller in the middle of a transaction."""
-    return connect(autocommit=False)
-
-
-@pytest.fixture
 def impatient(connect):
     """A caller who must not have to wait."""
     conn = connect()

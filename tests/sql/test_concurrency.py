@@ -32,17 +32,6 @@ from tests.sql.calls import (
 )
 
 
-@pytest.fixture
-def first(connect):
-    """A caller in the middle of a transaction, which keeps what it locks until commit() or rollback()."""
-    return connect(autocommit=False)
-
-
-@pytest.fixture
-def second(connect):
-    return connect()
-
-
 # --- the drop ---
 
 

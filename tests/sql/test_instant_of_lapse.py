@@ -57,12 +57,11 @@ def test_a_hold_has_lapsed_at_its_instant(db, product):
 
 @pytest.mark.parametrize(("early", "answer"), [(MOMENT, "pending_payment"), (0 * MOMENT, "SA004")])
 def test_a_hold_has_lapsed_at_its_instant_for_an_order_that_has_waited(
-    db, product, connect, blocked, early, answer
+    db, product, first, second, blocked, early, answer
 ):
     hold = place_hold(db, product)
-    first = connect(autocommit=False)
     place_hold(first, product)
-    order = blocked(create_order, connect(), hold.hold_id)
+    order = blocked(create_order, second, hold.hold_id)
     make_it(first, product, hold.expires_at - early)
     first.commit()
     assert getattr(order.result(), "status", order.result()) == answer

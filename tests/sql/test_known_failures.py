@@ -42,17 +42,6 @@ LOCK_ORDER_IDS = "sql/internal/lock_order_ids.sql"
 EXPIRE_DUE = "sql/operators/expire_due.sql"
 
 
-@pytest.fixture
-def first(connect):
-    """A caller in the middle of a transaction."""
-    return connect(autocommit=False)
-
-
-@pytest.fixture
-def second(connect):
-    return connect()
-
-
 # --- pending orders not counted as taken ---
 
 
