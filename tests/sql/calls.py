@@ -204,6 +204,18 @@ def order_units(conn: psycopg.Connection, product_id: int, qty: int = 1) -> Any:
     return create_order(conn, place_hold(conn, product_id, qty).hold_id)
 
 
+def sell_in_every_way(conn: psycopg.Connection) -> int:
+    """A product of 100: 1 held, 2 awaiting payment, 4 paid; and 8 lapsed, 16 overdue, 32 released."""
+    product = create_product(conn, stock=100)
+    place_hold(conn, product, 1)
+    order_units(conn, product, 2)
+    apply_payment(conn, "paid", order_units(conn, product, 4).order_id)
+    place_lapsed_hold(conn, product, 8)
+    create_overdue_order(conn, product, 16)
+    release_hold(conn, place_hold(conn, product, 32).hold_id)
+    return product
+
+
 # --- at the same time ---
 
 

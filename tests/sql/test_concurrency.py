@@ -31,7 +31,6 @@ from tests.sql.calls import (
     wait_until_past,
 )
 
-
 # --- the drop ---
 
 

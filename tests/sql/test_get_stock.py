@@ -3,15 +3,12 @@
 from tests.sql.calls import (
     apply_payment,
     create_order,
-    create_overdue_order,
     create_product,
     expire_due,
-    order_units,
     place_hold,
-    place_lapsed_hold,
     refused,
-    release_hold,
     rows,
+    sell_in_every_way,
 )
 
 
@@ -25,13 +22,7 @@ def units(db, product):
 
 
 def test_every_unit_is_somewhere(db):
-    product = create_product(db, stock=100)
-    place_hold(db, product, 1)
-    order_units(db, product, 2)
-    apply_payment(db, "paid", order_units(db, product, 4).order_id)
-    place_lapsed_hold(db, product, 8)
-    create_overdue_order(db, product, 16)
-    release_hold(db, place_hold(db, product, 32).hold_id)
+    product = sell_in_every_way(db)
     assert units(db, product) == (93, 1, 2, 4)
     expire_due(db)
     assert units(db, product) == (93, 1, 2, 4)
