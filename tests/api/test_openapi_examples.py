@@ -1,11 +1,9 @@
 """Each example in /openapi.json, sent to a running server or brought about there."""
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import falcon.testing
 import httpx
@@ -18,6 +16,7 @@ from api.joining import OutcomeUnknown, Overloaded
 from api.protocol import MAX_HEAD_BYTES
 from api.signatures import Signatures
 from tests.api.test_openapi import Json, fits, operations, resolved
+from tests.api.wire import send_raw
 
 MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
 
@@ -303,17 +302,3 @@ def answer_to(error: Exception) -> httpx.Response:
     app = create_app(checkout, Signatures([], allow_unsigned=True), lambda: {})
     result = falcon.testing.simulate_post(app, "/api/holds", json={"product_id": 1, "qty": 1})
     return httpx.Response(result.status_code, headers=dict(result.headers), content=result.content)
-
-
-def send_raw(server: str, data: bytes) -> httpx.Response:
-    """Send bytes and nothing more, and read until the server closes."""
-    address = urlsplit(server)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as wire:
-        wire.sendall(data)
-        answer = b""
-        while chunk := wire.recv(65536):
-            answer += chunk
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
-    return httpx.Response(int(status.split()[1]), headers=headers, content=body)

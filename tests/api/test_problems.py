@@ -1,17 +1,14 @@
 """Every error, from every layer, is problem details (RFC 9457), and every response has its request id."""
 
 import re
-import socket
-from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import psycopg
-import pytest
 
 from api import problems
 from api.protocol import MAX_HEAD_BYTES
+from tests.api.wire import send_raw
 
 JSON = {"content-type": "application/json"}
 
@@ -98,27 +95,7 @@ def test_request_ids_head_and_options(client: httpx.Client) -> None:
     assert "GET" in options.headers["allow"]
 
 
-@pytest.fixture
-def send(client: httpx.Client) -> Callable[..., httpx.Response]:
-    """Sends raw bytes on a connection of its own and reads to its end."""
-    address = urlsplit(str(client.base_url))
-
-    def send(*parts: bytes) -> httpx.Response:
-        with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
-            for part in parts:
-                wire.sendall(part)
-            answer = b""
-            while chunk := wire.recv(65536):
-                answer += chunk
-        head, _, body = answer.partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = [tuple(line.split(": ", 1)) for line in lines]
-        return httpx.Response(int(status.split()[1]), headers=headers, content=body)
-
-    return send
-
-
-def test_what_is_no_http_is_a_problem_too(client: httpx.Client, send: Callable[..., httpx.Response]) -> None:
+def test_what_is_no_http_is_a_problem_too(client: httpx.Client, server: str) -> None:
     for raw in (
         b"garbage\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -130,17 +107,17 @@ def test_what_is_no_http_is_a_problem_too(client: httpx.Client, send: Callable[.
         b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     ):
-        assert_problem(send(raw), 400, "bad_request")
+        assert_problem(send_raw(server, raw), 400, "bad_request")
     huge = b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * (MAX_HEAD_BYTES + 1000)
-    assert_problem(send(huge), 431, "headers_too_large")
+    assert_problem(send_raw(server, huge), 431, "headers_too_large")
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_body_that_never_ends_is_refused_at_the_limit(send: Callable[..., httpx.Response]) -> None:
+def test_a_body_that_never_ends_is_refused_at_the_limit(client: httpx.Client, server: str) -> None:
     head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
     endless = (
         head + b"Transfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"[" * 0x4000 + b"\r\n" + b"1\r\n[\r\n"
     )
-    assert_problem(send(endless), 413, "payload_too_large")
+    assert_problem(send_raw(server, endless), 413, "payload_too_large")
     lying = head + b"Content-Length: 999999999\r\n\r\n["
-    assert_problem(send(lying), 413, "payload_too_large")
+    assert_problem(send_raw(server, lying), 413, "payload_too_large")
