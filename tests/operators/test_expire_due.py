@@ -1,7 +1,6 @@
-"""expire_due() and tidy(): marking what has lapsed, which no answer depends on."""
+"""expire_due(): marking what has lapsed, which no answer depends on."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests.operators.shop import (
     refused,
     wait_until_lapsed,
 )
-from tests.support import wait_until
 
 
 def statuses(db):
@@ -395,56 +393,6 @@ def test_a_sweep_does_not_wait_for_whoever_has_the_inbox_locked(db, connect):
     assert expire_due(db) == 0
     other.rollback()
     assert expire_due(db) == 1
-
-
-# tidy()
-
-
-def test_tidy_marks_all_and_commits_between_calls(db, connect):
-    product = create_product(db, stock=2500)
-    make_short(db)
-    for size in (1000, 1000, 500):
-        place_many(db, product, size)
-    wait_until_lapsed(db)
-    connect().execute("call flashsale.tidy()")
-    assert statuses(db) == {"expired": 2500}
-    transactions = "select count(*) from flashsale_data.holds group by xmin::text order by 1"
-    assert [count for (count,) in db.execute(transactions)] == [500, 1000, 1000]
-    assert audit(db) == []
-
-
-def test_tidy_records_a_sign_of_life_even_when_nothing_is_due(db):
-    assert one(db, "select last_run_at from flashsale_data.scheduler") is None
-    db.execute("call flashsale.tidy()")
-    assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(
-        seconds=10
-    )
-
-
-def test_tidy_shows_its_sign_of_life_before_it_has_finished(db, connect):
-    """Long work must not look like death."""
-    holder, tidier = connect(autocommit=False), connect()
-    holder.execute("lock table flashsale_data.lapses")
-    with ThreadPoolExecutor(1) as pool:
-        tidied = pool.submit(tidier.execute, "call flashsale.tidy()")
-        wait_until(
-            lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"),
-            "tidy() shows itself",
-        )
-        assert not tidied.done()
-        holder.rollback()
-        tidied.result()
-
-
-def test_tidy_runs_with_an_operators_rights(db):
-    product = create_product(db)
-    make_short(db)
-    hold = place_hold(db, product)
-    wait_until_lapsed(db)
-    db.execute("set role flashsale_ops")
-    db.execute("call flashsale.tidy()")
-    db.execute("reset role")
-    assert hold_status(db, hold) == "expired"
 
 
 def test_an_order_whose_hold_and_payment_lapse_at_one_instant_is_marked_once(db):

@@ -56,6 +56,7 @@ BATCHES = "tests/sql/test_batches.py::"
 BUSY = "tests/sql/test_busy_rows.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_a_superuser_is_refused_by"
+EARLY = "tests/sql/test_early_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
@@ -366,13 +367,13 @@ FAULTS = [
         "early webhooks are applied last come first",
         "sql/internal/settle_stored.sql",
         {"order by s.arrival": "order by s.arrival desc"},
-        PAYMENTS + "test_stored_webhooks_are_applied_in_order_of_arrival_when_their_order_is_created",
+        EARLY + "test_stored_webhooks_are_applied_in_order_of_arrival_when_their_order_is_created",
     ),
     Fault(
         "the inbox has no limit",
         STORE_PAYMENTS,
         {"i.stored >= v_settings.inbox_limit": "false", "v_settings.inbox_limit - i.stored": "1000000"},
-        PAYMENTS + "test_past_the_cap_webhooks_for_unknown_orders_are_refused",
+        EARLY + "test_past_the_cap_webhooks_for_unknown_orders_are_refused",
     ),
     Fault(
         "a purge takes payments with it",
