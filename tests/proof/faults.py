@@ -153,8 +153,8 @@ FAULTS = [
     Fault(
         "idempotency keys are not locked",
         "sql/internal/lock_keys.sql",
-        {"perform pg_advisory_xact_lock(": "perform hashint4("},
-        BUSY + "test_lock_timeout_is_kept_for_keys_and_unknown_orders",
+        {"perform pg_advisory_xact_lock(": "perform pg_advisory_xact_lock_shared("},
+        CONCURRENCY + "test_a_request_waits_for_the_one_that_came_with_its_key",
     ),
     Fault(
         "the id of a coming order is not locked",
@@ -336,7 +336,7 @@ FAULTS = [
         "what the buyer cancelled is revived",
         SETTLE_PAYMENTS,
         {" or v_order.cancel_reason = 'payment_cancelled' then": " then"},
-        PAYMENTS + "test_the_table",
+        PAYMENTS + "test_the_table[a_cancelled_order--success-cancelled-refund_due-payment_cancelled-0]",
     ),
     Fault(
         "a revived order takes units that are sold",
@@ -348,7 +348,7 @@ FAULTS = [
         "a second payment is no refund",
         SETTLE_PAYMENTS,
         {"if v_order.status = 'paid' or v_order.cancel_reason": "if v_order.cancel_reason"},
-        PAYMENTS + "test_the_table",
+        PAYMENTS + "test_the_table[a_paid_order--success-paid-refund_due-None-0]",
     ),
     Fault(
         "a refund is missing from the refunds due",

@@ -56,7 +56,7 @@ def test_a_fault_is_in_what_is_there_and_so_are_its_tests(fault: Fault) -> None:
     fault.seeded((ROOT / fault.path).read_text())
     assert fault.tests
     for test in fault.tests:
-        file, _, name = test.partition("::")
+        file, name = re.fullmatch(r"(.+)::(\w+)(?:\[.+\])?", test).groups()
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), test
 
 

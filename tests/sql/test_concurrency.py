@@ -72,6 +72,18 @@ def test_the_same_hold_request_at_once_places_one_hold(db, product, at_once):
     assert available(db, product) == 8
 
 
+@pytest.mark.parametrize(("end", "replayed"), [("commit", True), ("rollback", False)])
+def test_a_request_waits_for_the_one_that_came_with_its_key(
+    db, product, first, second, blocked, end, replayed
+):
+    hold = place_hold(first, product, 2, "k")
+    again = blocked(place_hold, second, product, 2, "k")
+    getattr(first, end)()
+    assert again.result().replayed is replayed
+    assert (again.result().hold_id == hold.hold_id) is replayed
+    assert available(db, product) == 8
+
+
 def test_one_key_with_different_bodies_at_once_serves_one_of_them(db, product, at_once):
     holds = at_once(place_hold, [(product, qty, "k") for qty in range(1, 9)])
     assert holds.count("SA008") == 7
