@@ -159,7 +159,7 @@ FAULTS = [
     Fault(
         "the id of a coming order is not locked",
         "sql/internal/lock_order_ids.sql",
-        {"perform pg_advisory_xact_lock(c_space, (v_id % 2147483648)::int);": "null;"},
+        {"perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int)": "perform 1"},
         KNOWN + "test_an_early_webhook_and_its_order_do_not_miss_each_other",
     ),
     Fault(
