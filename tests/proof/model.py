@@ -1,0 +1,317 @@
+"""The contract in plain Python: what every caller must be told, written from the contract and not from the SQL.
+
+Time stands still in here, and is counted in ticks: whoever moves the database's clock on calls `tick`. New ids are
+the database's to choose, so a request comes with the answer that was seen, and only a new id is taken from it.
+
+An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Answer = dict[str, Any] | str
+
+PRICE = 99
+CURRENCY = "USD"
+
+
+@dataclass(frozen=True)
+class Hold:
+    product_id: int
+    qty: int
+    lapses_at: int
+    status: str = "active"
+
+
+@dataclass(frozen=True)
+class Order:
+    hold_id: int
+    product_id: int
+    qty: int
+    due_at: int
+    status: str = "pending_payment"
+    cancel_reason: str | None = None
+
+    @property
+    def amount(self) -> str:
+        return f"{self.qty * PRICE}.00"
+
+
+@dataclass(frozen=True)
+class Payment:
+    order_id: int
+    word: str
+    amount: str | None
+    currency: str | None
+    at: int
+    result: str
+    order_status: str | None = None
+
+    @property
+    def body(self) -> tuple:
+        return self.order_id, self.word, self.amount, self.currency
+
+
+@dataclass
+class Model:
+    """A shop: dictionaries of immutable records, cheap to copy.
+
+    :param hold_ticks: how long a hold lasts
+    :param order_ticks: how long an order awaits payment
+    :param keep_ticks: how long a webhook waits for its order
+    """
+
+    hold_ticks: int = 3
+    order_ticks: int = 7
+    keep_ticks: int = 12
+    inbox_limit: int = 10_000
+    now: int = 0
+    totals: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    orders: dict[int, Order] = field(default_factory=dict)
+    payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
+    hold_keys: dict[str, int] = field(default_factory=dict)
+    order_keys: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> "Model":
+        return replace(
+            self,
+            totals=dict(self.totals),
+            holds=dict(self.holds),
+            orders=dict(self.orders),
+            payments=dict(self.payments),
+            hold_keys=dict(self.hold_keys),
+            order_keys=dict(self.order_keys),
+        )
+
+    def tick(self, ticks: int) -> None:
+        self.now += ticks
+
+    # --- as it stands at this instant ---
+
+    def hold_status(self, hold_id: int) -> str:
+        hold = self.holds[hold_id]
+        return "expired" if hold.status == "active" and hold.lapses_at <= self.now else hold.status
+
+    def is_overdue(self, order: Order) -> bool:
+        return order.status == "pending_payment" and order.due_at <= self.now
+
+    def order_status(self, order_id: int) -> tuple[str, str | None]:
+        order = self.orders[order_id]
+        return ("cancelled", "payment_overdue") if self.is_overdue(order) else (order.status, order.cancel_reason)
+
+    def order_of(self, hold_id: int) -> int | None:
+        return next((order_id for order_id, order in self.orders.items() if order.hold_id == hold_id), None)
+
+    def units(self, product_id: int) -> tuple[int, int, int, int]:
+        """available, held, awaiting payment, paid"""
+        held = sum(
+            hold.qty
+            for hold_id, hold in self.holds.items()
+            if hold.product_id == product_id and self.hold_status(hold_id) == "active"
+        )
+        awaiting = paid = 0
+        for order_id, order in self.orders.items():
+            if order.product_id == product_id:
+                status, _ = self.order_status(order_id)
+                awaiting += order.qty * (status == "pending_payment")
+                paid += order.qty * (status == "paid")
+        return self.totals[product_id] - held - awaiting - paid, held, awaiting, paid
+
+    def available(self, product_id: int) -> int:
+        return self.units(product_id)[0]
+
+    def refunds_due(self) -> list[str]:
+        owed = ("refund_due", "amount_mismatch")
+        return [key for key, said in self.payments.items() if said.word == "success" and said.result in owed]
+
+    def captured(self) -> list[str]:
+        """Payments that the provider has taken the money for, and whose order is known or given up."""
+        return [key for key, said in self.payments.items() if said.word == "success" and said.result != "stored"]
+
+    def state(self) -> dict[str, dict]:
+        """Everything, as tests/proof/tables.py reads it."""
+        return {
+            "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
+            "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
+            "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
+            "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
+            "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
+            "wrong": {},
+        }
+
+    # --- requests ---
+
+    def place_hold(self, product_id: int, qty: int, key: str | None, seen: Answer) -> Answer:
+        replayed = key in self.hold_keys
+        if replayed:
+            hold_id = self.hold_keys[key]
+            hold = self.holds[hold_id]
+            if (hold.product_id, hold.qty) != (product_id, qty):
+                return "SA008"
+        elif qty < 1:
+            return "SA009"
+        elif product_id not in self.totals:
+            return "SA001"
+        elif qty > self.available(product_id):
+            return "SA002"
+        else:
+            hold_id = new_id(seen, "hold_id", self.holds)
+            self.holds[hold_id] = Hold(product_id, qty, self.now + self.hold_ticks)
+            if key is not None:
+                self.hold_keys[key] = hold_id
+        order_id = self.order_of(hold_id)
+        return {
+            "hold_id": hold_id,
+            "product_id": product_id,
+            "qty": qty,
+            "status": self.hold_status(hold_id),
+            "order_id": order_id,
+            "order_status": None if order_id is None else self.order_status(order_id)[0],
+            "replayed": replayed,
+        }
+
+    def release_hold(self, hold_id: int, seen: Answer) -> Answer:
+        if hold_id not in self.holds:
+            return "SA003"
+        status = self.hold_status(hold_id)
+        if status in ("expired", "ordered"):
+            return {"expired": "SA004", "ordered": "SA006"}[status]
+        self.holds[hold_id] = replace(self.holds[hold_id], status="released")
+        return {"hold_id": hold_id, "status": "released"}
+
+    def create_order(self, hold_id: int, key: str | None, seen: Answer) -> Answer:
+        replayed = key in self.order_keys
+        if replayed:
+            order_id = self.order_keys[key]
+            if self.orders[order_id].hold_id != hold_id:
+                return "SA008"
+        elif hold_id not in self.holds:
+            return "SA003"
+        elif (status := self.hold_status(hold_id)) != "active":
+            return {"expired": "SA004", "released": "SA005", "ordered": "SA006"}[status]
+        else:
+            order_id = new_id(seen, "order_id", self.orders)
+            hold = self.holds[hold_id]
+            self.holds[hold_id] = replace(hold, status="ordered")
+            self.orders[order_id] = Order(hold_id, hold.product_id, hold.qty, self.now + self.order_ticks)
+            if key is not None:
+                self.order_keys[key] = order_id
+            for stored, said in list(self.payments.items()):
+                if said.result == "stored" and said.order_id == order_id and not self.is_stale(said):
+                    result, order_status = self.settle(said)
+                    self.payments[stored] = replace(said, result=result, order_status=order_status)
+        order = self.orders[order_id]
+        return {
+            "order_id": order_id,
+            "status": self.order_status(order_id)[0],
+            "amount": order.amount,
+            "currency": CURRENCY,
+            "replayed": replayed,
+        }
+
+    def apply_payment(
+        self, key: str, order_id: int, word: str, amount: str | None, currency: str | None, seen: Answer
+    ) -> Answer:
+        fresh = Payment(order_id, word, amount, currency, self.now, "stored")
+        replayed = key in self.payments
+        if replayed:
+            if self.payments[key].body != fresh.body:
+                return "SA008"
+        elif order_id in self.orders:
+            result, order_status = self.settle(fresh)
+            self.payments[key] = replace(fresh, result=result, order_status=order_status)
+        else:
+            if len(self.inbox()) >= self.inbox_limit:
+                self.empty_inbox()
+            if len(self.inbox()) >= self.inbox_limit:
+                return "SA011"
+            self.payments[key] = fresh
+        said = self.payments[key]
+        return {"order_id": order_id, "status": said.order_status, "result": said.result, "replayed": replayed}
+
+    def settle(self, said: Payment) -> tuple[str, str]:
+        """Section 4 of the contract: the result, and the order's status after it.
+
+        A word that fails an order which is overdue is `applied` until somebody has marked it so.
+        """
+        order = self.orders[said.order_id]
+        overdue = self.is_overdue(order)
+        mismatch = (said.amount or order.amount, said.currency or CURRENCY) != (order.amount, CURRENCY)
+        revivable = overdue or order.cancel_reason in ("payment_failed", "payment_overdue")
+        if mismatch:
+            result = "amount_mismatch"
+        elif said.word != "success":
+            result = "applied" if order.status == "pending_payment" else "no_change"
+            if result == "applied":
+                order = replace(order, status="cancelled", cancel_reason=f"payment_{said.word}")
+        elif order.status == "pending_payment" and not overdue:
+            result = "applied"
+            order = replace(order, status="paid")
+        elif revivable and order.qty <= self.available(order.product_id):
+            result = "applied"
+            order = replace(order, status="paid", cancel_reason=None)
+        else:
+            result = "refund_due"
+            if overdue:
+                order = replace(order, status="cancelled", cancel_reason="payment_overdue")
+        self.orders[said.order_id] = order
+        return result, self.order_status(said.order_id)[0]
+
+    def adjust_stock(self, product_id: int, delta: int, seen: Answer) -> Answer:
+        if delta == 0:
+            return "SA009"
+        if product_id not in self.totals:
+            return "SA001"
+        if self.available(product_id) + delta < 0:
+            return "SA010"
+        self.totals[product_id] += delta
+        return {
+            "product_id": product_id,
+            "total_stock": self.totals[product_id],
+            "available_stock": self.available(product_id),
+        }
+
+    # --- tidying ---
+
+    def inbox(self) -> list[str]:
+        return [key for key, said in self.payments.items() if said.result == "stored"]
+
+    def is_stale(self, said: Payment) -> bool:
+        return said.result == "stored" and said.at + self.keep_ticks <= self.now
+
+    def empty_inbox(self) -> int:
+        """Webhooks whose order has not come: a captured payment becomes a refund, the others go."""
+        stale = [key for key, said in self.payments.items() if self.is_stale(said)]
+        for key in stale:
+            said = self.payments.pop(key)
+            if said.word == "success":
+                self.payments[key] = replace(said, result="refund_due")
+        return len(stale)
+
+    def overdue_orders(self) -> list[int]:
+        return [order_id for order_id, order in self.orders.items() if self.is_overdue(order)]
+
+    def mark_overdue(self, order_ids: Collection[int]) -> None:
+        for order_id in order_ids:
+            order = self.orders[order_id]
+            self.orders[order_id] = replace(order, status="cancelled", cancel_reason="payment_overdue")
+
+    def mark_expired(self) -> int:
+        lapsed = [hold_id for hold_id, hold in self.holds.items() if self.hold_status(hold_id) != hold.status]
+        for hold_id in lapsed:
+            self.holds[hold_id] = replace(self.holds[hold_id], status="expired")
+        return len(lapsed)
+
+    def expire_due(self, limit: int, seen: Answer) -> Answer:
+        """A sweep with nobody beside it and a limit that nothing reaches; how many it marked."""
+        overdue = self.overdue_orders()
+        self.mark_overdue(overdue)
+        return {"expire_due": self.mark_expired() + len(overdue) + self.empty_inbox()}
+
+
+def new_id(seen: Answer, name: str, known: Collection[int]) -> int:
+    """The id the database has given; one that cannot be if it gave none, or one there was before."""
+    chosen = seen.get(name) if isinstance(seen, dict) else None
+    return -1 - len(known) if chosen is None or chosen in known else chosen

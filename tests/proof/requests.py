@@ -1,0 +1,108 @@
+"""Requests to the functions as data, sent without waiting: several connections can be at work for one thread."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.pq import DiagnosticField, ExecStatus
+
+from tests.proof.model import Answer
+
+BUSY = "55P03"
+NOT_SERIALIZABLE = "40001"
+
+# What the set-based form of each function takes, as its columns' types.
+COLUMNS = {
+    "place_hold": ("bigint", "int", "text"),
+    "release_hold": ("bigint",),
+    "create_order": ("bigint", "text"),
+    "apply_payment": ("text", "bigint", "text", "jsonb"),
+    "adjust_stock": ("bigint", "int"),
+    "expire_due": ("int",),
+}
+TIMES = ("expires_at", "payment_due_at")
+OF_THE_BATCH = ("request_no", "sqlstate", "detail")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
+    apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta), expire_due(limit)."""
+
+    function: str
+    args: tuple
+
+    @property
+    def fields(self) -> tuple[str | None, ...]:
+        """The arguments as SQL has them."""
+        args = self.args
+        if self.function == "apply_payment":
+            key, order_id, word, amount, currency = args
+            payload = {"amount": amount, "currency": currency}
+            args = key, order_id, word, json.dumps({k: v for k, v in payload.items() if v is not None})
+        return tuple(None if field is None else str(field) for field in args)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the scalar form, or, with `batch`, of the set-based one with these requests."""
+
+    requests: tuple[Request, ...]
+    batch: bool = False
+
+    @property
+    def function(self) -> str:
+        return self.requests[0].function
+
+    def statement(self) -> tuple[bytes, list[bytes | None]]:
+        types = COLUMNS[self.function]
+        if self.batch:
+            columns = [list(range(1, len(self.requests) + 1)), *zip(*(r.fields for r in self.requests), strict=True)]
+            arrays = ", ".join(f"${i + 1}::{t}[]" for i, t in enumerate(("int", *types)))
+            return f"select to_jsonb(r) from flashsale.{self.function}s({arrays}) r".encode(), [
+                array(column) for column in columns
+            ]
+        (request,) = self.requests
+        arguments = ", ".join(f"${i + 1}::{t}" for i, t in enumerate(types))
+        return f"select to_jsonb(r) from flashsale.{self.function}({arguments}) r".encode(), [
+            None if field is None else field.encode() for field in request.fields
+        ]
+
+
+def alone(function: str, *args: object) -> Call:
+    return Call((Request(function, args),))
+
+
+def array(items: Sequence) -> bytes:
+    """An array as text; JSON's quoting of a string is what PostgreSQL wants of an element."""
+    return ("{" + ",".join("NULL" if i is None else json.dumps(str(i)) for i in items) + "}").encode()
+
+
+def send(conn: psycopg.Connection, call: Call) -> None:
+    conn.pgconn.send_query_params(*call.statement())
+
+
+def receive(conn: psycopg.Connection, call: Call) -> list[Answer]:
+    """An answer for each of its requests. A call that failed as a whole has given it to each."""
+    answers: list[Answer] = []
+    while (result := conn.pgconn.get_result()) is not None:
+        if result.status == ExecStatus.TUPLES_OK:
+            answers = [answer(result.get_value(i, 0)) for i in range(result.ntuples)]
+        else:
+            answers = [result.error_field(DiagnosticField.SQLSTATE).decode()] * len(call.requests)
+    return answers
+
+
+def answer(text: bytes) -> Answer:
+    found = json.loads(text, parse_float=str)
+    if not isinstance(found, dict):
+        return {"expire_due": found}
+    if found.get("sqlstate"):
+        return found["sqlstate"]
+    return {name: value for name, value in found.items() if name not in TIMES and name not in OF_THE_BATCH}
+
+
+def ask(conn: psycopg.Connection, call: Call) -> list[Answer]:
+    send(conn, call)
+    return receive(conn, call)
