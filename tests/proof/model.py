@@ -136,6 +136,11 @@ class Model:
             "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
             "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
+            "marked_overdue": {
+                str(order_id): order.status
+                for order_id, order in self.orders.items()
+                if order.cancel_reason == "payment_overdue"
+            },
             "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
             "wrong": {},

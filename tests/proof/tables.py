@@ -18,6 +18,10 @@ select jsonb_build_object(
       case when o.status = 'pending_payment' and o.payment_due_at <= clock_timestamp()
            then array['cancelled', 'payment_overdue'] else array[o.status, o.cancel_reason] end)
     from flashsale_data.orders o),
+  'marked_overdue', (
+    select jsonb_object_agg(o.order_id, o.status)
+    from flashsale_data.orders o
+    where o.cancel_reason = 'payment_overdue'),
   'payments', (
     select jsonb_object_agg(p.idempotency_key, array[p.result, p.order_status])
     from flashsale_data.payments p),
