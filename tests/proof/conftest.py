@@ -1,9 +1,15 @@
 """What the tests of the promises know of the campaign."""
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
 
+from flashsale.cluster import Cluster
 from tests.proof.campaign import Campaign
 
 
@@ -18,3 +24,25 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
         full=request.config.getoption("--proof-full"),
         report=None if report is None else Path(report),
     )
+
+
+@pytest.fixture
+def clone(template: NoopExecutor, cluster: Cluster) -> Iterator[Callable[[], str]]:
+    """clone() is the superuser's URL of one more fresh database, for what would stand in the way of another."""
+    numbers = itertools.count(1)
+    with ExitStack() as made:
+
+        def one_more() -> str:
+            name = f"flashsale_clone_{next(numbers)}"
+            made.enter_context(
+                DatabaseJanitor(
+                    user=template.user,
+                    host=template.host,
+                    port=template.port,
+                    dbname=name,
+                    template_dbname=template.template_dbname,
+                )
+            )
+            return cluster.url(template.user, name)
+
+        yield one_more

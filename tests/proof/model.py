@@ -6,7 +6,7 @@ the database's to choose, so a request comes with the answer that was seen, and 
 An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,10 +136,13 @@ class Model:
             "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
             "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
-            "marked_overdue": {
-                str(order_id): order.status
-                for order_id, order in self.orders.items()
-                if order.cancel_reason == "payment_overdue"
+            "marked": {
+                **{str(hold_id): "expired" for hold_id, hold in self.holds.items() if hold.status == "expired"},
+                **{
+                    str(order_id): "overdue"
+                    for order_id, order in self.orders.items()
+                    if order.cancel_reason == "payment_overdue"
+                },
             },
             "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
@@ -298,22 +301,24 @@ class Model:
     def overdue_orders(self) -> list[int]:
         return [order_id for order_id, order in self.orders.items() if self.is_overdue(order)]
 
-    def mark_overdue(self, order_ids: Collection[int]) -> None:
+    def mark_overdue(self, order_ids: Iterable[int]) -> None:
         for order_id in order_ids:
             order = self.orders[order_id]
             self.orders[order_id] = replace(order, status="cancelled", cancel_reason="payment_overdue")
 
-    def mark_expired(self) -> int:
-        lapsed = [hold_id for hold_id, hold in self.holds.items() if self.hold_status(hold_id) != hold.status]
-        for hold_id in lapsed:
+    def lapsed_holds(self) -> list[int]:
+        return [hold_id for hold_id, hold in self.holds.items() if self.hold_status(hold_id) != hold.status]
+
+    def mark_expired(self, hold_ids: Iterable[int]) -> None:
+        for hold_id in hold_ids:
             self.holds[hold_id] = replace(self.holds[hold_id], status="expired")
-        return len(lapsed)
 
     def expire_due(self, limit: int, seen: Answer) -> Answer:
         """A sweep with nobody beside it and a limit that nothing reaches; how many it marked."""
-        overdue = self.overdue_orders()
+        lapsed, overdue = self.lapsed_holds(), self.overdue_orders()
+        self.mark_expired(lapsed)
         self.mark_overdue(overdue)
-        return {"expire_due": self.mark_expired() + len(overdue) + self.empty_inbox()}
+        return {"expire_due": len(lapsed) + len(overdue) + self.empty_inbox()}
 
 
 def new_id(seen: Answer, name: str, known: Collection[int]) -> int:

@@ -36,7 +36,8 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
         if isinstance(seen, dict):
             for takes_inbox in {False, any(map(model.is_stale, model.payments.values()))}:
                 after = model.copy()
-                after.mark_overdue(order for order in after.overdue_orders() if str(order) in found["marked_overdue"])
+                after.mark_expired(hold for hold in after.lapsed_holds() if str(hold) in found["marked"])
+                after.mark_overdue(order for order in after.overdue_orders() if str(order) in found["marked"])
                 if takes_inbox:
                     after.empty_inbox()
                 yield after

@@ -4,6 +4,13 @@ import json
 
 import psycopg
 
+# No truncate: every function would be planned anew.
+EMPTY = """
+delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
+delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
+delete from flashsale_data.products; update flashsale_data.inbox set stored = 0
+"""
+
 STATE = """
 select jsonb_build_object(
   'units', (
@@ -18,10 +25,12 @@ select jsonb_build_object(
       case when o.status = 'pending_payment' and o.payment_due_at <= clock_timestamp()
            then array['cancelled', 'payment_overdue'] else array[o.status, o.cancel_reason] end)
     from flashsale_data.orders o),
-  'marked_overdue', (
-    select jsonb_object_agg(o.order_id, o.status)
-    from flashsale_data.orders o
-    where o.cancel_reason = 'payment_overdue'),
+  'marked', (
+    select jsonb_object_agg(m.id, m.word)
+    from (
+      select h.hold_id, 'expired' from flashsale_data.holds h where h.status = 'expired'
+      union all
+      select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue') m (id, word)),
   'payments', (
     select jsonb_object_agg(p.idempotency_key, array[p.result, p.order_status])
     from flashsale_data.payments p),

@@ -21,7 +21,7 @@ from tests.proof.clock import TICK, move_on
 from tests.proof.model import Answer, Model
 from tests.proof.requests import NOT_SERIALIZABLE, Call, alone, ask, receive, send
 from tests.proof.serial import answered, explain
-from tests.proof.tables import keep_plan, state
+from tests.proof.tables import EMPTY, keep_plan, state
 from tests.sql.calls import change_settings, create_product, next_order_id
 
 LEVELS = list(IsolationLevel)[1:]
@@ -253,7 +253,6 @@ class Interleaver:
 
 
 TABLES = ("stock", "holds", "orders", "payments", "lapses", "events", "inbox")
-EMPTY = "; ".join(f"delete from flashsale_data.{name}" for name in (*TABLES[2:6], "holds", "stock", "products"))
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
