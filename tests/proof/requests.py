@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
@@ -79,8 +80,22 @@ def array(items: Sequence) -> bytes:
     return ("{" + ",".join("NULL" if i is None else json.dumps(str(i)) for i in items) + "}").encode()
 
 
+prepared: WeakKeyDictionary[psycopg.Connection, dict[bytes, bytes]] = WeakKeyDictionary()
+
+
 def send(conn: psycopg.Connection, call: Call) -> None:
-    conn.pgconn.send_query_params(*call.statement())
+    send_prepared(conn, *call.statement())
+
+
+def send_prepared(conn: psycopg.Connection, query: bytes, arguments: Sequence[bytes | None] = ()) -> None:
+    """Each statement is planned once. psycopg would forget it at each rollback, even at one to a savepoint; it must
+    not prepare anything itself on this connection, lest it deallocate these too."""
+    names = prepared.setdefault(conn, {})
+    if query not in names:
+        conn.prepare_threshold = None
+        names[query] = f"proof_{len(names)}".encode()
+        conn.pgconn.prepare(names[query], query)
+    conn.pgconn.send_query_prepared(names[query], arguments)
 
 
 def receive(conn: psycopg.Connection, call: Call) -> list[Answer]:

@@ -3,6 +3,9 @@
 import json
 
 import psycopg
+from psycopg.pq import ExecStatus
+
+from tests.proof.requests import send_prepared
 
 # No truncate: every function would be planned anew.
 EMPTY = """
@@ -11,7 +14,7 @@ delete from flashsale_data.orders; delete from flashsale_data.holds; delete from
 delete from flashsale_data.products; update flashsale_data.inbox set stored = 0
 """
 
-STATE = """
+STATE = b"""
 select jsonb_build_object(
   'units', (
     select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting_payment, s.paid])
@@ -60,5 +63,9 @@ def keep_plan(conn: psycopg.Connection) -> None:
 
 def state(conn: psycopg.Connection) -> dict[str, dict]:
     """As `Model.state()` has it; `wrong` is what audit() finds."""
-    (text,) = conn.execute(STATE).fetchone()
+    send_prepared(conn, STATE)
+    result = conn.pgconn.get_result()
+    assert result.status == ExecStatus.TUPLES_OK, result.error_message
+    text = result.get_value(0, 0)
+    assert conn.pgconn.get_result() is None
     return {name: found or {} for name, found in json.loads(text).items()}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from psycopg.pq import ExecStatus
 
 from tests.proof.campaign import Campaign
 from tests.proof.clock import TICK, move_on
@@ -58,11 +59,11 @@ class Walk:
         if len(done) < len(self.begins):
             coming = [self.begins[len(done)]]
         for event in coming:
-            self.conn.execute(f"savepoint s{len(done)}")
+            self.run_at_once(f"savepoint s{len(done)}")
             further = model.copy()
             self.take(event, (*done, event), further)
             self.after((*done, event), further)
-            self.conn.execute(f"rollback to savepoint s{len(done)}")
+            self.run_at_once(f"rollback to savepoint s{len(done)}")
 
     def take(self, event: str, done: tuple[str, ...], model: Model) -> None:
         if event == "lapse":
@@ -71,7 +72,7 @@ class Walk:
         else:
             if event == "create_order":
                 # Sequences do not roll back; the webhooks are about this one.
-                self.conn.execute(f"select setval('flashsale_data.order_ids', {ORDER}, false)")
+                self.run_at_once(f"select setval('flashsale_data.order_ids', {ORDER}, false)")
             self.ask(self.calls[event], done, model)
         if self.scarce and model.available(self.product) == UNITS:
             self.ask(self.rival, done, model)
@@ -80,9 +81,13 @@ class Walk:
         (request,) = call.requests
         (seen,) = ask(self.conn, call)
         if isinstance(seen, str):
-            self.conn.execute(f"rollback to savepoint s{len(done) - 1}")
+            self.run_at_once(f"rollback to savepoint s{len(done) - 1}")
         expected: Answer = getattr(model, request.function)(*request.args, seen)
         assert seen == expected, f"{', '.join(done)}: {seen}, where the contract says {expected}"
+
+    def run_at_once(self, statement: str) -> None:
+        result = self.conn.pgconn.exec_(statement.encode())
+        assert result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK), result.error_message
 
     def agree(self, done: tuple[str, ...], model: Model) -> None:
         """The tables, the money and the books after the last event."""
@@ -108,6 +113,8 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             hold = model.place_hold(product, UNITS, None, seen)["hold_id"]
             walked = Walk(db, scarce=scarce, begins=begins)
             walked.run(model, product, hold)
+        # What was undone is still in the files, and would be read over and over.
+        db.execute("vacuum")
         return walked
 
     return run
@@ -125,11 +132,11 @@ def test_every_order_of_events_agrees_with_the_contract(
     walk: Callable[..., Walk], campaign: Campaign, hold_ticks: int, scarce: bool, circumstances: str
 ) -> None:
     begins = campaign.size(
-        [tuple(campaign.random.sample(EVENTS, 4)) for _ in range(8)], list(itertools.permutations(EVENTS, 2))
+        [tuple(campaign.random.sample(EVENTS, 5)) for _ in range(8)], list(itertools.permutations(EVENTS, 3))
     )
     walks = [walk(events, hold_ticks=hold_ticks, scarce=scarce) for events in begins]
     orders_of_events = sum(walked.orders_of_events for walked in walks)
-    assert orders_of_events == campaign.size(8 * math.factorial(4), math.factorial(8))
+    assert orders_of_events == campaign.size(8 * math.factorial(3), math.factorial(8))
     campaign.tried(
         f"{orders_of_events:,} orders of {', '.join(EVENTS)}: {circumstances}; the money and audit() after each"
     )
