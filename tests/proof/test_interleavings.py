@@ -246,7 +246,9 @@ class Interleaver:
             taken[turn] += 1
         what = f"{level.name}: {', '.join(story)}: {told}, and left {found}"
         assert found["wrong"] == {}, what
-        assert level > IsolationLevel.READ_COMMITTED or NOT_SERIALIZABLE not in answers, what
+        one_by_one = [turn for turn, _ in itertools.groupby(schedule)]
+        if level == IsolationLevel.READ_COMMITTED or len(one_by_one) == len(calls):
+            assert NOT_SERIALIZABLE not in answers, what
         assert explain(shop.model, told, found) is not None, f"no order of these explains {what}"
         self.tried += 1
         self.undone += NOT_SERIALIZABLE in answers
@@ -280,7 +282,7 @@ def test_every_interleaving_is_some_serial_order(
         for names in campaign.size([], TRIPLES):
             interleaver.run(shop, names, level, begun=True)
     assert interleaver.waited > 0
-    assert interleaver.undone < interleaver.tried / 2 if keeps else interleaver.undone == 0
+    assert (interleaver.undone > 0) == keeps
     campaign.tried(
         f"{interleaver.tried:,} interleavings at {level.name.replace('_', ' ')}: {len(PAIRS)} pairs and"
         f" {len(TRIPLES)} triples of {', '.join(OPERATIONS)}, each in {len(SHOPS)} situations",
