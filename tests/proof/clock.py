@@ -1,7 +1,7 @@
 """Time passes without waiting for it.
 
-To move the clock on by so many seconds is to move every instant that is on record back by as many: nothing in the
-database can tell the two apart, since all that it compares with the clock is on record.
+To move the clock on by so many seconds is to move every instant that is on record back by as many: nothing in
+the database can tell the two apart, since all that it compares with the clock is on record.
 """
 
 import psycopg

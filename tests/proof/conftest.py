@@ -28,7 +28,8 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
 
 @pytest.fixture
 def clone(template: NoopExecutor, cluster: Cluster) -> Iterator[Callable[[], str]]:
-    """clone() is the superuser's URL of one more fresh database, for what would stand in the way of another."""
+    """clone() is the superuser's URL of one more fresh database, for what would stand in the way of
+    another."""
     numbers = itertools.count(1)
     with ExitStack() as made:
 

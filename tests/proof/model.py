@@ -1,7 +1,9 @@
-"""The contract in plain Python: what every caller must be told, written from the contract and not from the SQL.
+"""The contract in plain Python: what every caller must be told, written from the contract and not from the
+SQL.
 
-Time stands still in here, and is counted in ticks: whoever moves the database's clock on calls `tick`. New ids are
-the database's to choose, so a request comes with the answer that was seen, and only a new id is taken from it.
+Time stands still in here, and is counted in ticks: whoever moves the database's clock on calls `tick`. New
+ids are the database's to choose, so a request comes with the answer that was seen, and only a new id is taken
+from it.
 
 An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal.
 """
@@ -99,7 +101,11 @@ class Model:
 
     def order_status(self, order_id: int) -> tuple[str, str | None]:
         order = self.orders[order_id]
-        return ("cancelled", "payment_overdue") if self.is_overdue(order) else (order.status, order.cancel_reason)
+        return (
+            ("cancelled", "payment_overdue")
+            if self.is_overdue(order)
+            else (order.status, order.cancel_reason)
+        )
 
     def order_of(self, hold_id: int) -> int | None:
         return next((order_id for order_id, order in self.orders.items() if order.hold_id == hold_id), None)
@@ -128,7 +134,9 @@ class Model:
 
     def captured(self) -> list[str]:
         """Payments that the provider has taken the money for, and whose order is known or given up."""
-        return [key for key, said in self.payments.items() if said.word == "success" and said.result != "stored"]
+        return [
+            key for key, said in self.payments.items() if said.word == "success" and said.result != "stored"
+        ]
 
     def state(self) -> dict[str, dict]:
         """Everything, as tests/proof/tables.py reads it."""
@@ -137,7 +145,11 @@ class Model:
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
             "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
             "marked": {
-                **{str(hold_id): "expired" for hold_id, hold in self.holds.items() if hold.status == "expired"},
+                **{
+                    str(hold_id): "expired"
+                    for hold_id, hold in self.holds.items()
+                    if hold.status == "expired"
+                },
                 **{
                     str(order_id): "overdue"
                     for order_id, order in self.orders.items()
@@ -237,7 +249,12 @@ class Model:
                 return "SA011"
             self.payments[key] = fresh
         said = self.payments[key]
-        return {"order_id": order_id, "status": said.order_status, "result": said.result, "replayed": replayed}
+        return {
+            "order_id": order_id,
+            "status": said.order_status,
+            "result": said.result,
+            "replayed": replayed,
+        }
 
     def settle(self, said: Payment) -> tuple[str, str]:
         """Section 4 of the contract: the result, and the order's status after it.

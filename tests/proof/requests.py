@@ -1,4 +1,4 @@
-"""Requests to the functions as data, sent without waiting: several connections can be at work for one thread."""
+"""Requests to the functions as data, sent without waiting: one thread can have several under way."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail")
 @dataclass(frozen=True)
 class Request:
     """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
-    apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta), expire_due(limit)."""
+    apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta),
+    expire_due(limit)."""
 
     function: str
     args: tuple
@@ -59,7 +60,10 @@ class Call:
     def statement(self) -> tuple[bytes, list[bytes | None]]:
         types = COLUMNS[self.function]
         if self.batch:
-            columns = [list(range(1, len(self.requests) + 1)), *zip(*(r.fields for r in self.requests), strict=True)]
+            columns = [
+                list(range(1, len(self.requests) + 1)),
+                *zip(*(r.fields for r in self.requests), strict=True),
+            ]
             arrays = ", ".join(f"${i + 1}::{t}[]" for i, t in enumerate(("int", *types)))
             return f"select to_jsonb(r) from flashsale.{self.function}s({arrays}) r".encode(), [
                 array(column) for column in columns
@@ -88,8 +92,8 @@ def send(conn: psycopg.Connection, call: Call) -> None:
 
 
 def send_prepared(conn: psycopg.Connection, query: bytes, arguments: Sequence[bytes | None] = ()) -> None:
-    """Each statement is planned once. psycopg would forget it at each rollback, even at one to a savepoint; it must
-    not prepare anything itself on this connection, lest it deallocate these too."""
+    """Each statement is planned once. psycopg would forget it at each rollback, even at one to a savepoint;
+    it must not prepare anything itself on this connection, lest it deallocate these too."""
     names = prepared.setdefault(conn, {})
     if query not in names:
         conn.prepare_threshold = None

@@ -9,11 +9,11 @@ Told = tuple[Request, Answer]
 
 
 def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
-    """The model after an order of these requests that gives each the answer it has got, and leaves behind what the
-    tables say; none if no order does. The requests of one call stay in their order.
+    """The model after an order of these requests that gives each the answer it has got, and leaves behind
+    what the tables say; none if no order does. The requests of one call stay in their order.
 
-    What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have locked: it
-    may have marked any of what is due, and `found` tells what.
+    What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
+    locked: it may have marked any of what is due, and `found` tells what.
     """
     if not any(calls):
         return model if model.state() == found else None

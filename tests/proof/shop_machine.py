@@ -1,7 +1,9 @@
-"""A shop that Hypothesis runs: each request is asked of the database and of the model, and both must say the same.
+"""A shop that Hypothesis runs: each request is asked of the database and of the model, and both must say the
+same.
 
-What is drawn does not depend on what was answered, so that a run can be repeated although ids are random and the
-order of calls that are under way at once is not the same twice: ids and keys are picked by number from those known.
+What is drawn does not depend on what was answered, so that a run can be repeated although ids are random and
+the order of calls that are under way at once is not the same twice: ids and keys are picked by number from
+those known.
 """
 
 from collections import Counter
@@ -44,7 +46,8 @@ def batch(function: str) -> st.SearchStrategy:
 
 a_batch = st.sampled_from(batched).flatmap(batch)
 a_call = st.one_of(
-    st.sampled_from(sorted(wishes)).flatmap(lambda function: st.tuples(st.just(function), wishes[function])), a_batch
+    st.sampled_from(sorted(wishes)).flatmap(lambda function: st.tuples(st.just(function), wishes[function])),
+    a_batch,
 )
 
 
@@ -63,7 +66,9 @@ class ShopMachine(RuleBasedStateMachine):
         self.model = Model()
         self.db.execute(EMPTY)
 
-    @initialize(stocks=st.lists(st.integers(0, 9), min_size=1, max_size=3), limit=st.sampled_from([2, 6, 1000]))
+    @initialize(
+        stocks=st.lists(st.integers(0, 9), min_size=1, max_size=3), limit=st.sampled_from([2, 6, 1000])
+    )
     def open_shop(self, stocks: list[int], limit: int) -> None:
         model = self.model
         model.inbox_limit = limit
@@ -119,7 +124,9 @@ class ShopMachine(RuleBasedStateMachine):
         for conn, call in zip(self.conns, calls, strict=False):
             send(conn, call)
         answers = [receive(conn, call) for conn, call in zip(self.conns, calls, strict=False)]
-        told = [list(zip(call.requests, seen, strict=True)) for call, seen in zip(calls, answers, strict=True)]
+        told = [
+            list(zip(call.requests, seen, strict=True)) for call, seen in zip(calls, answers, strict=True)
+        ]
         found = state(self.db)
         explained = explain(self.model, told, found)
         assert explained is not None, f"from {self.model}: no order of these explains {told} and {found}"
@@ -203,7 +210,9 @@ class ShopMachine(RuleBasedStateMachine):
             self.met[seen if isinstance(seen, str) else seen.get("result", "served")] += 1
             self.met["replayed"] += not isinstance(seen, str) and seen.get("replayed", False)
         stock = self.db.execute(STOCK, (list(self.model.totals),)).fetchall()
-        assert stock == [(product_id, *self.model.units(product_id)) for product_id in sorted(self.model.totals)]
+        assert stock == [
+            (product_id, *self.model.units(product_id)) for product_id in sorted(self.model.totals)
+        ]
 
 
 def names_again(earlier: Sequence[Request], request: Request) -> bool:

@@ -33,7 +33,8 @@ select jsonb_build_object(
     from (
       select h.hold_id, 'expired' from flashsale_data.holds h where h.status = 'expired'
       union all
-      select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue') m (id, word)),
+      select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue'
+    ) m (id, word)),
   'payments', (
     select jsonb_object_agg(p.idempotency_key, array[p.result, p.order_status])
     from flashsale_data.payments p),
@@ -41,8 +42,8 @@ select jsonb_build_object(
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
 """
 
-# audit() is planned anew at each call, which takes longer than to run it on a few rows. This is its own text, in a
-# function that keeps its plan.
+# audit() is planned anew at each call, which takes longer than to run it on a few rows. This is its own text,
+# in a function that keeps its plan.
 KEEP_PLAN = """
 create schema proof;
 do $do$

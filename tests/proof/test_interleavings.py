@@ -1,9 +1,9 @@
 """Every interleaving of two and of three transactions, over real connections, at each isolation level.
 
-A transaction is three steps: begin (and take a snapshot), one request, commit. A schedule is an order of the steps
-of all. A step that cannot be taken yet, since its session waits for a lock, makes a schedule impossible: the
-schedule that lets the other go first is another one. (This is what keeps PostgreSQL's own isolationtester from the
-job: it wants the impossible ones left out by whoever writes the specification.)
+A transaction is three steps: begin (and take a snapshot), one request, commit. A schedule is an order of the
+steps of all. A step that cannot be taken yet, since its session waits for a lock, makes a schedule
+impossible: the schedule that lets the other go first is another one. (This is what keeps PostgreSQL's own
+isolationtester from the job: it wants the impossible ones left out by whoever writes the specification.)
 """
 
 import itertools
@@ -31,7 +31,7 @@ NAMES = ("begin", "asks", "commits")
 
 @dataclass
 class Shop:
-    """A product with a hold, the order that the webhooks are about, and as many units as somebody wants to have."""
+    """A product with a hold, the order that the webhooks are about, and how many units a buyer wants."""
 
     model: Model
     product: int

@@ -29,8 +29,9 @@ MUST_MEET = {
 
 
 def play(database_url: str, first_seed: int, steps: int) -> Counter[str]:
-    """Run shops until `steps` have been taken; what was met, and how often. Each 40 shops have a seed of their own,
-    `first_seed` and what follows it: Hypothesis prints the smallest case it finds of what went wrong."""
+    """Run shops until `steps` have been taken; what was met, and how often. Each 40 shops have a seed of
+    their own, `first_seed` and what follows it: Hypothesis prints the smallest case it finds of what went
+    wrong."""
     conns = [psycopg.connect(database_url, autocommit=True) for _ in range(CONNECTIONS)]
     for conn in conns:
         conn.execute("set deadlock_timeout = '20ms'; set statement_timeout = '30s'")
@@ -64,7 +65,7 @@ def test_the_database_does_what_the_model_does(campaign: Campaign, clone: Callab
     assert met["steps"] >= steps
     assert not campaign.full or met.keys() >= MUST_MEET
     campaign.tried(
-        f"{met['steps']:,} steps of a Hypothesis machine beside a Python model, {met['bursts']:,} of them bursts of 2 to"
-        f" {CONNECTIONS} calls at once, {met['raced']:,} in all; Hypothesis's seeds from"
+        f"{met['steps']:,} steps of a Hypothesis machine beside a Python model; {met['bursts']:,} of them"
+        f" bursts of 2 to {CONNECTIONS} calls at once, {met['raced']:,} calls; seeds from"
         f" {' and '.join(str(first + 1) for first in seeds)}"
     )

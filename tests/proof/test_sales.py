@@ -1,4 +1,5 @@
-"""No oversell and no undersell: sales with random stock, buyers, quantities and fates, many callers at once."""
+"""No oversell and no undersell: sales with random stock, buyers, quantities and fates, many callers at
+once."""
 
 import asyncio
 import queue
@@ -128,7 +129,8 @@ def serve(till: Till, party: Sequence[Buyer]) -> None:
         if order != "SA004":
             number = next(keys)
             words += [
-                (buyer, (f"{word} {number}", order, word.removesuffix(" again"))) for word in WORDS[buyer.fate]
+                (buyer, (f"{word} {number}", order, word.removesuffix(" again")))
+                for word in WORDS[buyer.fate]
             ]
     # In turn: of one order's words the first is told first.
     results = till.pay([word for _, word in words]) if words else []
@@ -201,7 +203,9 @@ def hold_sales(db: psycopg.Connection, dice: random.Random, hall: Hall, buyers: 
         lambda: value(db, "select coalesce(sum(held + awaiting_payment), 0) from flashsale.stock") == 0,
         "what was left has lapsed",
     )
-    while again := [buyer for buyer in buyers if buyer.still_wants and buyer.qty <= available(db, buyer.sale)]:
+    while again := [
+        buyer for buyer in buyers if buyer.still_wants and buyer.qty <= available(db, buyer.sale)
+    ]:
         for buyer in again:
             buyer.fate = "pays"
         hall.let_in(again)
@@ -226,9 +230,7 @@ def close_sales(db: psycopg.Connection, buyers: Sequence[Buyer]) -> None:
 
 
 @pytest.fixture
-def hall(
-    connect: Callable[..., psycopg.Connection], server: str, campaign: Campaign
-) -> Iterator[Hall]:
+def hall(connect: Callable[..., psycopg.Connection], server: str, campaign: Campaign) -> Iterator[Hall]:
     with httpx.Client(base_url=server, timeout=30) as client:
         yield Hall(
             {
@@ -259,8 +261,8 @@ def test_random_sales_oversell_nothing_and_leave_nothing_unsold(
         db.execute(EMPTY)
         db.execute("vacuum")
     campaign.tried(
-        f"{number:,} random sales, {AT_ONCE} at a time: {all_buyers:,} buyers at {hall.width} tills (one call each,"
-        " joined calls, HTTP), who pay, fail, cancel, pay twice, release and let lapse;"
+        f"{number:,} random sales, {AT_ONCE} at a time: {all_buyers:,} buyers at {hall.width} tills"
+        " (one call each, joined calls, HTTP), who pay, fail, cancel, pay twice, release and let lapse;"
         f" invariants read {watch.times:,} times",
         f"all; {units:,} units sold, none too many, none left that somebody wanted",
     )

@@ -1,7 +1,8 @@
-"""Webhooks in any order: the order, two payments, a duplicate, two refusals, time and the sweep, in every order.
+"""Webhooks in any order: the order, two payments, a duplicate, two refusals, time and the sweep, in every
+order.
 
-The orders of eight events are the leaves of a tree. It is walked with savepoints, so that what two of them begin
-with is done once, and each answer is compared with the contract's on the way.
+The orders of eight events are the leaves of a tree. It is walked with savepoints, so that what two of them
+begin with is done once, and each answer is compared with the contract's on the way.
 """
 
 import itertools
@@ -138,5 +139,6 @@ def test_every_order_of_events_agrees_with_the_contract(
     orders_of_events = sum(walked.orders_of_events for walked in walks)
     assert orders_of_events == campaign.size(8 * math.factorial(3), math.factorial(8))
     campaign.tried(
-        f"{orders_of_events:,} orders of {', '.join(EVENTS)}: {circumstances}; the money and audit() after each"
+        f"{orders_of_events:,} orders of {', '.join(EVENTS)}: {circumstances};"
+        " the money and audit() after each"
     )
