@@ -27,6 +27,7 @@ declare
   v_amounts    numeric[];
   v_currencies text[];
   v_fresh      boolean[];
+  v_taken      flashsale_data.payments[];
   v_keys       text[];
   v_known      bigint[];
   v_unknown    bigint[];
@@ -47,9 +48,11 @@ begin
     select r.key from unnest(p_idempotency_keys, v_faults) as r (key, fault) where r.fault is null));
 
   -- Of one key's requests the first is served; the others are its replays.
-  select array_agg(r.fault is null and not r.taken and r.first order by r.i) into v_fresh
+  select array_agg(r.fault is null and not r.taken and r.first order by r.i),
+         array_agg(r.p) filter (where (r.p).idempotency_key is not null)
+    into v_fresh, v_taken
   from (
-    select r.i, r.fault, p.idempotency_key is not null or not r.key = any (v_keys) as taken,
+    select r.i, r.fault, p, p.idempotency_key is not null or not r.key = any (v_keys) as taken,
            r.i = min(r.i) over (partition by r.key, r.fault is null) as first
     from unnest(p_idempotency_keys, v_faults) with ordinality as r (key, fault, i)
     left join flashsale_data.payments p on p.idempotency_key = r.key) r;
@@ -89,7 +92,13 @@ begin
          case when o.refusal is null then p.result end
   from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults, v_fresh)
     with ordinality as r (key, order_id, status, amount, currency, fault, fresh, i)
-  left join flashsale_data.payments p on p.idempotency_key = r.key
+  -- A sweep may have ended the wait of a stored one since its key was found taken:
+  -- its replay is told what was found.
+  left join lateral (
+    select n.* from flashsale_data.payments n where n.idempotency_key = r.key
+    union all
+    select t.* from unnest(v_taken) t where t.idempotency_key = r.key
+    limit 1) p on true
   cross join lateral (
     select case
       when r.fault is not null then 'SA009'

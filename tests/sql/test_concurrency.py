@@ -9,6 +9,7 @@ from tests.sql.calls import (
     TITLES,
     adjust_stock,
     apply_payment,
+    apply_payments,
     audit,
     available,
     change_settings,
@@ -244,6 +245,22 @@ def test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox(
     webhook = blocked(apply_payment, second, "q", 10**9 + 1)
     getattr(first, end)()
     assert getattr(webhook.result(), "result", webhook.result()) == answer
+
+
+def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_found(
+    db, product, first, second, blocked
+):
+    apply_payment(db, "old", 10**9, "failed")
+    order = order_units(db, product)
+    apply_payment(first, "p", order.order_id)
+    answers = blocked(apply_payments, second, ("old", 10**9, "failed"), ("q", order.order_id, "success"))
+    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours'")
+    assert expire_due(db) == 1
+    first.commit()
+    assert [answer[1:] for answer in answers.result()] == [
+        (None, None, True, 10**9, None, "stored"),
+        (None, None, False, order.order_id, "paid", "refund_due"),
+    ]
 
 
 def test_the_inbox_limit_is_exact(db, at_once):
