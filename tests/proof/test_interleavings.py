@@ -61,9 +61,10 @@ def late(db: psycopg.Connection, model: Model, product: int) -> Shop:
 
 
 def unborn(db: psycopg.Connection, model: Model, product: int) -> Shop:
-    """The webhooks are about the order that the hold will become; a buyer wants all that is available."""
+    """The webhooks are about the order that the hold will become; all is held, and a buyer wants 2."""
+    made(db, model, "place_hold", product, 4, None)
     hold = made(db, model, "place_hold", product, 2, None)["hold_id"]
-    return Shop(model, product, hold, next_order_id(db), 4)
+    return Shop(model, product, hold, next_order_id(db), 2)
 
 
 SHOPS = (in_time, late, unborn)

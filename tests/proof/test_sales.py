@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -293,7 +294,8 @@ async def rush(server: str, product: int, buyers: int, at_a_time: int) -> int:
     coming = iter(range(buyers))
 
     async def post(client: httpx.AsyncClient, name: str, path: str, **body: object) -> int | str:
-        while (answer := await client.post(f"/api/{path}", json=body)).status_code == 503:
+        key = {"Idempotency-Key": uuid4().hex}
+        while (answer := await client.post(f"/api/{path}", json=body, headers=key)).status_code == 503:
             await asyncio.sleep(0.02)
         return answered(answer, name)
 

@@ -7,6 +7,7 @@ Whoever is told to come again does.
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -110,7 +111,8 @@ class Http:
         return self._ask("POST", f"/api/{path}", body, name)
 
     def _ask(self, method: str, path: str, body: object, name: str) -> Any:
-        while (answer := self.client.request(method, path, json=body)).status_code == 503:
+        key = {"Idempotency-Key": uuid4().hex}
+        while (answer := self.client.request(method, path, json=body, headers=key)).status_code == 503:
             time.sleep(0.02)
         return answered(answer, name)
 
