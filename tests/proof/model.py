@@ -157,6 +157,7 @@ class Model:
                 },
             },
             "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
+            "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
             "wrong": {},
         }

@@ -1,5 +1,6 @@
 """Whether calls that were under way at once could have come one after the other."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from tests.proof.model import Answer, Model
@@ -34,17 +35,36 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
         yield model
     elif request.function == "expire_due":
         if isinstance(seen, dict):
-            for takes_inbox in {False, any(map(model.is_stale, model.payments.values()))}:
-                after = model.copy()
-                after.mark_expired(hold for hold in after.lapsed_holds() if str(hold) in found["marked"])
-                after.mark_overdue(order for order in after.overdue_orders() if str(order) in found["marked"])
-                if takes_inbox:
-                    after.empty_inbox()
-                yield after
+            yield from sweeps(model, found)
     else:
         after = model.copy()
-        if answered(after, request, seen) == seen:
+        if answered(after, request, seen) == seen and not overtakes(after, request, found):
             yield after
+
+
+def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
+    """What a sweep can have marked. Of an order that has been paid since, the tables do not tell."""
+    overdue = [str(order) for order in model.overdue_orders()]
+    paid = [order for order in overdue if found["orders"][order][0] == "paid"]
+    for takes_inbox in {False, any(map(model.is_stale, model.payments.values()))}:
+        for marked_before in subsets(paid):
+            after = model.copy()
+            after.mark_expired(hold for hold in after.lapsed_holds() if str(hold) in found["marked"])
+            after.mark_overdue(int(o) for o in overdue if o in found["marked"] or o in marked_before)
+            if takes_inbox:
+                after.empty_inbox()
+            yield after
+
+
+def subsets(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    for size in range(len(items) + 1):
+        yield from itertools.combinations(items, size)
+
+
+def overtakes(model: Model, request: Request, found: dict[str, dict]) -> bool:
+    """Whether a webhook in the inbox is there before one that has arrived earlier."""
+    place = found["inbox"].get(request.args[0], 0) if request.function == "apply_payment" else 0
+    return any(key not in model.payments for key, earlier in found["inbox"].items() if earlier < place)
 
 
 def answered(model: Model, request: Request, seen: Answer) -> Answer:

@@ -38,6 +38,12 @@ select jsonb_build_object(
   'payments', (
     select jsonb_object_agg(p.idempotency_key, array[p.result, p.order_status])
     from flashsale_data.payments p),
+  'inbox', (
+    select jsonb_object_agg(i.idempotency_key, i.place)
+    from (
+      select p.idempotency_key, row_number() over (order by p.arrival) as place
+      from flashsale_data.payments p
+      where p.result = 'stored') i),
   'refunds_due', (select jsonb_object_agg(r.idempotency_key, r.order_id) from flashsale.refunds_due r),
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
 """
