@@ -210,6 +210,9 @@ def hold_sales(db: psycopg.Connection, dice: random.Random, hall: Hall, buyers: 
         for buyer in again:
             buyer.fate = "pays"
         hall.let_in(again)
+        assert not all(buyer.still_wants for buyer in again), (
+            "none is served, though there is enough for each"
+        )
 
 
 def available(db: psycopg.Connection, sale: Sale) -> int:
