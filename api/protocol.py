@@ -6,7 +6,8 @@ import logging
 import socket
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api import problems
 from api.problems import Kind
@@ -34,6 +35,10 @@ class Protocol(HttpToolsProtocol):
     _began: float | None = None  # when the request that is being received began
     _head_bytes: int | None = None  # received of its head
     _slow: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None  # the request that is being answered, or was last
+    _is_told: bool = False  # the application knows of the request that is being received
+    _too_large: bool = False
+    _refusal: tuple[Kind, str] | None = None  # to be told once the requests before it are answered
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,6 +58,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._began = None
         self._end_stream()
+        # uvicorn tells only the newest request that its client has left: in a pipeline that is another one.
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -76,13 +85,33 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
+        # httptools makes a parser error of what is raised here.
         if not self.url.isascii():
-            raise ValueError("a request target is ASCII (RFC 3986)")  # httptools makes a parser error of it
+            raise ValueError("a request target is ASCII (RFC 3986)")
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("ASGI knows no HTTP/0.9, and this connection no HTTP/2")
+        # However large it was: in one piece it has not been counted yet.
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise ValueError("the head is too large")
         super().on_headers_complete()
+        self._is_told = True
 
     def on_message_complete(self) -> None:
         self._began = None
+        self._is_told = False
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if is_last and self._refusal is not None:
+            self._answer(*self._refusal)
 
     def _too_slow(self) -> None:
         self._slow = None
@@ -101,25 +130,47 @@ class Protocol(HttpToolsProtocol):
         super().shutdown()
 
     def _end_stream(self) -> None:
-        if self.cycle is not None and (end := self.cycle.scope["state"].get(END_STREAM)):
+        if self._running is not None and (end := self._running.scope["state"].get(END_STREAM)):
             end()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(problems.BAD_REQUEST, msg)
+        if self._too_large:
+            self._refuse(
+                problems.HEADERS_TOO_LARGE, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
+            )
+        else:
+            self._refuse(problems.BAD_REQUEST, msg)
 
     def _refuse(self, kind: Kind, detail: str) -> None:
         """Answer in the application's stead, unless it has begun to, and close."""
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
-            body = problems.body(kind, detail)
-            head = (
-                f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"
-                f"content-type: {problems.MEDIA_TYPE}\r\n"
-                f"content-length: {len(body)}\r\n"
-                f"x-request-id: {_request_ids.new()}\r\n"
-                "cache-control: no-store\r\n"
-                "connection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+        if self._refusal is not None:
+            return
+        running = self._running
+        is_answering = running is not None and not running.response_complete
+        if running is not None and running.response_started and (self._is_told or is_answering):
+            self.transport.close()
+        # In a pipeline those before it are answered first (RFC 9112, 9.3.2): they may have had their effect.
+        elif self._is_told and self.cycle is not running:
+            self.pipeline.popleft()
+            self._refusal = kind, detail
+        elif not self._is_told and is_answering:
+            self._refusal = kind, detail
+        else:
+            self._answer(kind, detail)
+
+    def _answer(self, kind: Kind, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = problems.body(kind, detail)
+        head = (
+            f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"
+            f"content-type: {problems.MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\n"
+            f"x-request-id: {_request_ids.new()}\r\n"
+            "cache-control: no-store\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
         self.transport.close()
 
 

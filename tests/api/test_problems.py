@@ -99,6 +99,8 @@ def test_what_is_no_http_is_a_problem_too(client: httpx.Client, server: str) -> 
     for raw in (
         b"garbage\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET /healthz\r\n\r\n",
         b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /healthz?\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -110,6 +112,7 @@ def test_what_is_no_http_is_a_problem_too(client: httpx.Client, server: str) -> 
         assert_problem(send_raw(server, raw), 400, "bad_request")
     huge = b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * (MAX_HEAD_BYTES + 1000)
     assert_problem(send_raw(server, huge), 431, "headers_too_large")
+    assert_problem(send_raw(server, huge + b"\r\n\r\n"), 431, "headers_too_large")
     assert client.get("/healthz").status_code == 200
 
 
