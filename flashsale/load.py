@@ -3,6 +3,11 @@
 `create or replace` leaves running callers undisturbed, so it is what every file says. What PostgreSQL will
 not replace (another result type, a default taken away) is dropped and created, that one object only; what
 has no file any more is dropped. Tables, and whatever an extension owns, are never touched.
+
+A call that is under way when the transaction commits looks up by name what it calls, and so may run an
+old function that calls a new one. If that has other arguments or another result, the call fails as a
+whole, and can be sent again. If it has the same and means something else, nobody notices: such a function
+deserves another name.
 """
 
 import hashlib
