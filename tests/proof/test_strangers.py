@@ -616,5 +616,5 @@ def test_what_a_held_lock_costs(
     assert audit(db) == []
     campaign.tried(
         "every advisory lock of ours, held by a role with flashsale_api",
-        "writers and readers of the ledger wait, until lock_timeout; nothing else (README: Roles)",
+        "writers and readers of the ledger wait, until lock_timeout; nothing else (docs/operations.md)",
     )
