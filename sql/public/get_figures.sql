@@ -1,0 +1,68 @@
+-- What a watcher draws of the sale: a row for each figure, product_id where it is
+-- one of a product. Takes no lock, and costs the same whatever the sale has grown
+-- to: stock is told of the 100 newest products, refunds are counted up to 10,000,
+-- and everything else is one row or the end of an index.
+--
+--   total_stock = available + held + awaiting_payment + paid
+--                    units of a product at this instant
+--   refunds_due      captured payments that paid no order
+--   inbox            webhooks stored until their order comes; inbox_limit: at most
+--   sweep_lag        seconds that the oldest lapsed instant has waited for tidy(); 0: none waits
+--   scheduler_lag    seconds since tidy() last ran or was scheduled; no row if it never was
+--   scheduler_alive  1 if readiness() calls the scheduler alive, else 0
+--   ledger_events    events ever appended, give or take those of calls that were rolled back
+create or replace function flashsale.get_figures()
+returns table (figure text, product_id bigint, value double precision)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  return query
+  select u.figure, s.product_id, u.units::double precision
+  from (select c.* from flashsale_data.current_stock c order by c.product_id desc limit 100) s
+  cross join lateral (
+    values ('total_stock', s.total_stock), ('available', s.available), ('held', s.held),
+           ('awaiting_payment', s.awaiting), ('paid', s.paid)) as u (figure, units);
+
+  return query
+  select 'refunds_due', null::bigint, count(*)::double precision
+  from (
+    select from flashsale_data.payments p
+    where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')
+    limit 10000) due;
+
+  return query
+  select u.figure, null::bigint, u.webhooks::double precision
+  from flashsale_data.inbox i
+  cross join flashsale_data.settings s
+  cross join lateral (values ('inbox', i.stored), ('inbox_limit', s.inbox_limit)) as u (figure, webhooks);
+
+  return query
+  select 'sweep_lag', null::bigint,
+         coalesce(extract(epoch from v_now - min(l.lapses_at)), 0)::double precision
+  from flashsale_data.lapses l
+  where l.lapses_at <= v_now;
+
+  return query
+  select 'scheduler_lag', null::bigint,
+         extract(epoch from v_now - greatest(s.last_run_at, s.scheduled_at))::double precision
+  from flashsale_data.scheduler s
+  where greatest(s.last_run_at, s.scheduled_at) is not null;
+
+  return query
+  select 'scheduler_alive', null::bigint, (r.scheduler = 'alive')::int::double precision
+  from flashsale.readiness() r;
+
+  return query
+  select 'ledger_events', null::bigint, case when e.is_called then e.last_value else 0 end::double precision
+  from flashsale_data.event_ids e;
+end
+$$;
+comment on function flashsale.get_figures() is 'Stock, refunds, inbox and how far tidying is behind, for whoever draws them';
+revoke execute on function flashsale.get_figures() from public;
+grant execute on function flashsale.get_figures() to flashsale_api;
