@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.bodies import HoldId, OrderId, ProductId, Quantity
 from api.joining import Row
+from api.observing import REQUEST
 
 encode = msgspec.json.Encoder().encode
 
@@ -170,4 +171,5 @@ def product(row: Row) -> Product:
 def mark_replay(resp: Response, replayed: bool) -> None:
     """Tell the caller that an earlier request with this idempotency key has done the work."""
     if replayed:
+        REQUEST.get().replayed = True
         resp.set_header("Idempotency-Replayed", "true")

@@ -1,41 +1,60 @@
 """The application: its routes on one screen, and how gunicorn comes by it."""
 
+import logging
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import falcon.asgi
 
-from api import problems
+from api import exposition, metrics, problems
+from api.access import Access
 from api.assets import page_routes
 from api.checkout import Checkout
 from api.docs import docs_routes
+from api.figures import Figures
 from api.health import Liveness, Readiness
 from api.holds import Hold, Holds
 from api.live import Live, ProductLive
-from api.openapi import OpenApi
+from api.openapi import OpenApi, kinds
 from api.orders import Order, Orders
 from api.payments import PaymentWebhook
 from api.products import Product, Products
+from api.pulse import Pulse
 from api.request_ids import RequestIds
 from api.settings import Settings
 from api.signatures import Signatures
+
+if TYPE_CHECKING:
+    from api.tracing import Traces
+
+log = logging.getLogger("flashsale.api")
 
 App = falcon.asgi.App[Any, Any]
 
 
 def create_app(
-    checkout: Checkout, signatures: Signatures, current_version: Callable[[], dict[str, str]]
+    checkout: Checkout,
+    signatures: Signatures,
+    current_version: Callable[[], dict[str, str]],
+    pulse: Pulse | None = None,
+    traces: "Traces | None" = None,
 ) -> App:
     """The HTTP layer over a checkout.
 
     :param checkout: opened and closed with the application (ASGI lifespan)
     :param signatures: decides which webhooks to believe
     :param current_version: what the database should hold, for /readyz
+    :param pulse: starts and stops with the application; one of its own if there is no other use for it
+    :param traces: the one that the checkout has
     """
     live = Live(checkout)
-    app: App = falcon.asgi.App(middleware=[RequestIds(), _Lifespan(checkout, live)])
+    lifespan = _Lifespan(checkout, live, pulse or Pulse(checkout))
+    middleware = [RequestIds(), Access(), lifespan]
+    app: App = falcon.asgi.App(middleware=[*middleware, traces] if traces else middleware)
     problems.install(app)
+    for kind in kinds():
+        metrics.refusals.of[(kind.code,)] += 0  # a rate can only be told of what was there before it rose
     routes: dict[str, Any] = {
         "/api/products": Products(checkout),
         "/api/products/{product_id}": Product(checkout),
@@ -61,20 +80,23 @@ def create_app(
 class _Lifespan:
     """Middleware that opens and closes the checkout with the process."""
 
-    def __init__(self, checkout: Checkout, live: Live) -> None:
+    def __init__(self, checkout: Checkout, live: Live, pulse: Pulse) -> None:
         self._checkout = checkout
         self._live = live
+        self._pulse = pulse
 
     async def process_startup(self, scope: Any, event: Any) -> None:
         await self._checkout.open()
+        self._pulse.start()
 
     async def process_shutdown(self, scope: Any, event: Any) -> None:
         self._live.close()
+        await self._pulse.stop()
         await self._checkout.close()
 
 
-def from_environment() -> App:
-    """The application that the environment describes.
+def from_environment() -> exposition.Application:
+    """The application that the environment describes, with its metrics beside it if they have a port.
 
     :raises InvalidSettings:
     """
@@ -83,14 +105,36 @@ def from_environment() -> App:
 
     settings = Settings.from_environment(os.environ)
     newest = migration_ids()[-1]
-    return create_app(
-        Checkout(settings.database_url),
+    traces = _traces(os.environ)
+    checkout = Checkout(settings.database_url, traces)
+    pulse = Pulse(checkout)
+    shop = create_app(
+        checkout,
         Signatures(settings.webhook_secrets, allow_unsigned=settings.allow_unsigned_webhooks),
         lambda: {"schema_version": newest, "schema_digest": digest(SQL)},
+        pulse,
+        traces,
     )
+    if settings.metrics_port is None:
+        return shop
+    watch = exposition.metrics_app(pulse, Figures(settings.database_url))
+    return exposition.beside(shop, watch, settings.metrics_port)
 
 
-def __getattr__(name: str) -> App:
+def _traces(environment: Mapping[str, str]) -> "Traces | None":
+    """Traces, if the environment says where to send them (OpenTelemetry's own variables)."""
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not any(map(environment.get, names)) or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from api import tracing
+    except ModuleNotFoundError:
+        log.warning("there are no traces, although OTEL_ variables are set: pip install 'flashsale[otel]'")
+        return None
+    return tracing.from_environment()
+
+
+def __getattr__(name: str) -> exposition.Application:
     """`api.app:application`, made when a server asks for it and not when somebody imports this module."""
     if name != "application":
         raise AttributeError(name)

@@ -17,6 +17,7 @@ from api import functions
 from api.functions import Function
 from api.joining import Joiner, NotSent, OutcomeUnknown, Row
 from api.lanes import CONNECT_TIMEOUT, Lane, connection_string, cut_later, outcome_of
+from api.observing import Observer, Tracer
 
 FAST_LOCK_TIMEOUT = 50
 """milliseconds; what a locked row costs those behind it on the fast lane"""
@@ -30,10 +31,12 @@ class Checkout:
     """What HTTP may ask of the database.
 
     :param url: libpq connection string or URI
+    :param tracer: traces calls
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tracer: Tracer | None = None) -> None:
         self._url = url
+        self._tracer = tracer
         self._ready: list[Lane] = []
         self._patient: list[Lane] = []
         self.place_holds = self._writes(functions.PLACE_HOLDS, row_key=0)
@@ -45,20 +48,23 @@ class Checkout:
         self.get_orders = self._reads(functions.GET_ORDERS)
 
     def _writes(self, function: Function, row_key: int | None = None) -> Joiner:
-        fast = self._lane(function, "fast", FAST_LOCK_TIMEOUT)
-        patient = self._lane(function, "patient", PATIENT_LOCK_TIMEOUT)
+        observer = Observer(function.name, self._tracer)
+        fast = self._lane(function, "fast", FAST_LOCK_TIMEOUT, observer)
+        patient = self._lane(function, "patient", PATIENT_LOCK_TIMEOUT, observer)
         self._ready.append(fast)
         self._patient.append(patient)
-        return Joiner(fast.call, patient.call, row_key=row_key)
+        return Joiner(fast.call, patient.call, row_key=row_key, observer=observer)
 
     def _reads(self, function: Function) -> Joiner:
-        lane = self._lane(function, "reads", PATIENT_LOCK_TIMEOUT)
+        observer = Observer(function.name, self._tracer)
+        lane = self._lane(function, "reads", PATIENT_LOCK_TIMEOUT, observer)
         self._ready.append(lane)
-        return Joiner(lane.call, reads=True)
+        return Joiner(lane.call, reads=True, observer=observer)
 
-    def _lane(self, function: Function, way: str, lock_timeout: int) -> Lane:
+    def _lane(self, function: Function, way: str, lock_timeout: int, observer: Observer) -> Lane:
         name = f"flashsale {function.name} {way}"
-        return Lane(connection_string(self._url, name, lock_timeout=lock_timeout), function)
+        conninfo = connection_string(self._url, name, lock_timeout=lock_timeout)
+        return Lane(conninfo, function, observer.way(way))
 
     async def open(self) -> None:
         """Connect. A database that is not there yet is no error: requests answer 503 until it is."""
@@ -81,6 +87,11 @@ class Checkout:
         for lane in (*self._ready, *self._patient):
             await lane.close()
         await self._pool.close()
+
+    def pool(self) -> tuple[int, int, int]:
+        """Connections for what is not joined: how many, how many of them idle, and who waits for one."""
+        stats = self._pool.get_stats()
+        return stats["pool_size"], stats["pool_available"], stats.get("requests_waiting", 0)
 
     async def get_products(self, after: int, limit: int) -> list[Row]:
         """Products with a higher id than `after`, by id.

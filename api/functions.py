@@ -109,4 +109,5 @@ GET_STOCK = (
     "select id, at, total_stock, available_stock, held, awaiting_payment, paid"
     " from flashsale.get_stock(%s::bigint[])"
 )
+GET_FIGURES = "select figure, product_id, value from flashsale.get_figures()"
 READINESS = "select * from flashsale.readiness()"

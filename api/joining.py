@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from api.observing import REQUEST, Observer, WayObserver
+
 log = logging.getLogger("flashsale.api")
 
 Arguments = tuple[Any, ...]
@@ -37,6 +39,8 @@ Raises NotSent, RolledBack or OutcomeUnknown, and nothing else that a caller sho
 class NotSent(Exception):
     """The database could not be asked. Nothing happened."""
 
+    reason = "not_sent"
+
 
 class RolledBack(Exception):
     """The server refused the call as a whole. Nothing happened.
@@ -46,11 +50,13 @@ class RolledBack(Exception):
 
     def __init__(self, sqlstate: str, message: str = "") -> None:
         super().__init__(f"{sqlstate}: {message}")
-        self.sqlstate = sqlstate
+        self.sqlstate = self.reason = sqlstate
 
 
 class OutcomeUnknown(Exception):
     """The call was sent and no answer came: it may or may not have happened."""
+
+    reason = "outcome_unknown"
 
 
 class Overloaded(Exception):
@@ -96,7 +102,7 @@ _NOBODYS_FAULT = frozenset({"08", "25", "28", "3D", "3F", "42", "53", "57", "58"
 class _Asked:
     """One request on its way."""
 
-    __slots__ = ("arguments", "arrived", "company", "future", "patient", "repeats")
+    __slots__ = ("arguments", "arrived", "company", "future", "patient", "repeats", "request")
 
     def __init__(
         self, arguments: Arguments, future: "asyncio.Future[Row]", arrived: float, company: int
@@ -107,6 +113,7 @@ class _Asked:
         self.company = company  # travels in calls of at most so many
         self.repeats = 0
         self.patient = False
+        self.request = REQUEST.get()
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -123,6 +130,7 @@ class Joiner:
     :param row_key: index of the argument that names the row to be locked. While requests for that row wait
         on the patient way and none is served, later ones join them there instead of stopping the fast lane
         again.
+    :param observer: is told of each call
     """
 
     def __init__(
@@ -133,14 +141,19 @@ class Joiner:
         limits: Limits | None = None,
         reads: bool = False,
         row_key: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._limits = limits = limits or Limits()
+        self._observer = observer = observer or Observer()
         self._row_key = row_key
         self._stuck: Counter[Any] = Counter()
         self._patient = (
-            _Way(patient_call, limits, reads, Busy, self._retry, last=True) if patient_call else None
+            _Way(patient_call, limits, reads, Busy, self._retry, observer.way("patient"), last=True)
+            if patient_call
+            else None
         )
-        self._fast = _Way(call, limits, reads, Overloaded, self._retry, last=self._patient is None)
+        way = observer.way("reads" if reads else "fast")
+        self._fast = _Way(call, limits, reads, Overloaded, self._retry, way, last=self._patient is None)
 
     def ask(self, *arguments: Any) -> "asyncio.Future[Row]":
         """Send one request; the future brings its row.
@@ -160,6 +173,7 @@ class Joiner:
         return asked.future
 
     def _retry(self, asked: _Asked) -> None:
+        self._observer.sent_again(asked)
         if self._patient is None:
             self._fast.join(asked, first=True)
         else:
@@ -191,6 +205,7 @@ class _Way:
         reads: bool,
         too_late: type[Exception],
         retry: Callable[[_Asked], None],
+        observer: WayObserver,
         *,
         last: bool,
     ) -> None:
@@ -199,6 +214,7 @@ class _Way:
         self._reads = reads
         self._too_late = too_late
         self._retry = retry
+        self._observer = observer
         self._last = last  # what goes again comes back here
         self._waiting: deque[_Asked] = deque()
         self._sent: Sequence[_Asked] = ()
@@ -254,7 +270,9 @@ class _Way:
         if self._reads:
             arguments = list(dict.fromkeys(arguments))
         try:
-            return self._hand_out(batch, arguments, await self._call(arguments))
+            with self._observer.calling(batch, len(arguments)):
+                rows = await self._call(arguments)
+            return self._hand_out(batch, arguments, rows)
         except NotSent as error:
             for asked in batch:
                 asked.fail(error)
@@ -334,6 +352,7 @@ class _Way:
                 overdue = True
         if overdue:
             self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
+        self._observer.queued(len(self._waiting))
         busy = self._sent or self._waiting
         self._watch = loop.call_later(self._limits.tick, self._look_at_the_clock) if busy else None
 

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from api.functions import Function
 from api.joining import NotSent, OutcomeUnknown, RolledBack, Row
+from api.observing import Observer, WayObserver
 
 log = logging.getLogger("flashsale.api")
 
@@ -69,11 +70,13 @@ class Lane:
 
     :param conninfo: from connection_string
     :param function: the set-based function behind this lane
+    :param observer: is told when it connects and disconnects
     """
 
-    def __init__(self, conninfo: str, function: Function) -> None:
+    def __init__(self, conninfo: str, function: Function, observer: WayObserver | None = None) -> None:
         self._conninfo = conninfo
         self._function = function
+        self._observer = observer or Observer(function.name).way("")
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._cursor: psycopg.AsyncCursor[Row]
         self._poll = select.poll()
@@ -90,6 +93,7 @@ class Lane:
     async def close(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            self._observer.disconnected()
             await connection.close()
 
     async def call(self, requests: Sequence[tuple[Any, ...]]) -> list[Row]:
@@ -129,10 +133,12 @@ class Lane:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         except (psycopg.Error, OSError, TimeoutError) as error:
+            self._observer.not_connected()
             self._not_before = loop.time() + RECONNECT_PAUSE
             self._why = f"no connection to the database: {error or 'no answer'}".strip()
             raise NotSent(self._why) from error
         self._connection = connection
+        self._observer.connected()
         self._cursor = connection.cursor()
         self._poll = select.poll()
         self._poll.register(connection.fileno(), select.POLLIN)

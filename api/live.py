@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 from falcon.asgi import Request, Response, SSEvent
 
+from api import metrics
 from api.answers import encode, instant
 from api.bodies import id_from_path
 from api.checkout import Checkout
@@ -152,6 +153,7 @@ class Live:
         product = self._watched.setdefault(product_id, _Watched())
         product.listeners.add(listener)
         self._listeners += 1
+        metrics.live_listeners.inc()
         try:
             if event := self._trouble or product.newest:
                 listener.put(event)
@@ -164,6 +166,7 @@ class Live:
                     yield event
         finally:
             self._listeners -= 1
+            metrics.live_listeners.dec()
             product.listeners.discard(listener)
             if not product.listeners:
                 del self._watched[product_id]

@@ -11,6 +11,7 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from api import metrics
 from api.joining import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack, Row
 
 log = logging.getLogger("flashsale.api")
@@ -183,6 +184,7 @@ def body(kind: Kind, detail: str, **members: Any) -> bytes:
 
 def answer(resp: Response, kind: Kind, detail: str, **members: Any) -> None:
     """Answer with a problem."""
+    metrics.refusals.of[(kind.code,)] += 1
     resp.status = _STATUS_LINE[kind.status]
     resp.content_type = MEDIA_TYPE
     if kind.retry_after is not None:
@@ -237,7 +239,7 @@ async def _rolled_back(req: Request, resp: Response, error: RolledBack, params: 
     if error.sqlstate in REFUSALS:
         answer(resp, REFUSALS[error.sqlstate], str(error))
         return
-    log.error("request %s failed: %s", resp.get_header("X-Request-ID"), error)
+    log.error("a request failed: %s", error, extra={"request_id": resp.get_header("X-Request-ID")})
     if error.sqlstate.startswith("22"):
         answer(resp, INVALID_REQUEST, "A value in the request is outside what the database can hold.")
     else:
@@ -245,7 +247,5 @@ async def _rolled_back(req: Request, resp: Response, error: RolledBack, params: 
 
 
 async def _uncaught(req: Request, resp: Response, error: Exception, params: Any) -> None:
-    log.error(
-        "request %s failed: %s %s", resp.get_header("X-Request-ID"), req.method, req.path, exc_info=error
-    )
+    log.error("a request failed", exc_info=error, extra={"request_id": resp.get_header("X-Request-ID")})
     answer(resp, INTERNAL_ERROR, INTERNAL_ERROR.detail)

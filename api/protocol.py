@@ -4,12 +4,13 @@ import asyncio
 import http
 import logging
 import socket
+from time import perf_counter
 from typing import Any
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api import problems
+from api import metrics, problems
 from api.problems import Kind
 from api.request_ids import RequestIds
 
@@ -23,6 +24,8 @@ PEER_TIMEOUT = 30
 END_STREAM = "end_stream"
 """name in a request's `state` (ASGI) of what the application wants called when a response without an end is
 to come to one: the peer has left, or the server stops and waits for it"""
+BEGAN = "began"
+"""name there of when the request's head was complete, by perf_counter()"""
 
 _request_ids = RequestIds()
 _log = logging.getLogger("flashsale.http")
@@ -97,6 +100,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("the head is too large")
         super().on_headers_complete()
         self._is_told = True
+        self.scope["state"][BEGAN] = perf_counter()
 
     def on_message_complete(self) -> None:
         self._began = None
@@ -161,6 +165,8 @@ class Protocol(HttpToolsProtocol):
     def _answer(self, kind: Kind, detail: str) -> None:
         if self.transport.is_closing():
             return
+        metrics.refusals.of[(kind.code,)] += 1
+        metrics.requests.of["", "", str(kind.status)] += 1
         body = problems.body(kind, detail)
         head = (
             f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"

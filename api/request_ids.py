@@ -7,6 +7,8 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
+from api.observing import REQUEST
+
 HEADER = "X-Request-ID"
 
 SANE = r"[A-Za-z0-9._-]{1,128}"
@@ -24,6 +26,7 @@ class RequestIds:
     async def process_request(self, req: Request, resp: Response) -> None:
         given = req.get_header(HEADER)
         resp.set_header(HEADER, given if given and _is_sane(given) else self.new())
+        REQUEST.set(req.context)
         # What is true of a sale is true for an instant.
         resp.set_header("Cache-Control", "no-store")
 

@@ -23,6 +23,8 @@ class Settings:
     database_url: str
     host: str
     port: int
+    metrics_host: str
+    metrics_port: int | None
     webhook_secrets: tuple[str, ...]
     allow_unsigned_webhooks: bool
 
@@ -32,7 +34,9 @@ class Settings:
         settings = cls(
             database_url=_database_url(environment.get("FLASHSALE_DATABASE_URL", "")),
             host=environment.get("FLASHSALE_HOST") or "127.0.0.1",
-            port=_port(environment.get("FLASHSALE_PORT") or "8000"),
+            port=_port("FLASHSALE_PORT", environment.get("FLASHSALE_PORT") or "8000", least=0),
+            metrics_host=environment.get("FLASHSALE_METRICS_HOST") or "127.0.0.1",
+            metrics_port=_metrics_port(environment.get("FLASHSALE_METRICS_PORT", "")),
             webhook_secrets=_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
             allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
         )
@@ -40,6 +44,10 @@ class Settings:
             raise InvalidSettings(
                 "no webhook secret is set: put one or more into FLASHSALE_WEBHOOK_SECRETS, "
                 "or set FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS=1 to believe anybody who says that an order is paid"
+            )
+        if settings.metrics_port == settings.port:
+            raise InvalidSettings(
+                "FLASHSALE_METRICS_PORT is the shop's own port: metrics are served on another, or not at all"
             )
         return settings
 
@@ -54,10 +62,14 @@ def _database_url(text: str) -> str:
     return text
 
 
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 <= int(text) <= 65535:
+def _port(name: str, text: str, least: int) -> int:
+    if text.isascii() and text.isdigit() and least <= int(text) <= 65535:
         return int(text)
-    raise InvalidSettings(f"FLASHSALE_PORT is {text!r}, but must be a number from 0 to 65535")
+    raise InvalidSettings(f"{name} is {text!r}, but must be a number from {least} to 65535")
+
+
+def _metrics_port(text: str) -> int | None:
+    return _port("FLASHSALE_METRICS_PORT", text, least=1) if text else None
 
 
 def _secrets(text: str) -> tuple[str, ...]:

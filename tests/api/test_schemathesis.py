@@ -52,4 +52,4 @@ def test_schemathesis_finds_nothing(server: str, db: psycopg.Connection, tmp_pat
     make_the_examples_true(db)
     assert schemathesis(server, tmp_path) > 500
     log = (tmp_path / "gunicorn.log").read_text()
-    assert "[ERROR]" not in log, log
+    assert '"level":"error"' not in log, log

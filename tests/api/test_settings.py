@@ -17,6 +17,7 @@ URL = {"FLASHSALE_DATABASE_URL": "postgresql:///flashsale"}
 def test_defaults_are_the_contracts() -> None:
     settings = Settings.from_environment(URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET})
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", None)
     assert not settings.allow_unsigned_webhooks
 
 
@@ -40,6 +41,8 @@ def test_several_secrets_are_separated_by_commas_or_spaces() -> None:
         (URL | {"FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "maybe"}, "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS"),
         (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_PORT": "http"}, "FLASHSALE_PORT"),
         (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_PORT": "70000"}, "FLASHSALE_PORT"),
+        (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "0"}, "FLASHSALE_METRICS_PORT"),
+        (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "8000"}, "the shop's own port"),
     ],
 )
 def test_invalid_settings_are_named(environment: dict[str, str], named: str) -> None:

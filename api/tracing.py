@@ -1,0 +1,105 @@
+"""OpenTelemetry traces, for those who install the extra `otel` and say where to send them.
+
+A request is a server span. The call that carries it is a client span: many requests share one, so it is the
+child of the first sampled request in it, and linked to all others.
+
+Only imported if the environment asks for it (api/app.py): a server without traces knows nothing of this.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from falcon.asgi import Request, Response
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span as OtelSpan
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from api.observing import Asked
+from api.request_ids import HEADER
+
+_caller = TraceContextTextMapPropagator()
+
+
+class Traces:
+    """Middleware for requests, and where the spans of calls come from (api/observing.py).
+
+    :param provider: of spans; it is shut down with the application
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("flashsale")
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        span = self._tracer.start_span(
+            req.method, _caller.extract({"traceparent": req.get_header("traceparent") or ""}), SpanKind.SERVER
+        )
+        if span.is_recording():
+            span.set_attribute("http.request.method", req.method)
+            span.set_attribute("flashsale.request_id", resp.get_header(HEADER))
+        req.context.span = span
+
+    async def process_response(self, req: Request, resp: Response, resource: Any, succeeded: bool) -> None:
+        span: OtelSpan = req.context.span
+        if span.is_recording():
+            if req.uri_template:
+                span.update_name(f"{req.method} {req.uri_template}")
+                span.set_attribute("http.route", req.uri_template)
+            span.set_attribute("http.response.status_code", int(resp.status[:3]))
+            if resp.status >= "5":
+                span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    async def process_shutdown(self, scope: Any, event: Any) -> None:
+        self._provider.shutdown()
+
+    def call(self, function: str, way: str, batch: Sequence[Asked]) -> "_CallSpan | None":
+        """The span of a call, unless none of its requests is traced."""
+        spans = [asked.request.span for asked in batch if hasattr(asked.request, "span")]
+        sampled = [span for span in spans if span.get_span_context().trace_flags.sampled]
+        if not sampled:
+            return None
+        first, *others = sampled
+        return _CallSpan(
+            self._tracer.start_span(
+                f"flashsale.{function}",
+                set_span_in_context(first),
+                SpanKind.CLIENT,
+                {
+                    "db.system.name": "postgresql",
+                    "db.stored_procedure.name": f"flashsale.{function}",
+                    "db.operation.batch.size": len(batch),
+                    "flashsale.way": way,
+                },
+                [Link(span.get_span_context()) for span in others],
+            )
+        )
+
+
+class _CallSpan:
+    def __init__(self, span: OtelSpan) -> None:
+        self._span = span
+
+    def end(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._span.set_attribute("error.type", getattr(error, "reason", type(error).__name__))
+            self._span.set_status(Status(StatusCode.ERROR, str(error)))
+        self._span.end()
+
+
+def from_environment() -> Traces:
+    """Traces sent by OTLP over HTTP, as the standard's OTEL_ variables say.
+
+    To be called in the worker: the exporter's thread does not survive a fork.
+    """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "flashsale"}))
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Traces(provider)

@@ -1,0 +1,152 @@
+"""The server's log: a JSON object a line, the night's trouble in it, and never more than a disk can bear."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from gunicorn.config import Config
+
+from api.logs import MOST, Json, Logger, Ration, Text
+from tests.api.scraping import watched_server
+from tests.support import wait_until
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """Every line there is; one that is no JSON object fails the test."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def about(log: Path, request_id: str) -> list[dict[str, Any]]:
+    return [line for line in lines(log) if line.get("request_id") == request_id]
+
+
+def test_a_replay_is_told_with_the_callers_request_id_and_nothing_is_told_of_others(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    log = tmp_path / "gunicorn.log"
+    for request_id in ("first", "second"):
+        headers = {"Idempotency-Key": "cart-7", "X-Request-ID": request_id}
+        hold = client.post("/api/holds", json={"product_id": 1, "qty": 1}, headers=headers).json()
+    refused = {"X-Request-ID": "refused"}
+    assert client.post("/api/holds", json={"product_id": 2, "qty": 1}, headers=refused).status_code == 404
+    wait_until(lambda: about(log, "second"), "it is in the log")
+    (line,) = about(log, "second")
+    assert datetime.now(UTC) >= datetime.fromisoformat(line.pop("time"))
+    assert line.pop("pid") > 1
+    assert line.pop("duration_ms") > 0
+    assert line == {
+        "level": "info",
+        "logger": "flashsale.access",
+        "message": "a request was a replay",
+        "request_id": "second",
+        "method": "POST",
+        "route": "/api/holds",
+        "status": 201,
+        "replayed": True,
+    }
+    assert about(log, "first") == about(log, "refused") == []
+    assert str(hold["hold_id"]) not in log.read_text()
+
+
+def test_contention_is_told_with_how_often_a_request_went_again_and_how_long_it_waited(
+    client: httpx.Client, connect: Callable[..., psycopg.Connection], tmp_path: Path
+) -> None:
+    log = tmp_path / "gunicorn.log"
+    operator = connect(autocommit=False)
+    operator.execute("select from flashsale_data.stock for update")
+    with ThreadPoolExecutor(1) as thread:
+        headers = {"X-Request-ID": "contended"}
+        waiting = thread.submit(client.post, "/api/holds", json={"product_id": 1, "qty": 1}, headers=headers)
+        wait_until(
+            lambda: any("rolled back and goes again" in line["message"] for line in lines(log)),
+            "it met the lock",
+        )
+        operator.rollback()
+        status = waiting.result().status_code
+    wait_until(lambda: about(log, "contended"), "it is in the log")
+    (line,) = about(log, "contended")
+    assert line["status"] == status
+    assert line["sent_again"] >= 1
+    assert 0 < line["waited_ms"] <= line["duration_ms"]
+
+
+def test_what_was_not_served_is_told_with_its_code(
+    client: httpx.Client, connect: Callable[..., psycopg.Connection], tmp_path: Path
+) -> None:
+    log = tmp_path / "gunicorn.log"
+    operator = connect(autocommit=False)
+    operator.execute("select from flashsale_data.stock for update")
+    headers = {"X-Request-ID": "unserved"}
+    refused = client.post("/api/holds", json={"product_id": 1, "qty": 1}, headers=headers)
+    operator.rollback()
+    assert refused.status_code == 503
+    wait_until(lambda: about(log, "unserved"), "it is in the log")
+    (line,) = about(log, "unserved")
+    assert (line["level"], line["message"]) == ("warning", "a request was not served")
+    assert (line["status"], line["code"]) == (503, "busy")
+
+
+def test_at_debug_level_every_request_is_told(
+    db: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "debug.log"
+    with watched_server(database_url, log, GUNICORN_CMD_ARGS="--log-level debug") as (client, _):
+        for number in range(3 * MOST):
+            client.get("/healthz", headers={"X-Request-ID": f"all-{number}"})
+        wait_until(lambda: about(log, f"all-{3 * MOST - 1}"), "the last is in the log")
+        assert all(about(log, f"all-{number}") for number in range(3 * MOST))
+
+
+def record(**more: Any) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {"name": "flashsale.api", "msg": "so it is: %s", "args": ("so",), "levelno": logging.INFO,
+         "levelname": "INFO", "created": 1736678642.187, **more}
+    )  # fmt: skip
+
+
+def test_a_line_holds_what_came_with_it_and_the_failure_in_one_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        text = Json().format(record(exc_info=sys.exc_info(), route="/a", odd={1}))
+    assert "\n" not in text
+    line = json.loads(text)
+    assert line["time"] == "2025-01-12T10:44:02.187Z"
+    assert (line["level"], line["message"], line["route"]) == ("info", "so it is: so", "/a")
+    assert "ValueError: two\nlines" in line["exception"]
+
+
+def test_a_terminal_gets_text() -> None:
+    text = Text().format(record(route="/a", code=None))
+    assert text.endswith("[INFO] so it is: so route=/a")
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
+def test_lines_of_one_kind_are_rationed_and_counted(level: int) -> None:
+    ration = Ration()
+    let = [ration.filter(record(levelno=level, args=(n,))) for n in range(MOST + 5)]
+    assert let == [True] * MOST + [False] * 5
+    assert ration.dropped == 5
+    assert ration.filter(record(levelno=level, msg="another")), "another kind has a ration of its own"
+    assert ration.filter(record(levelno=level, code="busy")), "so has each code"
+    assert ration.filter(record(levelno=level, created=1736678643.0)), "so has the next second"
+
+
+def test_a_terminal_is_told_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, formatter in ((Terminal(), Text), (io.StringIO(), Json)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        (handler,) = Logger(Config()).error_log.handlers
+        assert isinstance(handler.formatter, formatter)

@@ -1,0 +1,168 @@
+"""GET /metrics: what is counted is what happened, whoever of several workers is asked."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from flashsale.cluster import Cluster
+from flashsale.seed import APP_ROLE
+from tests.api.scraping import Metrics, watched_server
+from tests.support import wait_until
+
+Watched = tuple[httpx.Client, Metrics]
+
+
+@pytest.fixture
+def app_url(db: psycopg.Connection, cluster: Cluster) -> str:
+    """As the server logs in, to a database with a product 1 of 50 units."""
+    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
+    return cluster.url(APP_ROLE, db.info.dbname)
+
+
+@pytest.fixture
+def watched(app_url: str, tmp_path: Path) -> Iterator[Watched]:
+    with watched_server(app_url, tmp_path / "gunicorn.log") as server:
+        yield server
+
+
+def hold(client: httpx.Client, qty: int = 1, key: str | None = None, close: bool = False) -> httpx.Response:
+    headers = ({"Idempotency-Key": key} if key else {}) | ({"Connection": "close"} if close else {})
+    return client.post("/api/holds", json={"product_id": 1, "qty": qty}, headers=headers)
+
+
+def test_requests_are_counted_by_route_and_status_and_refusals_by_code(watched: Watched) -> None:
+    client, metrics = watched
+    for _ in range(3):
+        hold(client)
+    hold(client, key="cart-7")
+    hold(client, key="cart-7")
+    hold(client, qty=60)
+    client.get("/api/products/2")
+    client.get("/nowhere/4872316950284173")
+    client.request("GET", "/healthz", headers={"X": "x" * 70_000})  # never gets to the application
+
+    holds = {"method": "POST", "route": "/api/holds"}
+    assert metrics("flashsale_http_requests_total", **holds, status="201") == 5
+    assert metrics("flashsale_http_requests_total", **holds, status="409") == 1
+    assert metrics("flashsale_http_requests_total", route="/api/products/{product_id}", status="404") == 1
+    assert metrics("flashsale_http_requests_total", route="", status="404") == 1
+    assert metrics("flashsale_http_requests_total", route="", status="431") == 1
+    assert metrics("flashsale_http_request_duration_seconds_count", **holds) == 6
+    assert metrics("flashsale_http_request_duration_seconds_bucket", **holds, le="+Inf") == 6
+    assert 0 < metrics("flashsale_http_request_duration_seconds_sum", **holds) < 60
+    for code in ("insufficient_stock", "product_not_found", "not_found", "headers_too_large"):
+        assert metrics("flashsale_refusals_total", code=code) == 1
+    assert metrics("flashsale_refusals_total", code="internal_error") == 0
+    assert metrics("flashsale_replays_total", route="/api/holds") == 1
+    assert metrics("flashsale_call_requests_sum", function="place_holds", way="fast") == 6
+    assert metrics("flashsale_lane_connects_total", function="place_holds", outcome="connected") == 1
+    assert "4872316950284173" not in metrics.text()
+
+
+def test_metrics_are_not_on_the_shops_port_nor_the_shop_on_theirs(watched: Watched) -> None:
+    client, metrics = watched
+    assert client.get("/metrics").status_code == 404
+    assert httpx.get(metrics.url.replace("/metrics", "/api/products")).status_code == 404
+
+
+def test_openmetrics_is_answered_to_who_asks_for_it(watched: Watched) -> None:
+    answer = httpx.get(watched[1].url, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_figures_of_the_sale_are_those_of_sql(watched: Watched, db: psycopg.Connection) -> None:
+    client, metrics = watched
+    first, second = (hold(client, qty).json()["hold_id"] for qty in (2, 3))
+    hold(client, 4)
+    made = [client.post("/api/orders", json={"hold_id": id_}).json()["order_id"] for id_ in (first, second)]
+    for key, order in (("pay_1", made[0]), ("pay_2", made[0]), ("early", 10**6)):
+        event = {"idempotency_key": key, "order_id": order, "status": "success"}
+        client.post("/api/payments/webhook", json=event)
+
+    row = db.execute(
+        "select available_stock, held, awaiting_payment, paid, total_stock from flashsale.stock"
+    ).fetchone()
+    assert row == (41, 4, 3, 2, 50)
+    for state, units in zip(("available", "held", "awaiting_payment", "paid"), row, strict=False):
+        assert metrics("flashsale_stock_units", product_id="1", state=state) == units
+    assert metrics("flashsale_stock_total_units", product_id="1") == 50
+    assert metrics("flashsale_refunds_due") == 1
+    assert metrics("flashsale_inbox_webhooks") == 1
+    assert metrics("flashsale_inbox_limit") == 10_000
+    (events,) = db.execute("select count(*) from flashsale_data.events").fetchone()
+    assert metrics("flashsale_ledger_events_total") == events
+    assert metrics("flashsale_database_up") == 1
+
+
+def test_without_the_database_a_scrape_tells_so_and_what_is_counted(
+    watched: Watched, db: psycopg.Connection
+) -> None:
+    client, metrics = watched
+    hold(client)
+    maintenance = psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres")
+    with psycopg.connect(maintenance, autocommit=True) as outside:
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections false')
+        outside.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and application_name like 'flashsale %%'",
+            (db.info.dbname,),
+        )
+        assert hold(client).status_code == 503
+        wait_until(lambda: metrics("flashsale_database_up") == 0, "the scrape notices")
+        text = metrics.text()
+        assert "flashsale_stock_units{" not in text
+        assert metrics("flashsale_http_requests_total", route="/api/holds", status="503") == 1
+        assert metrics("flashsale_refusals_total", code="unavailable") == 1
+        assert metrics("flashsale_calls_failed_total", function="place_holds") == 1
+        assert metrics("flashsale_lane_connections", function="place_holds") == 0
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections true')
+    wait_until(lambda: metrics("flashsale_database_up") == 1, "the scrape notices")
+
+
+def test_a_scrape_does_not_ask_the_database_for_each_scraper(watched: Watched) -> None:
+    metrics = watched[1]
+    seen = {metrics("flashsale_database_read_seconds") for _ in range(20)}
+    assert len(seen) < 10
+
+
+def booted(log: Path) -> list[int]:
+    """Process ids of the workers that were ever started."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line["pid"] for line in lines if line["message"].startswith("Booting worker")]
+
+
+@pytest.mark.slow
+def test_several_workers_count_together_and_one_that_dies_takes_nothing_along(
+    app_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "gunicorn.log"
+    with watched_server(app_url, log, WEB_CONCURRENCY="2") as (client, metrics):
+        wait_until(lambda: metrics("flashsale_workers") == 2, "both workers have started")
+
+        def served() -> float:
+            return metrics("flashsale_http_requests_total", route="/api/holds")
+
+        for _ in range(40):
+            assert hold(client, close=True).status_code == 201
+        wait_until(lambda: served() == 40, "both workers' requests are counted")
+        assert {served() for _ in range(10)} == {40}, "whoever answers"
+        assert metrics("flashsale_http_request_duration_seconds_count", route="/api/holds") == 40
+        assert metrics("flashsale_call_requests_sum", function="place_holds") == 40
+        assert metrics("flashsale_lane_connections") == 14
+        assert metrics("flashsale_stock_units", product_id="1", state="held") == 40
+
+        victim = booted(log)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(booted(log)) == 3, "another takes its place")
+        wait_until(lambda: metrics("flashsale_workers") == 2, "it has started")
+        for _ in range(10):
+            assert hold(client, close=True).status_code == 201
+        wait_until(lambda: served() == 50, "the dead worker's requests are counted, and the new ones")
+        assert metrics("flashsale_lane_connections") == 14
