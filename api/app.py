@@ -54,7 +54,7 @@ def create_app(
     app: App = falcon.asgi.App(middleware=[*middleware, traces] if traces else middleware)
     problems.install(app)
     for kind in kinds():
-        metrics.refusals.of[(kind.code,)] += 0  # a rate can only be told of what was there before it rose
+        metrics.refusals.of[(kind.code,)] += 0  # a rate is only told of what was there before it rose
     routes: dict[str, Any] = {
         "/api/products": Products(checkout),
         "/api/products/{product_id}": Product(checkout),

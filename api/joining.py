@@ -281,7 +281,8 @@ class _Way:
         except OutcomeUnknown as error:
             self._give_up(batch, error)
         except Exception as error:
-            log.exception("a call of %d requests failed in an unforeseen way", len(batch))
+            fields = self._observer.fields
+            log.exception("a call of %d requests failed in an unforeseen way", len(batch), extra=fields)
             self._give_up(batch, OutcomeUnknown(str(error)), final=True)
         finally:
             self._sent = ()
@@ -299,7 +300,8 @@ class _Way:
         progress = False
         for asked, row in zip(batch, found, strict=True):
             if row is None:
-                log.error("a call of %d requests left one of them without a row", len(batch))
+                fields = self._observer.fields
+                log.error("a call of %d requests left one of them without a row", len(batch), extra=fields)
                 asked.fail(OutcomeUnknown("no row came back"))
             elif row[1] == LOCKED:
                 if not asked.future.done():
@@ -313,13 +315,15 @@ class _Way:
     def _send_apart(self, batch: list[_Asked], error: RolledBack) -> bool:
         """The call was undone: send its requests again in smaller company, unless that cannot help."""
         again = error.sqlstate in _AGAIN
+        fields = self._observer.fields
         if not again and (len(batch) == 1 or error.sqlstate[:2] in _NOBODYS_FAULT):
-            log.error("a call of %d requests was rolled back: %s", len(batch), error)
+            log.error("a call of %d requests was rolled back: %s", len(batch), error, extra=fields)
             failure = error if len(batch) == 1 else NotSent(str(error))
             for asked in batch:
                 asked.fail(failure)
             return True
-        log.info("a call of %d requests was rolled back and goes again in parts: %s", len(batch), error)
+        what = "a call of %d requests was rolled back and goes again in parts: %s"
+        log.info(what, len(batch), error, extra=fields)
         for asked in batch:
             asked.company = max(1, len(batch) // 4)
             if not asked.future.done():

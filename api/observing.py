@@ -39,6 +39,8 @@ class Observer:
     def __init__(self, function: str = "", tracer: Tracer | None = None) -> None:
         self._function = function
         self._tracer = tracer
+        metrics.sent_again.of[(function,)] += 0  # a rate is only told of what was there before it rose
+        metrics.reads_shared.of[(function,)] += 0
 
     def way(self, name: str) -> "WayObserver":
         return WayObserver(self._function, name, self._tracer)
@@ -57,10 +59,14 @@ class WayObserver:
     """One way's of a function, and its lane's."""
 
     def __init__(self, function: str, way: str, tracer: Tracer | None) -> None:
-        self.labels = (function, way)
+        self.fields = {"function": function, "way": way}
+        """for the log"""
+        self._labels = (function, way)
         self._tracer = tracer
-        self._queue = metrics.queue.labels(*self.labels)
-        self._connections = metrics.lane_connections.labels(*self.labels)
+        self._queue = metrics.queue.labels(*self._labels)
+        self._connections = metrics.lane_connections.labels(*self._labels)
+        for outcome in ("connected", "failed"):
+            metrics.lane_connects.of[function, way, outcome] += 0
 
     def queued(self, waiting: int) -> None:
         """So many wait at this moment."""
@@ -71,14 +77,14 @@ class WayObserver:
 
         :param sent: rows asked for: equal reads share one
         """
-        return _Call(self.labels, batch, sent, self._tracer)
+        return _Call(self._labels, batch, sent, self._tracer)
 
     def connected(self) -> None:
-        metrics.lane_connects.of[(*self.labels, "connected")] += 1
+        metrics.lane_connects.of[(*self._labels, "connected")] += 1
         self._connections.inc()
 
     def not_connected(self) -> None:
-        metrics.lane_connects.of[(*self.labels, "failed")] += 1
+        metrics.lane_connects.of[(*self._labels, "failed")] += 1
 
     def disconnected(self) -> None:
         self._connections.dec()

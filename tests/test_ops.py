@@ -48,7 +48,7 @@ def test_every_metric_that_is_asked_for_exists_and_each_is_drawn_and_documented(
     documented = metrics.documented()
     assert shown >= documented.keys() - {"flashsale_stock_total_units"}
 
-    table = re.findall(r"^\| `(\w+)` \| ([^|]*) \| (\w+) \|", GUIDE, re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \|([^|]*)\| (\w+) \|", GUIDE, re.MULTILINE)
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, labels, kind in table}
     assert len(table) == len(told)
     assert {name: kind for name, (kind, _) in told.items()} == {

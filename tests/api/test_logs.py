@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from gunicorn.config import Config
 
 from api.logs import MOST, Json, Logger, Ration, Text
 from tests.api.scraping import watched_server
-from tests.support import wait_until
+from tests.support import ROOT, wait_until
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
@@ -93,6 +94,8 @@ def test_what_was_not_served_is_told_with_its_code(
     (line,) = about(log, "unserved")
     assert (line["level"], line["message"]) == ("warning", "a request was not served")
     assert (line["status"], line["code"]) == (503, "busy")
+    (example,) = re.findall(r"```json\n(.*)\n```", (ROOT / "docs/observability.md").read_text())
+    assert list(line) == list(json.loads(example)), "the guide shows such a line"
 
 
 def test_at_debug_level_every_request_is_told(
