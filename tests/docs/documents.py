@@ -7,6 +7,8 @@ Fenced blocks say by their language what they are:
     python    one program, all blocks of a document together
     text      what the sql or python block before it prints
     sh        for people; tests/docs/test_every_document.py looks whether there are such commands
+    yaml      settings of another program, for people
+    json      what a program prints, held against it by a test of its own
     none      no example
 
 "…" stands for what differs each time; on a line of its own, for any lines.
