@@ -55,7 +55,7 @@ class Pulse:
                 due = max(due + BEAT, loop.time())
                 await asyncio.sleep(due - loop.time())
                 metrics.event_loop_lag.observe((), loop.time() - due)
-            self._summarise()
+            self.summarise()
 
     def look(self) -> None:
         """Bring everything up to this instant."""
@@ -71,7 +71,7 @@ class Pulse:
         metrics.log_lines_dropped.of[()] = ration.dropped
         metrics.hand_over()
 
-    def _summarise(self) -> None:
+    def summarise(self) -> None:
         """A line, if there was more than requests served and refused for a reason of the sale's."""
         totals = _totals()
         new = {name: total - self._told.get(name, 0) for name, total in totals.items()}

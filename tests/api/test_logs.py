@@ -16,7 +16,10 @@ import psycopg
 import pytest
 from gunicorn.config import Config
 
+from api import metrics
+from api.checkout import Checkout
 from api.logs import MOST, Json, Logger, Ration, Text
+from api.pulse import Pulse
 from tests.api.scraping import watched_server
 from tests.support import ROOT, wait_until
 
@@ -131,6 +134,27 @@ def test_a_line_holds_what_came_with_it_and_the_failure_in_one_line() -> None:
 def test_a_terminal_gets_text() -> None:
     text = Text().format(record(route="/a", code=None))
     assert text.endswith("[INFO] so it is: so route=/a")
+
+
+def test_seconds_are_summed_up_if_anything_in_them_was_remarkable(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flashsale.pulse")
+    pulse = Pulse(Checkout("postgresql:///nowhere"))
+    metrics.answered.observe("POST", "/api/holds", "409 Conflict", 0.01)
+    metrics.refusals.of[("insufficient_stock",)] += 1
+    metrics.hand_over()
+    pulse.summarise()
+    assert caplog.records == [], "to be sold out is not"
+    metrics.replays.of[("/api/holds",)] += 2
+    metrics.refusals.of[("busy",)] += 1
+    metrics.answered.observe("POST", "/api/holds", "503 Service Unavailable", 1.0)
+    metrics.hand_over()
+    pulse.summarise()
+    (line,) = [json.loads(Json().format(record)) for record in caplog.records]
+    told = {name: line[name] for name in ("requests", "not_served", "replays", "refused_busy")}
+    assert told == {"requests": 1, "not_served": 1, "replays": 2, "refused_busy": 1}
+    assert "refused_insufficient_stock" not in line
+    pulse.summarise()
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])

@@ -143,8 +143,9 @@ def booted(log: Path) -> list[int]:
 def test_several_workers_count_together_and_one_that_dies_takes_nothing_along(
     app_url: str, tmp_path: Path
 ) -> None:
-    log = tmp_path / "gunicorn.log"
-    with watched_server(app_url, log, WEB_CONCURRENCY="2") as (client, metrics):
+    log, shared = tmp_path / "gunicorn.log", tmp_path / "shared"
+    shared.mkdir()
+    with watched_server(app_url, log, WEB_CONCURRENCY="2", TMPDIR=str(shared)) as (client, metrics):
         wait_until(lambda: metrics("flashsale_workers") == 2, "both workers have started")
 
         def served() -> float:
@@ -167,3 +168,5 @@ def test_several_workers_count_together_and_one_that_dies_takes_nothing_along(
             assert hold(client, close=True).status_code == 201
         wait_until(lambda: served() == 50, "the dead worker's requests are counted, and the new ones")
         assert metrics("flashsale_lane_connections") == 14
+        assert list(shared.iterdir())
+    assert not list(shared.iterdir()), "nothing is left behind"

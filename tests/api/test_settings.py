@@ -41,8 +41,14 @@ def test_several_secrets_are_separated_by_commas_or_spaces() -> None:
         (URL | {"FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "maybe"}, "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS"),
         (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_PORT": "http"}, "FLASHSALE_PORT"),
         (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_PORT": "70000"}, "FLASHSALE_PORT"),
-        (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "0"}, "FLASHSALE_METRICS_PORT"),
-        (URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "8000"}, "the shop's own port"),
+        (
+            URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "0"},
+            "FLASHSALE_METRICS_PORT",
+        ),
+        (
+            URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "8000"},
+            "the shop's own port",
+        ),
     ],
 )
 def test_invalid_settings_are_named(environment: dict[str, str], named: str) -> None:
