@@ -10,6 +10,7 @@ from flashsale.commands.database import destroy, migrate, psql, up
 from flashsale.commands.doctor import doctor
 from flashsale.commands.events import events
 from flashsale.commands.product import product
+from flashsale.commands.rehearse import rehearse
 from flashsale.commands.watch import watch
 from flashsale.commands.webhook import webhook
 from flashsale.connection import explain
@@ -44,6 +45,6 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, watch, webhook, events, audit, cron, psql, migrate, destroy, completion,
+    up, doctor, product, rehearse, watch, webhook, events, audit, cron, psql, migrate, destroy, completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -8,19 +8,18 @@ import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import click
 from rich.text import Text
-from standardwebhooks import Webhook
 
 from flashsale.commands.product import BIGINT, Money
 from flashsale.connection import connect, settings
 from flashsale.refusal import Refusal
 from flashsale.terminal import console, json_option, printable, to_json
 from flashsale.webhook_secrets import webhook_secrets
+from flashsale.webhook_signing import signature_headers
 
 PATH = "/api/payments/webhook"
 TIMEOUT = 10
@@ -81,7 +80,7 @@ def send(
         out.print(Text(f"{target}  {printable(body.decode())}  {signed}", "dim"), soft_wrap=True)
     refused = False
     for number in range(1, times + 1):
-        answer = _post(target, body, str(event["idempotency_key"]), secrets[:1])
+        answer = _post(target, body, str(event["idempotency_key"]), secrets)
         refused |= answer.status >= 300
         if as_json:
             click.echo(to_json({"status": answer.status, "replayed": answer.replayed, "body": answer.body}))
@@ -102,16 +101,7 @@ class _Answer:
 
 
 def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Answer:
-    headers = {"Content-Type": "application/json"}
-    for secret in secrets:
-        now = datetime.now(UTC)
-        # The id is the event's, however often it is sent; the key may hold what no header can.
-        message = f"msg_{uuid.uuid5(uuid.NAMESPACE_OID, key).hex}"
-        headers |= {
-            "webhook-id": message,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": Webhook(secret).sign(message, now, body.decode()),
-        }
+    headers = {"Content-Type": "application/json", **signature_headers(body, key, secrets)}
     try:
         request = urllib.request.Request(url, body, headers)  # noqa: S310
         if request.type not in ("http", "https"):
