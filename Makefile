@@ -1,7 +1,7 @@
 # Two commands do everything: `make up` and `make test`. Each first installs what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test bench proof migrate psql clean
+.PHONY: help up test rehearse bench proof migrate psql clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -15,6 +15,10 @@ up: ## start everything in the foreground on http://127.0.0.1:8000; Ctrl-C stops
 test: ## run the whole suite; pass options to pytest with ARGS='-k holds'
 	@bin/bootstrap test
 	@exec .venv/bin/python -m pytest $(ARGS)
+
+rehearse: ## sell a throwaway product of the running shop to a crowd and prove that it went right
+	@bin/bootstrap rehearse
+	@exec .venv/bin/flashsale rehearse $(ARGS)
 
 bench: ## measure everything, 25 minutes, into bench/results/; QUICK=1 takes 3 minutes
 	@bin/bootstrap bench

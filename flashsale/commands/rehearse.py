@@ -41,7 +41,9 @@ def _share(name: str, usual: float, says: str) -> Callable[..., Any]:
 @_share("impatient", 10, "Give the hold back, or cancel the payment; with --lapse, some just leave.")
 @_share("duplicated", 20, "Send every request twice at the same moment, and have every webhook come again.")
 @_share("failing", 5, "Order, and their payment fails.")
-@_share("late", 2, "Their payment fails, and is captured after the rush; with --lapse, after the time to pay.")
+@_share(
+    "late", 2, "Their payment fails, and is captured after the rush; with --lapse, after the time to pay."
+)
 @_share("early", 2, "Their payment is reported before there is an order; of those who can get a unit.")
 @click.option(
     "--lapse", type=click.FloatRange(2, 60), metavar="SECONDS",
@@ -68,9 +70,10 @@ def rehearse(
 ) -> None:
     """Sell a throwaway product to a crowd, over HTTP, and prove that the sale went right.
 
-    The server and the database must be up, and be those of the sale: each buyer is a client of the one, and the
-    other is asked afterwards whether it all adds up. Other products are left alone. The throwaway product stays
-    in the list, withdrawn; its price is in XTS, which is no currency. Exits with 0 only if every check held.
+    The server and the database must be up, and be those of the sale: the buyers are clients of the one, and
+    the other is asked afterwards whether it all adds up. Other products are left alone. The throwaway product
+    stays in the list, withdrawn; its price is in XTS, which is no currency. Exits with 0 only if every check
+    held.
     """
     try:
         from flashsale.rehearsal.buyers import Shares
@@ -132,11 +135,8 @@ def _print(done: "Rehearsal", report: Path) -> None:
 
     out = console()
     options = done.options
-    out.print(
-        Text(f"{done.books.paid:,} of {options.stock:,} units sold", "bold").append(
-            f" to {options.buyers:,} buyers in {done.seen.seconds:.1f} s, seed {options.seed}", ""
-        )
-    )
+    sold = Text(f"{done.books.paid:,} of {options.stock:,} units sold", "bold")
+    out.print(sold.append(f" to {options.buyers:,} buyers in {done.seen.seconds:.1f} s, seed {options.seed}"))
     out.print()
     heads = ["call", "answers", "best second", "p50", "p95", "p99", "slowest", "sent again"]
     rows = [
@@ -154,11 +154,13 @@ def _print(done: "Rehearsal", report: Path) -> None:
     refused = [f"{count:,} {status} {code}" for _, status, code, count in answers(done.seen) if code]
     out.print(Text("refused  ").append(", ".join(refused) or "nothing"))
     out.print()
+    width = max(len(check.name) for check in done.checks)
     for check in done.checks:
-        mark = Text("✓ ", "green") if check.held else Text("✗ ", "bold red")
-        out.print(mark.append(check.name, "" if check.held else "bold red").append_text(
-            text(f"  {check.detail}", "dim" if check.held else "")
-        ))  # fmt: skip
+        line = Text("ok     ", "green") if check.held else Text("wrong  ", "bold red")
+        line.append(f"{check.name:{width}}  ").append_text(
+            text(check.detail, "dim" if check.held else "bold")
+        )
+        out.print(line)
     out.print()
     for line in [carried(done), *done.notes]:
         out.print(text(line))
@@ -180,7 +182,7 @@ def _data(done: "Rehearsal", report: Path) -> dict[str, Any]:
             "stock": done.options.stock, "sold": books.paid, "awaiting_payment": books.awaiting,
             "held": books.held, "available": books.available,
         },
-        "requests": {"count": len(done.seen.calls), "best_second": everything.peak if everything else 0},
+        "requests": {"count": len(done.seen.calls), "best_second": everything.peak},
         "calls": {
             str(kind): {
                 "answers": one.count, "best_second": one.peak, "sent_again": one.again,

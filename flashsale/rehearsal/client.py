@@ -1,6 +1,7 @@
 """How buyers and the payment provider reach the server."""
 
 import asyncio
+import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from flashsale.refusal import Refusal
 from flashsale.rehearsal.record import NO_ANSWER, Answer, Call, Kind, Seen
 
 TIMEOUT = 15
 """seconds for one answer; the server's own limit is two"""
 ATTEMPTS = 10
 """of one request, until it counts as unanswered"""
+SPARE_FILES = 50
+"""open files beside the connections"""
 JSON = {"Content-Type": "application/json"}
 
 
@@ -57,9 +61,7 @@ class Client:
     :param seen: where each call is noted
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, at_once: int, seen: Seen, seed: int
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, at_once: int, seen: Seen, seed: int) -> None:
         self._session = session
         self._url = url
         self._slots = Slots(at_once)
@@ -99,9 +101,7 @@ class Client:
             finally:
                 self._slots.give()
             again = retry_after is not None and attempt < ATTEMPTS
-            self._seen.calls.append(
-                Call(kind, began, self.now() - began, answer.status, answer.code, again)
-            )
+            self._seen.calls.append(Call(kind, began, self.now() - began, answer.status, answer.code, again))
             if retry_after is None:
                 return answer
             if again:
@@ -114,7 +114,9 @@ class Client:
     ) -> tuple[Answer, float | None]:
         """The answer, and in how many seconds to ask again if that is the thing to do."""
         try:
-            async with self._session.request(method, self._url + path, data=body, headers=headers) as response:
+            async with self._session.request(
+                method, self._url + path, data=body, headers=headers
+            ) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return Answer(NO_ANSWER, {}), 0.2
@@ -136,9 +138,21 @@ def _decode(raw: bytes) -> dict[str, Any]:
     return decoded if isinstance(decoded, dict) else {}
 
 
+def _allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise Refusal(f"{count} connections are more than this machine allows: see ulimit -Hn")
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
 @asynccontextmanager
 async def opened(url: str, at_once: int, seen: Seen, seed: int) -> AsyncIterator[Client]:
-    """A client of the server at `url` whose connections stay open."""
+    """A client of the server at `url` whose connections stay open.
+
+    :raises Refusal: this machine does not let a process have as many
+    """
+    _allow_files(at_once + SPARE_FILES)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -32,9 +32,9 @@ class Figures:
 
 
 def latency(seconds: Iterable[float]) -> Latency:
-    """:param seconds: of one call or more"""
-    ordered = sorted(seconds)
-    if len(ordered) == 1:
+    """The latency of calls that took so many seconds each; nothing but zeros if there were none."""
+    ordered = sorted(seconds) or [0.0]
+    if len(ordered) == 1:  # of which quantiles() would make nothing
         ordered *= 2
     cuts = quantiles(ordered, n=100, method="inclusive")
     return Latency(cuts[49], cuts[94], cuts[98], ordered[-1])
@@ -46,11 +46,9 @@ def peak(moments: Iterable[float]) -> int:
     return max((n + 1 - bisect_left(ordered, moment - 1) for n, moment in enumerate(ordered)), default=0)
 
 
-def figures(calls: Sequence[Call]) -> Figures | None:
-    """None if nothing of the kind was answered."""
+def figures(calls: Sequence[Call]) -> Figures:
+    """What these calls add up to, those that were never answered left out."""
     answered = [call for call in calls if call.status != NO_ANSWER]
-    if not answered:
-        return None
     return Figures(
         count=len(answered),
         peak=peak(call.at + call.seconds for call in answered),
@@ -60,8 +58,8 @@ def figures(calls: Sequence[Call]) -> Figures | None:
 
 
 def by_kind(seen: Seen) -> dict[Kind, Figures]:
-    """The figures of every kind of call that there was."""
-    return {kind: found for kind in Kind if (found := figures(seen.of(kind)))}
+    """The figures of every kind of call that was answered at all."""
+    return {kind: found for kind in Kind if (found := figures(seen.of(kind))).count}
 
 
 def answers(seen: Seen) -> list[tuple[Kind, int, str, int]]:

@@ -36,7 +36,6 @@ def lapsing_after(seconds: float, url: str, before: tuple[timedelta, timedelta])
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,  # a Ctrl-C is for the rehearsal
     )  # fmt: skip
-    assert child.stdin is not None and child.stdout is not None
     task = {"url": url, "short": seconds, "before": [span.total_seconds() for span in before]}
     try:
         # Not among the arguments, where everybody on this machine would see a password.

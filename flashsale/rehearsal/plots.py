@@ -1,12 +1,13 @@
 """The figures of a rehearsal as pictures: SVG to stand in the report.
 
-Each picture is drawn twice, for a wide page and for a phone. Colours are names of the page's own style, so that
-they follow it into the dark; words stay words, in the page's own type.
+Each picture is drawn twice, for a wide page and for a phone. Colours are names of the page's own style, so
+that they follow it into the dark; words stay words, in the page's own type.
 """
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -139,8 +140,7 @@ def latencies(found: Mapping[Kind, Figures], width: float) -> str:
 
 def _changes(units: Sequence[Units]) -> list[Units]:
     """Those that differ from the one before, and the last."""
-    pairs = zip(units, units[1:], strict=False)
-    return [units[0], *(now for before, now in pairs if now[1:] != before[1:] or now is units[-1])]
+    return [units[0], *(now for before, now in pairwise(units) if now[1:] != before[1:] or now is units[-1])]
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,6 +1,5 @@
-"""Whether a server can be rehearsed on: it is up, it believes the webhooks, and it sells from this database."""
+"""Whether a server can be rehearsed on: it is up, believes the webhooks, and sells from this database."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +62,6 @@ async def _ask(method: str, url: str, **options: Any) -> tuple[int, dict[str, An
             return response.status, body if isinstance(body, dict) else {}
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise Refusal(f"{url} is no http or https address") from error
-    except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise Refusal(f"no answer from {url}: {reason}; is the server up?") from error

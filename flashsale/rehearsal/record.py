@@ -147,6 +147,11 @@ class Seen:
     available_at_end: int | None = None
     """as GET /api/products/{id} has it"""
 
+    @property
+    def words(self) -> list[Word]:
+        """Every webhook that was acknowledged."""
+        return [word for purchase in self.purchases for word in purchase.words] + self.strays
+
     def of(self, kind: Kind) -> Sequence[Call]:
         return [call for call in self.calls if call.kind is kind]
 

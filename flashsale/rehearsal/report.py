@@ -22,7 +22,8 @@ _PAGE = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-LATENCIES = ("p50", "p95", "p99", "most")
+ONE_PROCESSOR = 0.9
+"""what a single process can take at most, nearly"""
 
 
 class Picture(NamedTuple):
@@ -42,9 +43,9 @@ def write(rehearsal: Rehearsal, path: Path) -> None:
 
 
 def html(rehearsal: Rehearsal) -> str:
+    """The report."""
     found = figures.by_kind(rehearsal.seen)
     everything = figures.figures(rehearsal.seen.calls)
-    assert everything is not None
     return _PAGE.get_template("report.html").render(
         r=rehearsal,
         seen=rehearsal.seen,
@@ -81,19 +82,17 @@ def carried(rehearsal: Rehearsal) -> str:
     """What this machine can carry, in a sentence or two."""
     everything = figures.figures(rehearsal.seen.calls)
     holds = figures.figures(rehearsal.seen.of(Kind.HOLD))
-    assert everything is not None and holds is not None
     load = rehearsal.load
     said = (
-        f"In its best second the shop answered {everything.peak:,} requests, {holds.peak:,} of them for a hold,"
-        f" with {rehearsal.options.at_once:,} at once."
-        f" {load.busy:.1f} of {load.processors} processors were busy on this machine,"
-        f" {load.buyers:.1f} with playing the buyers."
+        f"In its best second the shop gave {everything.peak:,} answers, {holds.peak:,} in its best for holds,"
+        f" to {rehearsal.options.at_once:,} requests at once. Of this machine's {load.processors} processors"
+        f" {load.busy:.1f} were at work, {load.buyers:.1f} of that on being the buyers."
     )
-    if load.buyers > 0.9:
-        return f"{said} The buyers could not come any faster, the shop may well be: what it can carry is more."
-    if load.processors - load.busy > 0.5 * load.processors:
-        return f"{said} Nothing was short of a processor: with more --at-once it may well be more."
-    return f"{said} What the buyers took here, real ones bring with them."
+    if load.buyers > ONE_PROCESSOR:
+        return f"{said} The buyers could not come any faster; the shop can carry more."
+    if load.busy < load.processors / 2:
+        return f"{said} No processor was short; with more --at-once it may be more."
+    return f"{said} Real buyers bring their own: the shop can carry more than this."
 
 
 def command(options: Options) -> str:
@@ -144,21 +143,20 @@ def _units(rehearsal: Rehearsal) -> Picture:
     said = f"Of {rehearsal.options.stock:,} units, " + (
         f"none was left after {gone:.1f} seconds. " if gone is not None else "some were always left. "
     )
-    said += f"At the end, after {last.at:.1f} seconds, {last.paid:,} were paid and {last.available:,} available."
+    said += f"After {last.at:.1f} seconds {last.paid:,} were paid and {last.available:,} available."
     return _picture(plots.where_the_units_were, rehearsal.seen, says=said)
 
 
 def _rates(rehearsal: Rehearsal) -> Picture:
     everything = figures.figures(rehearsal.seen.calls)
-    assert everything is not None
     said = f"{everything.count:,} answers; {everything.peak:,} in the best second."
     return _picture(plots.answers_a_second, rehearsal.seen, says=said)
 
 
 def _latencies(found: dict[Kind, figures.Figures]) -> Picture:
     said = "; ".join(
-        f"{kind}: half within {milliseconds(one.latency.p50)}, 99 of 100 within {milliseconds(one.latency.p99)},"
-        f" the slowest {milliseconds(one.latency.most)}"
+        f"{kind}: half within {milliseconds(one.latency.p50)}, 99 of 100 within"
+        f" {milliseconds(one.latency.p99)}, the slowest {milliseconds(one.latency.most)}"
         for kind, one in found.items()
     )
     return _picture(plots.latencies, found, says=f"{said}.")

@@ -5,8 +5,8 @@ import importlib.metadata
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import uvloop
 
@@ -84,71 +84,74 @@ def rehearse(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, ExitStack() as stack:
         runner.run(preflight.check_server(url, secrets))
         shop.only_one(conn)
-        notes: list[str] = []
-        shares = options.shares
-        if busy := shop.busy(conn):
-            names = f"product{'s' if len(busy) > 1 else ''} {', '.join(map(str, busy))}"
-            if options.lapse is not None:
-                raise Refusal(f"somebody is buying {names}: --lapse would shorten their holds, too")
-            notes.append(f"Somebody was buying {names} when it began: the figures are for what was left.")
-            if shares.early:
-                # An early webhook guesses the order's id: it must not meet a customer's.
-                shares = Shares(**(vars(shares) | {"early": 0}))
-                notes.append("No early webhooks, for they might have met a customer's order.")
-        windows = shop.windows(conn)
+        shares, notes = _be_careful(options, shop.busy(conn))
+        if not secrets:
+            notes.append("The webhooks went unsigned: this server believes anybody.")
+        windows = before = shop.windows(conn)
         if options.lapse is not None:
-            stack.enter_context(lapsing_after(options.lapse, database_url, windows))
-        hold_time, payment_window = (
-            [options.lapse] * 2 if options.lapse is not None else [span.total_seconds() for span in windows]
+            windows = (timedelta(seconds=options.lapse),) * 2
+            stack.enter_context(lapsing_after(options.lapse, database_url, before))
+            notes.append(f"Holds and orders lapsed after {options.lapse:g} s; the shop's settings are back.")
+        company = cast(
+            options.buyers, options.stock, shares, lapsing=options.lapse is not None, seed=options.seed
         )
         product = shop.create(conn, options.stock)
         try:
-            company = cast(
-                options.buyers, options.stock, shares, lapsing=options.lapse is not None, seed=options.seed
-            )
             terms = Terms(
-                product.product_id,
-                f"{shop.PRICE}",
-                shop.CURRENCY,
-                hold_time,
-                payment_window,
-                options.lapse is not None,
-                options.at_once,
-                options.seed,
-                f"rehearsal-{product.token}",
-                secrets,
+                product_id=product.product_id,
+                price=str(shop.PRICE),
+                currency=shop.CURRENCY,
+                hold_time=windows[0].total_seconds(),
+                payment_window=windows[1].total_seconds(),
+                lapsing=options.lapse is not None,
+                at_once=options.at_once,
+                seed=options.seed,
+                token=f"rehearsal-{product.token}",
+                secrets=secrets,
             )
             began_at, load = datetime.now(UTC), machine.measure()
             try:
                 seen = runner.run(_sell(url, database_url, product, company, terms, show))
             except asyncio.CancelledError:
-                raise Refusal("stopped before the end; the throwaway product is withdrawn") from None
+                raise Refusal("stopped before its end; the throwaway product is withdrawn") from None
             measured = load()
-            books = shop.read_books(
-                conn, product, [word.key for p in seen.purchases for word in p.words]
-                + [word.key for word in seen.strays],
-            )  # fmt: skip
+            books = shop.read_books(conn, product, [word.key for word in seen.words])
         finally:
             shop.withdraw(conn, product)
         books.audit = shop.audit(conn)
-        if not secrets:
-            notes.append("Webhooks went unsigned: the server believes everybody.")
         return Rehearsal(
-            options,
-            url,
-            began_at,
-            product,
-            company,
-            seen,
-            books,
-            checks.check(seen, books, options.stock),
-            measured,
-            {
+            options=options,
+            url=url,
+            began_at=began_at,
+            product=product,
+            cast=company,
+            seen=seen,
+            books=books,
+            checks=checks.check(seen, books, options.stock),
+            load=measured,
+            versions={
                 "flashsale": importlib.metadata.version("flashsale"),
                 "PostgreSQL": conn.execute("show server_version").fetchone()[0].split()[0],
             },
-            notes,
+            notes=notes,
         )
+
+
+def _be_careful(options: Options, busy: Sequence[int]) -> tuple[Shares, list[str]]:
+    """Who may come while customers buy products `busy`, and what the report must say of it.
+
+    :raises Refusal: the rehearsal would touch the customers' holds
+    """
+    if not busy:
+        return options.shares, []
+    names = f"product{'s' if len(busy) > 1 else ''} {', '.join(map(str, busy))}"
+    if options.lapse is not None:
+        raise Refusal(f"somebody is buying {names}; --lapse would shorten their holds, too")
+    notes = [f"Somebody was buying {names} when it began: the figures are of what was left of the machine."]
+    if options.shares.early:
+        # An early webhook guesses the id of the next order, which may be a customer's.
+        notes.append("There were no early webhooks: one might have met a customer's order.")
+    return replace(options.shares, early=0), notes
 
 
 async def _sell(
@@ -160,7 +163,6 @@ async def _sell(
     show: Callable[[Progress], None],
 ) -> Seen:
     task = asyncio.current_task()
-    assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await preflight.check_database(url, product)

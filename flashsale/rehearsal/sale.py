@@ -1,10 +1,10 @@
 """How the sale goes.
 
-Those whose webhooks come early are first, then the doors open for the crowd: everybody looks at the product
-and asks for one unit, so many requests at once. Who gets a unit takes a moment to order and another to pay,
-while the crowd goes on. When the rush is over, late payments are captured. Then whoever went away empty-handed
-comes back for the units that were given back, until none is left or nobody wants one. Last, the provider sends
-some of its webhooks once more.
+Those whose webhooks come early are first, then the doors open for the crowd: everybody looks at the
+product and asks for one unit, so many requests at once. Who gets a unit takes a moment to order and another
+to pay, while the crowd goes on. When the rush is over, late payments are captured. Then whoever went away
+empty-handed comes back for the units that were given back, until none is left or nobody wants one. Last, the
+provider sends some of its webhooks once more.
 """
 
 import asyncio
@@ -252,7 +252,6 @@ class Sale:
     # --- The payment provider ------------------------------------------------------------------------------
 
     async def _report(self, purchase: Purchase, status: str) -> Word | None:
-        assert purchase.order_id is not None
         word = await self._say(next(self._keys), purchase.order_id, status, purchase.buyer)
         if word is not None:
             purchase.words.append(word)

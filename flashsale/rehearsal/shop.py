@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row, namedtuple_row
+from psycopg.rows import namedtuple_row
 
 from flashsale.refusal import Refusal
 
@@ -47,10 +47,10 @@ class Books:
     held: int
     awaiting: int
     paid: int
-    events: dict[str, list[int]] = field(default_factory=dict)
+    events: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """the ledger: ids of the holds, or else orders, by kind of event"""
     payments: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """by key: status and result of every payment for one of the rehearsal's orders or under one of its keys"""
+    """by key: status and result of each payment for one of the orders or under one of our keys"""
     refunds: set[str] = field(default_factory=set)
     """keys of refunds due, of those"""
     audit: list[str] = field(default_factory=list)
@@ -109,7 +109,7 @@ def withdraw(conn: Conn, product: Product) -> None:
 
 
 def _ids(conn: Conn, query: str, product: Product) -> list[int]:
-    rows = conn.execute(f"{query} where product_id = %s", (product.product_id,)).fetchall()  # noqa: S608
+    rows = conn.execute(f"{query} where product_id = %s", (product.product_id,)).fetchall()
     return [value for (value,) in rows]
 
 
@@ -118,32 +118,24 @@ def read_books(conn: Conn, product: Product, keys: Iterable[str]) -> Books:
 
     :param keys: of the webhooks that were acknowledged
     """
-    stock = conn.cursor(row_factory=dict_row).execute(
-        "select total_stock as total, available_stock as available, held, awaiting_payment as awaiting, paid"
-        " from flashsale.stock where product_id = %s",
-        (product.product_id,),
-    ).fetchone()
-    books = Books(**stock)
-    events: defaultdict[str, list[int]] = defaultdict(list)
+    query = (
+        "select total_stock, available_stock, held, awaiting_payment, paid"
+        " from flashsale.stock where product_id = %s"
+    )
+    books = Books(*conn.execute(query, (product.product_id,)).fetchone())
     for event in _events(conn, product.after):
         if event.product_id == product.product_id:
-            events[event.kind].append(event.order_id or event.hold_id or event.product_id)
-    books.events = dict(events)
-    of_ours = {"keys": list(keys), "orders": books.events.get("order_created", [])}
+            books.events[event.kind].append(event.order_id or event.hold_id)
     query = (
         "select idempotency_key, status, result from flashsale.payments"
-        " where idempotency_key = any (%(keys)s)"
+        " where idempotency_key = any (%s)"
         " union select idempotency_key, status, result from flashsale.payments"
-        " where order_id = any (%(orders)s::bigint[])"
+        " where order_id = any (%s::bigint[])"
     )
-    books.payments = {key: (status, result) for key, status, result in conn.execute(query, of_ours).fetchall()}
-    books.refunds = {
-        key
-        for (key,) in conn.execute(
-            "select idempotency_key from flashsale.refunds_due where idempotency_key = any (%s)",
-            (list(books.payments),),
-        ).fetchall()
-    }
+    rows = conn.execute(query, (list(keys), books.events["order_created"])).fetchall()
+    books.payments = {key: (status, result) for key, status, result in rows}
+    query = "select idempotency_key from flashsale.refunds_due where idempotency_key = any (%s)"
+    books.refunds = {key for (key,) in conn.execute(query, (list(books.payments),)).fetchall()}
     return books
 
 
@@ -200,7 +192,8 @@ class Window:
     async def units(self) -> tuple[int, int, int, int]:
         """Available, held, awaiting payment, paid, all at one instant."""
         cursor = await self._conn.execute(
-            "select available_stock, held, awaiting_payment, paid from flashsale.get_stock(array[%s::bigint])",
+            "select available_stock, held, awaiting_payment, paid"
+            " from flashsale.get_stock(array[%s::bigint])",
             (self._product.product_id,),
         )
         return await cursor.fetchone()
