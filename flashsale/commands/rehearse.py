@@ -33,7 +33,7 @@ def _share(name: str, usual: float, says: str) -> Callable[..., Any]:
 
 @click.command()
 @click.option("--buyers", type=COUNT, default=10_000, show_default=True, help="Each wants one unit.")
-@click.option("--stock", type=COUNT, default=1_000, show_default=True, help="Units there are.")
+@click.option("--stock", type=COUNT, default=2_000, show_default=True, help="Units there are.")
 @click.option(
     "--at-once", type=click.IntRange(1, 10_000), default=64, show_default=True,
     help="Requests under way at any moment.",

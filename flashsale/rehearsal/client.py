@@ -3,7 +3,6 @@
 import asyncio
 import resource
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
@@ -28,32 +27,6 @@ class Unanswered(Exception):
     """The server never gave an answer to stay with, however often it was asked."""
 
 
-class Slots:
-    """At most so many requests at a time. Whoever has a hold goes before the crowd at the door."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._first: deque[asyncio.Future[None]] = deque()
-        self._others: deque[asyncio.Future[None]] = deque()
-
-    async def take(self, *, first: bool) -> None:
-        if self._free:
-            self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        (self._first if first else self._others).append(turn)
-        await turn
-
-    def give(self) -> None:
-        for queue in (self._first, self._others):
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    return
-        self._free += 1
-
-
 class Client:
     """Asks, keeps the time, and asks again where an answer says that this is safe.
 
@@ -64,7 +37,7 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, url: str, at_once: int, seen: Seen, seed: int) -> None:
         self._session = session
         self._url = url
-        self._slots = Slots(at_once)
+        self._at_once = asyncio.Semaphore(at_once)
         self._seen = seen
         self._random = Random(seed)  # noqa: S311
         self._began = time.perf_counter()
@@ -83,23 +56,17 @@ class Client:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        *,
-        first: bool = True,
     ) -> Answer:
         """The answer to a request that may be repeated: it reads, or carries a key, or releases.
 
         A 503 with Retry-After and a broken connection are no answers; the request goes out again.
 
-        :param first: the buyer has a hold already
         :raises Unanswered:
         """
         for attempt in range(1, ATTEMPTS + 1):
-            await self._slots.take(first=first)
-            began = self.now()
-            try:
+            async with self._at_once:
+                began = self.now()
                 answer, retry_after = await self._once(method, path, body, headers)
-            finally:
-                self._slots.give()
             again = retry_after is not None and attempt < ATTEMPTS
             self._seen.calls.append(Call(kind, began, self.now() - began, answer.status, answer.code, again))
             if retry_after is None:

@@ -130,7 +130,9 @@ def latencies(found: Mapping[Kind, Figures], width: float) -> str:
     axes.set_ylim(len(found) - 0.4, -0.6)
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.1, high * 1.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if width == WIDE else (1,)))
+    # On a phone there is room for three words or four.
+    close = high / low < (300 if width == WIDE else 20)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if close else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms"))
     axes.tick_params(axis="y", labelcolor=_PAINT["ink"])
     axes.grid(False, axis="y")

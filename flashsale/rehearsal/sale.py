@@ -152,10 +152,10 @@ class Sale:
     async def _hold(self, buyer: Buyer) -> Purchase | None:
         purchase = None
         with self._noting_faults():
-            await self._ask(Kind.LOOK, "GET", f"/api/products/{self._terms.product_id}", first=False)
+            await self._ask(Kind.LOOK, "GET", f"/api/products/{self._terms.product_id}")
             wanted = {"product_id": self._terms.product_id, "qty": 1}
             asked_at = self._client.now()
-            answer = await self._send(Kind.HOLD, "/api/holds", wanted, buyer, first=False)
+            answer = await self._send(Kind.HOLD, "/api/holds", wanted, buyer)
             hold_id = answer.body.get("hold_id")
             if answer.ok and hold_id is not None:
                 purchase = Purchase(buyer, hold_id, asked_at)
@@ -334,15 +334,11 @@ class Sale:
 
     # --- Requests and answers ------------------------------------------------------------------------------
 
-    async def _send(
-        self, kind: Kind, path: str, wanted: dict[str, int], buyer: Buyer, *, first: bool = True
-    ) -> Answer:
+    async def _send(self, kind: Kind, path: str, wanted: dict[str, int], buyer: Buyer) -> Answer:
         """POST with an idempotency key, twice at the same moment if that is the buyer's way."""
         headers = JSON | {"Idempotency-Key": next(self._keys)}
         body = msgspec.json.encode(wanted)
-        calls = [
-            self._ask(kind, "POST", path, body, headers, first=first) for _ in range(1 + buyer.duplicated)
-        ]
+        calls = [self._ask(kind, "POST", path, body, headers) for _ in range(1 + buyer.duplicated)]
         answers = await asyncio.gather(*calls)
         self._compare(kind, answers)
         # The second may have been lucky where the first was refused: a unit came back in between.
@@ -355,10 +351,8 @@ class Sale:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-        *,
-        first: bool = True,
     ) -> Answer:
-        answer = await self._client.ask(kind, method, path, body, headers, first=first)
+        answer = await self._client.ask(kind, method, path, body, headers)
         if method == "GET" and not answer.ok:
             self._fault(kind, answer)
         return answer

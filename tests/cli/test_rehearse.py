@@ -92,7 +92,7 @@ def test_a_crowd_buys_all_there_is_in_every_way(rehearse, db, tmp_path):
     assert {"look", "hold", "order", "webhook", "confirm"} <= told["calls"].keys()
     assert {"insufficient_stock"} <= {answer["code"] for answer in told["answers"]}
     page = (tmp_path / "r.html").read_text()
-    assert "20 of 20 units sold, every check held" in page
+    assert "20 of 20 sold, every check held" in page
     assert page.count("<svg") == 6
 
 

@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from flashsale.refusal import Refusal
 from flashsale.rehearsal import client as client_module
-from flashsale.rehearsal.client import Slots, Unanswered, opened
+from flashsale.rehearsal.client import Unanswered, opened
 from flashsale.rehearsal.record import Answer, Kind, Seen
 from flashsale.rehearsal.sale import contradiction_of
 
@@ -86,25 +86,28 @@ def test_patience_ends():
     assert not seen.calls[-1].sent_again
 
 
-def test_so_many_at_once_and_whoever_has_a_hold_first():
-    async def main() -> list[str]:
-        slots, turns = Slots(1), []
-        await slots.take(first=False)
+def test_no_more_at_once_than_asked_for():
+    under_way, most = 0, 0
 
-        async def queue(name: str, first: bool) -> None:
-            await slots.take(first=first)
-            turns.append(name)
-            slots.give()
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return web.json_response({})
 
-        async with asyncio.TaskGroup() as group:
-            for name, first in (("crowd 1", False), ("crowd 2", False), ("has a hold", True)):
-                group.create_task(queue(name, first))
-            await asyncio.sleep(0)
-            assert turns == []
-            slots.give()
-        return turns
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/", answer)
+        async with (
+            TestServer(app) as server,
+            opened(str(server.make_url("")).rstrip("/"), 3, Seen(), 1) as ask,
+        ):
+            await asyncio.gather(*[ask.ask(Kind.LOOK, "GET", "/") for _ in range(12)])
 
-    assert asyncio.run(main()) == ["has a hold", "crowd 1", "crowd 2"]
+    asyncio.run(main())
+    assert most == 3
 
 
 def test_more_connections_than_the_machine_allows_are_refused(monkeypatch):

@@ -63,7 +63,7 @@ def test_pictures_are_in_the_colours_of_the_page(page):
 
 
 def test_it_says_what_was_checked_and_what_stays_behind(page):
-    assert "3 of 3 units sold, every check held" in page.text
+    assert "3 of 3 sold, every check held" in page.text
     for check in rehearsal().checks:
         assert check.name in page.text and check.detail in page.text
     assert "Rehearsal <of> & more" in page.text
