@@ -8,8 +8,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import uvloop
 
+from flashsale.connection import explain
 from flashsale.refusal import Refusal
 from flashsale.rehearsal import checks, machine, preflight, shop
 from flashsale.rehearsal.buyers import Cast, Shares, cast
@@ -112,12 +114,12 @@ def rehearse(
             began_at, load = datetime.now(UTC), machine.measure()
             try:
                 seen = runner.run(_sell(url, database_url, product, company, terms, show))
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 raise Refusal("stopped before its end; the throwaway product is withdrawn") from None
             measured = load()
             books = shop.read_books(conn, product, [word.key for word in seen.words])
         finally:
-            shop.withdraw(conn, product)
+            _withdraw(conn, product)
         books.audit = shop.audit(conn)
         return Rehearsal(
             options=options,
@@ -135,6 +137,16 @@ def rehearse(
             },
             notes=notes,
         )
+
+
+def _withdraw(conn: shop.Conn, product: shop.Product) -> None:
+    try:
+        shop.withdraw(conn, product)
+    except psycopg.Error as error:
+        raise Refusal(
+            f"product {product.product_id} could not be withdrawn and may still be on sale: {explain(error)};"
+            " see what is left with flashsale product list, and take it away with flashsale product restock"
+        ) from error
 
 
 def _be_careful(options: Options, busy: Sequence[int]) -> tuple[Shares, list[str]]:

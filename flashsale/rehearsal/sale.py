@@ -23,6 +23,9 @@ from flashsale.webhook_signing import signature_headers
 WAIT_FOR_UNITS = 10
 """seconds beyond the hold time after which nobody waits any longer for units that somebody still holds"""
 
+ENOUGH_FAULTS = 100
+"""after which nobody is let in any more: the verdict is clear, and a server that is gone takes long"""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -124,6 +127,8 @@ class Sale:
 
             async def let_in() -> None:
                 for buyer in line:
+                    if len(self._seen.faults) >= ENOUGH_FAULTS:
+                        return
                     if purchase := await self._hold(buyer):
                         group.create_task(self._go_on(purchase, buyer.behaviour.steps))
                     self.served += 1
@@ -135,7 +140,7 @@ class Sale:
         patience = (self._terms.hold_time if self._terms.lapsing else 0) + WAIT_FOR_UNITS
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        while self._empty_handed:
+        while self._empty_handed and len(self._seen.faults) < ENOUGH_FAULTS:
             units = await self._look()
             if units.available > 0:
                 # A few more than there are units for: there is always somebody who comes in vain.

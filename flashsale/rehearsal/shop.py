@@ -4,6 +4,7 @@ All by the functions and views that an operator has (role flashsale_ops).
 """
 
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,9 @@ CURRENCY = "XTS"
 """ISO 4217's code for testing: nobody takes a rehearsal's refunds due for money"""
 LOCK = 5_117_346_212_000_001
 """advisory lock: one rehearsal at a time in a database"""
+WITHDRAWING = 10
+"""seconds for which the product is tried to be withdrawn; the server answers within two"""
+STOCK_IN_USE = "SA010"
 
 Conn = psycopg.Connection[Any]
 
@@ -71,10 +75,15 @@ def windows(conn: Conn) -> tuple[timedelta, timedelta]:
 
 
 def busy(conn: Conn) -> list[int]:
-    """Products that somebody buys at this moment: with a hold or an order within the last 10 seconds."""
-    rows = conn.execute(
-        "select product_id from flashsale.sale where holds_per_second > 0 or orders_per_second > 0 order by 1"
-    ).fetchall()
+    """Products that customers buy at this moment: with a hold or an order within the last 10 seconds.
+
+    Not those of earlier rehearsals.
+    """
+    query = (
+        "select s.product_id from flashsale.sale s join flashsale.stock p using (product_id)"
+        " where (s.holds_per_second > 0 or s.orders_per_second > 0) and p.currency <> %s order by 1"
+    )
+    rows = conn.execute(query, (CURRENCY,)).fetchall()
     return [product_id for (product_id,) in rows]
 
 
@@ -91,8 +100,23 @@ def create(conn: Conn, stock: int) -> Product:
 def withdraw(conn: Conn, product: Product) -> None:
     """See to it that nobody can buy the product any more.
 
-    Holds are released, unpaid orders cancelled, and what is left is taken out of stock.
+    Holds are released, unpaid orders cancelled, and what is left is taken out of stock. Of a sale that was
+    cut short, requests may still be under way: so again, until every unit is paid or gone.
+
+    :raises Refusal: somebody keeps units from being taken away
     """
+    query = "select total_stock - paid from flashsale.stock"
+    deadline = time.monotonic() + WITHDRAWING
+    while _ids(conn, query, product) != [0]:
+        if time.monotonic() > deadline:
+            raise Refusal(
+                f"product {product.product_id} is still on sale, somebody keeps it locked; take its units"
+                f" away with flashsale product restock {product.product_id} -N"
+            )
+        _take_away(conn, product)
+
+
+def _take_away(conn: Conn, product: Product) -> None:
     for part in _parts(_ids(conn, "select hold_id from flashsale.active_holds", product)):
         conn.execute(
             "select count(*) from flashsale.release_holds(%s::int[], %s::bigint[])",
@@ -104,8 +128,14 @@ def withdraw(conn: Conn, product: Product) -> None:
             (f"{product.token}-withdrawn-{order_id}", order_id),
         )
     for left in _ids(conn, "select available_stock from flashsale.stock", product):
-        if left:
-            conn.execute("select flashsale.adjust_stock(%s::bigint, %s::int)", (product.product_id, -left))
+        try:
+            if left:
+                conn.execute(
+                    "select flashsale.adjust_stock(%s::bigint, %s::int)", (product.product_id, -left)
+                )
+        except psycopg.Error as error:
+            if error.sqlstate != STOCK_IN_USE:  # somebody took one in between
+                raise
 
 
 def _ids(conn: Conn, query: str, product: Product) -> list[int]:
