@@ -15,12 +15,13 @@ REPORT, PICTURE = map(Path, sys.argv[1:3])
 SIZE = {"width": 1000, "height": 800}
 LAST = "section:first-of-type"
 """where the picture ends"""
+MARGIN = 15
 
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     page = browser.new_page(viewport=SIZE, color_scheme="light")
     page.goto(REPORT.absolute().as_uri())
     end = page.locator(LAST).bounding_box()
-    page.screenshot(path=PICTURE, full_page=True, clip={"x": 0, "y": 0, "width": SIZE["width"],
-                                                        "height": end["y"] + end["height"] + 32})  # fmt: skip
+    size = {"width": SIZE["width"], "height": end["y"] + end["height"] + MARGIN}
+    page.screenshot(path=PICTURE, full_page=True, clip={"x": 0, "y": 0, **size})
     browser.close()

@@ -27,13 +27,12 @@ def check(seen: Seen, books: Books, stock: int) -> list[Check]:
 
 def _units_add_up(seen: Seen, books: Books, stock: int) -> Check:
     parts = (books.paid, books.awaiting, books.held, books.available)
-    held = sum(parts) == stock == books.total and seen.available_at_end == books.available
-    told = (
-        "" if seen.available_at_end == books.available else f"; HTTP says {seen.available_at_end} available"
-    )
+    told, over_http = "", seen.available_at_end
+    if over_http != books.available:
+        told = f"; over HTTP: {'no answer' if over_http is None else f'{over_http:,} available'}"
     return Check(
         "sold + awaiting payment + held + available = stock",
-        held,
+        sum(parts) == stock == books.total and not told,
         f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,} of {stock:,}{told}",
     )
 

@@ -74,7 +74,7 @@ class Client:
             if again:
                 # Not all at the same moment, or they would meet again.
                 await asyncio.sleep(retry_after * self._random.uniform(1, 1.5))
-        raise Unanswered(f"{kind}: {answer} {ATTEMPTS} times")
+        raise Unanswered(f"{kind}: {answer}, {ATTEMPTS} times")
 
     async def _once(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None

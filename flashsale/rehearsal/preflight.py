@@ -1,5 +1,6 @@
 """Whether a server can be rehearsed on: it is up, believes the webhooks, and sells from this database."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,5 +64,6 @@ async def _ask(method: str, url: str, **options: Any) -> tuple[int, dict[str, An
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise Refusal(f"{url} is no http or https address") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error) or type(error).__name__
         raise Refusal(f"no answer from {url}: {reason}; is the server up?") from error

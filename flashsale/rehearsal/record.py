@@ -66,7 +66,7 @@ class Answer:
         return str(self.body.get("code", ""))
 
     def __str__(self) -> str:
-        return f"{self.status} {self.code}".strip()
+        return f"{self.status or 'no answer'} {self.code}".strip()
 
 
 class Units(NamedTuple):

@@ -81,7 +81,7 @@ def test_what_is_no_json_object_is_no_body():
 
 def test_patience_ends():
     told, seen, keys = asked(*[busy] * client_module.ATTEMPTS)
-    assert str(told) == f"hold: 503 overloaded {client_module.ATTEMPTS} times"
+    assert str(told) == f"hold: 503 overloaded, {client_module.ATTEMPTS} times"
     assert len(keys) == client_module.ATTEMPTS
     assert not seen.calls[-1].sent_again
 
