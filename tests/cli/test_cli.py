@@ -75,7 +75,7 @@ def test_a_shell_completes_commands_options_and_choices():
         done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
-    assert {"up", "doctor", "watch", "webhook"} <= set(complete("flashsale"))
+    assert {"up", "doctor", "rehearse", "watch", "webhook"} <= set(complete("flashsale"))
     assert complete("flashsale", "product") == ["create", "list", "restock"]
     assert complete("flashsale", "webhook", "send", "--status") == ["success", "failed", "cancelled"]
 
@@ -88,7 +88,10 @@ def test_what_is_not_understood_exits_with_2(flashsale, arguments):
     assert flashsale(*arguments).exit_code == 2
 
 
-ASKING = ["product list", "audit", "events", "watch --once", "cron status", "webhook send --early", "psql"]
+ASKING = [
+    *["product list", "audit", "events", "watch --once", "cron status"],
+    *["webhook send --early", "rehearse", "psql"],
+]
 
 
 @pytest.mark.parametrize("command", [command for command in ASKING if command != "psql"])

@@ -15,7 +15,8 @@ def test_every_command_prints_what_the_readme_says(tmp_path: Path) -> None:
         up = Up(folder, [*FLASHSALE, "up"]).wait_until_it_is_up()
         try:
             instead = {"localhost:8000": f"localhost:{up.port}"}
-            with Reader(tmp_path, instead=instead, environment={"FLASHSALE_DATA_DIR": str(folder)}) as reader:
+            where = {"FLASHSALE_DATA_DIR": str(folder), "FLASHSALE_PORT": str(up.port)}
+            with Reader(tmp_path, instead=instead, environment=where) as reader:
                 reader.type_all(ROOT / "README.md")
         finally:
             up.stop()
