@@ -15,8 +15,8 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.proof.clock import TICK, move_on
 from tests.proof.model import CURRENCY, PRICE, Answer, Model
+from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import BUSY, Call, Request, ask, receive, send
 from tests.proof.serial import answered, explain
 from tests.proof.tables import EMPTY, state

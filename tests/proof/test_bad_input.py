@@ -31,7 +31,7 @@ from tests.proof.hostile_requests import (
     framings,
     request,
 )
-from tests.proof.wire import Answer, Wire
+from tests.proof.raw_http import Answer, Wire
 from tests.support import wait_until
 
 GROWTH = 16

@@ -25,7 +25,7 @@ from tests.operators.shop import audit, create_product, one, order
 from tests.proof import flood
 from tests.proof.campaign import Campaign
 from tests.proof.hostile_requests import JSON, request
-from tests.proof.wire import Wire
+from tests.proof.raw_http import Wire
 from tests.support import running_server
 
 URL = b"/api/payments/webhook"

@@ -17,8 +17,8 @@ import pytest
 from psycopg import IsolationLevel
 
 from tests.proof.campaign import Campaign
-from tests.proof.clock import TICK, move_on
 from tests.proof.model import Answer, Model
+from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import NOT_SERIALIZABLE, Call, alone, ask, receive, send
 from tests.proof.serial import answered, explain
 from tests.proof.tables import EMPTY, keep_plan, state

@@ -14,8 +14,8 @@ import pytest
 from psycopg.pq import ExecStatus
 
 from tests.proof.campaign import Campaign
-from tests.proof.clock import TICK, move_on
 from tests.proof.model import Answer, Model
+from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import Call, alone, ask
 from tests.proof.tables import keep_plan, state
 from tests.sql.calls import change_settings, create_product
