@@ -1,0 +1,86 @@
+"""A PostgreSQL whose clock stands still, and is set by hand to the microsecond (libfaketime)."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from unittest import mock
+
+import psycopg
+
+from flashsale.cluster import SUPERUSER, Cluster, stop_server
+from flashsale.migrate import migrate
+from flashsale.seed import create_app_role
+
+LIBRARIES = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock:
+    """The wall clock of a cluster. Monotonic time, by which PostgreSQL waits, runs on."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def set(self, instant: datetime) -> None:
+        """It is `instant`, in UTC, and stays so."""
+        # Half a microsecond more: the library truncates what a binary fraction may have put just below.
+        text = instant.strftime("%Y-%m-%d %H:%M:%S.%f") + "5"
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(0o644)
+        fresh.rename(self._file)
+
+
+class SettableCluster:
+    """A cluster under such a clock, with a migrated template."""
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self.cluster = cluster
+        self.clock = clock
+        self._count = 0
+
+    def new_database(self) -> str:
+        """A migrated database; the superuser's URL."""
+        self._count += 1
+        name = f"flashsale_{self._count}"
+        with psycopg.connect(self.cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+            conn.execute(f"create database {name} template flashsale")
+        return self.cluster.url(SUPERUSER, name)
+
+
+@contextmanager
+def settable_cluster(start: datetime) -> Iterator[SettableCluster]:
+    """Needs one of LIBRARIES. Nothing is scheduled: time only passes when it is set."""
+    # Not pytest's own temporary folder: that one shuts out the account PostgreSQL runs as.
+    directory = Path(tempfile.mkdtemp(prefix="flashsale-clock-"))
+    directory.chmod(0o711)
+    cluster, clock = Cluster(directory), Clock(directory / "clock")
+    clock.set(start)
+    cluster.create()
+    faked = {
+        "LD_PRELOAD": LIBRARIES[0],
+        "FAKETIME_TIMESTAMP_FILE": str(directory / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DISABLE_SHM": "1",
+        "TZ": "UTC",
+    }
+    with mock.patch.dict(os.environ, faked):
+        server = cluster.start(
+            {"fsync": "off", "synchronous_commit": "off", "autovacuum": "off"}, with_pg_cron=False
+        )
+    try:
+        with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+            conn.execute("create database flashsale")
+        template = cluster.url(SUPERUSER, "flashsale")
+        migrate(template, schedule=False, say=lambda _: None)
+        with psycopg.connect(template, autocommit=True) as conn:
+            create_app_role(conn)
+        yield SettableCluster(cluster, clock)
+    finally:
+        stop_server(server)
+        shutil.rmtree(directory)
