@@ -192,7 +192,8 @@ class InSql:
         return (await self._step(query, product_id, qty, key))[0]
 
     async def create_order(self, hold_id: int, key: str | None) -> int:
-        return (await self._step("select order_id from flashsale.create_order(%s::bigint, %s)", hold_id, key))[0]
+        query = "select order_id from flashsale.create_order(%s::bigint, %s)"
+        return (await self._step(query, hold_id, key))[0]
 
     async def release_hold(self, hold_id: int) -> None:
         await self._step("select * from flashsale.release_hold(%s::bigint)", hold_id)

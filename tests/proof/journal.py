@@ -5,6 +5,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 
@@ -124,16 +125,19 @@ def differences(what: str, told: dict[str, Any], found: dict[str, Any]) -> list[
 
 
 async def shop_until(
-    stop: Callable[[], bool], name: str, buyer: OverHttp | InSql, products: list[int], journal: Journal, random: Random
+    stop: Callable[[], bool],
+    name: str,
+    buyer: OverHttp | InSql,
+    products: list[int],
+    journal: Journal,
+    random: Random,
 ) -> None:
     """One buyer after the other: hold, then order and payment, or release; now and then without a key."""
     for number in itertools.count():
         if stop():
             break
-        try:
+        with suppress(Refused, Left):
             await _visit(f"{name}-{number}", buyer, products, journal, random)
-        except (Refused, Left):
-            pass
     await buyer.close()
 
 

@@ -188,10 +188,10 @@ def test_what_was_acknowledged_outlives_every_kill(campaign: Campaign, shop: Dur
     assert journal.count["unknown"] > 0, "no kill met a step under way: it shows nothing"
     for kind, times in Counter(kills).items():
         what = KILLS[kind][0]
-        campaign.tried(f"kill -9 of {what}, {times} times", f"all; served again {slowest[what]:.1f} s later at most")
+        campaign.tried(f"kill -9 of {what}, {times} times", f"all; served again within {slowest[what]:.1f} s")
     campaign.tried(
-        f"{journal.count['acknowledged']:,} acknowledged writes, {journal.count['unknown']:,} of unknown outcome"
-        f" and {journal.count['nothing done']:,} said not to be done, held against the tables"
+        f"{journal.count['acknowledged']:,} acknowledged writes, {journal.count['unknown']:,} of unknown"
+        f" outcome and {journal.count['nothing done']:,} refused undone, held against the tables"
     )
 
 

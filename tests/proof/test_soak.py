@@ -48,9 +48,11 @@ class Seen:
         return p99([seconds for at, seconds in self.times if since <= at < until])
 
 
-async def buyer(url: str, products: list[int], number: int, random: Random, until: float, seen: Seen) -> None:
+async def buyer(
+    url: str, products: list[int], who: str, delay: float, random: Random, until: float, seen: Seen
+) -> None:
     connection = Connection(url)
-    due = time.monotonic() + PACE * number / BUYERS
+    due = time.monotonic() + delay
 
     async def step(
         method: str, path: str, expected: set[int], body: object = None, key: str | None = None
@@ -67,7 +69,7 @@ async def buyer(url: str, products: list[int], number: int, random: Random, unti
     for turn in itertools.count():
         if time.monotonic() >= until:
             break
-        name, product = f"{number}-{turn}", random.choice(products)
+        name, product = f"{who}-{turn}", random.choice(products)
         what = random.choice(["paid"] * 5 + ["failed", "released", "hold lapses", "order lapses"])
         await step("GET", f"/api/products/{product}", {200})
         placed = await step(
@@ -110,7 +112,7 @@ async def sample(shop: Durable, until: float, every: float, sizes: list[dict[str
 
 
 async def size(shop: Durable, conn: psycopg.AsyncConnection) -> dict[str, Any]:
-    """What must not grow: memory of the worker and of its backends, and tables that only hold what is open."""
+    """What must not grow: memory of worker and backends, and tables that only hold what is open."""
     lanes = "select pid from pg_stat_activity where application_name like 'flashsale %'"
     backends = [pid for (pid,) in await (await conn.execute(lanes)).fetchall()]
     open_rows = (
@@ -160,7 +162,8 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
         conn.execute("select flashsale.change_settings(%s::interval, %s::interval)", (LAPSE, LAPSE))
         conn.execute("select flashsale.change_settings(p_inbox_keep => '10 seconds')")
         products = [
-            conn.execute("select flashsale.create_product('Shoe', 10000000, 99)").fetchone()[0] for _ in range(4)
+            conn.execute("select flashsale.create_product('Shoe', 10000000, 99)").fetchone()[0]
+            for _ in range(4)
         ]
         asyncio.run(sale(shop, url, products, "warm", campaign.size(1, 20), Seen(), [], campaign))
         with shop.connect(autocommit=False) as old:
@@ -188,11 +191,13 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
         assert late["inbox"] == late["stored"] < 4 * max(early["inbox"], 100)
     mega = 2**20
     campaign.tried(
-        f"{seconds / 60:.0f} minutes of the whole flow with an old snapshot open, {seen.count.total():,} requests",
+        f"{seconds / 60:.0f} minutes of the whole flow with an old snapshot open,"
+        f" {seen.count.total():,} requests",
         f"no error; p99 {first * 1000:.1f} ms in the first minute, {last * 1000:.1f} ms in the last;"
         f" worker {early['worker'] // mega} MB, then {late['worker'] // mega} MB;"
         f" largest backend {early['backends'] // mega} MB, then {late['backends'] // mega} MB;"
-        f" lapses {early['lapses']} rows, then {late['lapses']}; inbox {early['inbox']}, then {late['inbox']}",
+        f" lapses {early['lapses']} rows, then {late['lapses']};"
+        f" inbox {early['inbox']}, then {late['inbox']}",
     )
 
 
@@ -211,7 +216,15 @@ async def sale(
         tidy(shop.url, until),
         sample(shop, until, seconds / 40, sizes),
         *(
-            buyer(url, products, n if name == "long" else -1 - n, Random(f"{campaign.seed} {name} {n}"), until, seen)
+            buyer(
+                url,
+                products,
+                f"{name}-{n}",
+                PACE * n / BUYERS,
+                Random(f"{campaign.seed} {name} {n}"),
+                until,
+                seen,
+            )
             for n in range(BUYERS)
         ),
     )

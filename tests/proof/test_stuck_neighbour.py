@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from flashsale.seed import APP_ROLE
 from tests.proof.buyers import Answer, Connection, p99
 from tests.proof.campaign import Campaign
 from tests.proof.durable import durable_database

@@ -18,7 +18,7 @@ from tests.proof.campaign import Campaign
 from tests.proof.clock import LIBRARIES, MICROSECOND, SettableCluster, settable_cluster
 from tests.sql import calls
 from tests.sql.calls import outcome
-from tests.support import wait_until, wait_until_blocked
+from tests.support import wait_until_blocked
 
 START = datetime(2031, 5, 4, 12, 0, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -59,7 +59,8 @@ def test_refused_at_exactly_expires_at(
     for _ in range(times):
         now += timedelta(microseconds=campaign.random.randrange(10_000_000))
         settable.clock.set(now)
-        calls.change_settings(frozen, hold_time=timedelta(milliseconds=campaign.random.randrange(100, 200_000)))
+        lasting = timedelta(milliseconds=campaign.random.randrange(100, 200_000))
+        calls.change_settings(frozen, hold_time=lasting)
         used, released, late, left = (calls.place_hold(frozen, product) for _ in range(4))
         now = late.expires_at - MICROSECOND
         settable.clock.set(now)
@@ -168,7 +169,10 @@ def test_who_waits_for_a_lock_is_judged_by_when_it_came(
             queue.close()
             frozen.execute("select flashsale.expire_due()")
     assert calls.audit(frozen) == []
-    campaign.tried(f"{call.__name__} waits for the {lock}'s lock until expires_at and a microsecond or 0.1 s either way")
+    campaign.tried(
+        f"{call.__name__.replace('_', ' ')} waits for the {lock}'s lock until 0.1 s or a microsecond before"
+        " expires_at, until it, and past it"
+    )
 
 
 def test_expired_in_the_queue(campaign: Campaign, db: psycopg.Connection, database_url: str) -> None:
@@ -190,7 +194,9 @@ def test_expired_in_the_queue(campaign: Campaign, db: psycopg.Connection, databa
             assert (came == "SA004") is expires, came
             queue.close()
     assert calls.audit(db) == []
-    campaign.tried(f"{len(queues)} calls wait {waits} s for a lock; the holds of {len(QUEUES)} expire meanwhile")
+    campaign.tried(
+        f"{len(queues)} calls wait {waits} s for a lock; the holds of {len(QUEUES)} expire meanwhile"
+    )
 
 
 def test_around_the_instant(
@@ -221,7 +227,8 @@ def test_around_the_instant(
     assert calls.audit(db) == []
     campaign.tried(
         f"{seen.total():,} orders asked for around expires_at by {buyers} at once",
-        f"all: {seen['served before']} served before, {seen['refused after']} refused after, {seen['across']} across it",
+        f"all: {seen['served before']} served before, {seen['refused after']} refused after,"
+        f" {seen['across']} across it",
     )
 
 
@@ -251,7 +258,8 @@ def ask_around(conn: psycopg.Connection, instant: datetime, holds: list[int]) ->
 
 
 class Sale:
-    """Random steps of one sale, made in a database; ids are those of the steps, so that two can be compared."""
+    """Random steps of a sale, in one database; they name holds and orders by number, so that the same steps
+    can be made in another."""
 
     def __init__(self, conn: psycopg.Connection, stocks: list[int]) -> None:
         self.conn = conn
@@ -424,5 +432,5 @@ def test_nobody_tidies_for_ten_minutes(campaign: Campaign, settable: SettableClu
                 sale.sweep()
             assert pair[0].state() == pair[1].state()
     campaign.tried(
-        f"nobody tidies for 10 minutes: {sales} sales, {compared:,} answers and states compared with a tidied one"
+        f"nobody tidies for 10 minutes: {sales} sales, {compared:,} answers compared with a tidied one's"
     )
