@@ -292,7 +292,10 @@ def test_cut_at_every_message(campaign: Campaign, shop: Shop, make: Make) -> Non
 @pytest.mark.parametrize("make", [hold, order, payment, release, product], ids=lambda make: make.__name__)
 def test_a_wire_that_falls_silent(campaign: Campaign, shop: Shop, make: Make) -> None:
     shop.ask(make(shop.db))
-    cuts = list(every_cut(messages(shop, make, fresh=False), Manner.SILENCE))
+    seen = messages(shop, make, fresh=False)
+    # Silent after the whole answer, the wire would be missed by nobody until the next call.
+    harmless = Cut(To.CLIENT, len(seen[To.CLIENT]), manner=Manner.SILENCE)
+    cuts = [cut for cut in every_cut(seen, Manner.SILENCE) if cut != harmless]
     for cut in campaign.random.sample(cuts, campaign.size(1, 6)):
         try_cut(shop, make, cut)
     campaign.tried(f"{make.__name__}: wire falls silent, {campaign.size(1, 6)} times")

