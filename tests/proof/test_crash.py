@@ -115,7 +115,7 @@ def kill_postmaster(shop: Durable, random: Random) -> None:
 
 
 KILLS: dict[Callable[[Durable, Random], None], tuple[str, int, int]] = {
-    kill_lane: ("backends of the HTTP server", 2, 35),
+    kill_lane: ("backends of the HTTP server", 1, 35),
     kill_service: ("backends of services", 1, 15),
     kill_auxiliary: ("checkpointers, WAL writers and other PostgreSQL processes", 1, 15),
     kill_launcher: ("pg_cron launchers", 1, 15),

@@ -8,14 +8,15 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import PORT, Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.cluster import PORT, SUPERUSER, Cluster
+from flashsale.migrate import migrate
+from flashsale.seed import APP_ROLE, create_app_role
 from tests.proof.buyers import Answer, Connection
 from tests.proof.campaign import Campaign
 from tests.proof.wire import Cut, Manner, To, Watch, Wire, wire
@@ -184,15 +185,19 @@ class Shop:
         wait_until(lambda: self.db.execute(query, (watch.pid,)).fetchone()[0], "the backend has ended")
 
 
-@pytest.fixture
-def shop(cluster: Cluster, db: psycopg.Connection, tmp_path: Path) -> Iterator[Shop]:
-    with wire(f"{cluster.socket_directory}/.s.PGSQL.{PORT}") as made:
-        url = (
-            f"host=127.0.0.1 port={made.port} dbname={db.info.dbname} user={APP_ROLE}"
-            " sslmode=disable gssencmode=disable"
-        )
-        with running_server(url, tmp_path / "gunicorn.log") as base:
-            shop = Shop(base, made, db)
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    name, log = "flashsale_wires", tmp_path_factory.mktemp("wires") / "gunicorn.log"
+    with (
+        DatabaseJanitor(user=SUPERUSER, host=str(cluster.socket_directory), port=PORT, dbname=name),
+        psycopg.connect(cluster.url(SUPERUSER, name), autocommit=True) as db,
+        wire(f"{cluster.socket_directory}/.s.PGSQL.{PORT}") as made,
+    ):
+        migrate(cluster.url(SUPERUSER, name), schedule=False, say=lambda _: None)
+        create_app_role(db)
+        through = f"host=127.0.0.1 port={made.port} sslmode=disable gssencmode=disable"
+        with running_server(f"{through} dbname={name} user={APP_ROLE}", log) as url:
+            shop = Shop(url, made, db)
             yield shop
             shop.http.close()
 
@@ -258,7 +263,17 @@ def every_cut(seen: dict[To, list[str]], manner: Manner) -> Iterator[Cut]:
                 yield Cut(to, after, half=True, manner=manner)
 
 
-@pytest.mark.parametrize("make", LANES, ids=lambda make: make.__name__)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is cut: some kinds of calls in every run of the suite, all in the campaign."""
+    small, full = {
+        "test_cut_at_every_message": ([hold, order, payment, product], list(LANES)),
+        "test_a_wire_that_falls_silent": ([hold], [hold, order, payment, release, product]),
+        "test_cut_while_many_share_a_call": ([hold], [hold, order, payment]),
+    }[metafunc.function.__name__]
+    chosen = full if metafunc.config.getoption("--proof-full") else small
+    metafunc.parametrize("make", chosen, ids=lambda make: make.__name__)
+
+
 def test_cut_at_every_message(campaign: Campaign, shop: Shop, make: Make) -> None:
     shop.ask(make(shop.db))
     results: Counter[tuple[str, int]] = Counter()
@@ -289,7 +304,6 @@ def test_cut_at_every_message(campaign: Campaign, shop: Shop, make: Make) -> Non
     )
 
 
-@pytest.mark.parametrize("make", [hold, order, payment, release, product], ids=lambda make: make.__name__)
 def test_a_wire_that_falls_silent(campaign: Campaign, shop: Shop, make: Make) -> None:
     shop.ask(make(shop.db))
     seen = messages(shop, make, fresh=False)
@@ -301,7 +315,6 @@ def test_a_wire_that_falls_silent(campaign: Campaign, shop: Shop, make: Make) ->
     campaign.tried(f"{make.__name__}: wire falls silent, {campaign.size(1, 6)} times")
 
 
-@pytest.mark.parametrize("make", [hold, order, payment], ids=lambda make: make.__name__)
 def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make) -> None:
     bursts, many, before_commit = campaign.size(2, 60), 150, 0
     said: Counter[tuple[str, int]] = Counter()

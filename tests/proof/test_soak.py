@@ -163,7 +163,7 @@ def private_memory(pid: int) -> int:
 
 
 def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
-    seconds, window = campaign.size((6, 2), (20 * 60, 60))
+    seconds, window = campaign.size((4, 1), (20 * 60, 60))
     seen, sizes = Seen(), []
     with durable_database() as shop, shop.connect() as conn, running_server(shop.app_url, shop.log) as url:
         conn.execute("select flashsale.change_settings(%s::interval, %s::interval)", (LAPSE, LAPSE))
@@ -172,7 +172,7 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
             conn.execute("select flashsale.create_product('Shoe', 10000000, 99)").fetchone()[0]
             for _ in range(4)
         ]
-        asyncio.run(sale(shop, url, products, "warm", campaign.size(1, 20), Seen(), [], campaign))
+        asyncio.run(sale(shop, url, products, "warm", campaign.size(0.3, 20), Seen(), [], campaign))
         with shop.connect(autocommit=False) as old:
             old.execute("set transaction isolation level repeatable read")
             old.execute("select count(*) from flashsale_data.stock")
