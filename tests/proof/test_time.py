@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -162,11 +163,10 @@ def test_who_waits_for_a_lock_is_judged_by_when_it_came(
     with ThreadPoolExecutor(1) as pool:
         for offset, refusal in offsets.items():
             settable.clock.set(START)
-            queue = Queue(frozen.info.dsn, call, lock, pool)
-            settable.clock.set(queue.hold.expires_at + offset)
-            came = queue.end()
+            with closing(Queue(frozen.info.dsn, call, lock, pool)) as queue:
+                settable.clock.set(queue.hold.expires_at + offset)
+                came = queue.end()
             assert (came if isinstance(came, str) else None) == refusal, f"{offset} from expires_at"
-            queue.close()
             frozen.execute("select flashsale.expire_due()")
     assert calls.audit(frozen) == []
     campaign.tried(
@@ -179,12 +179,14 @@ def test_expired_in_the_queue(campaign: Campaign, db: psycopg.Connection, databa
     """The same by the real clock: all wait, for 5 s in full, and expire meanwhile; or do not."""
     waits = campaign.size(0.5, 5)
     queues: list[tuple[Queue, bool]] = []
-    with ThreadPoolExecutor(2 * len(QUEUES)) as pool:
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(2 * len(QUEUES)))
         # So long that everybody surely waits when it expires.
         for lasting, expires in (("2 minutes", False), (f"{2 + waits} seconds", True)):
             calls.change_settings(db, hold_time=lasting)
             for call, lock in QUEUES:
-                queues.append((Queue(database_url, call, lock, pool), expires))
+                queue = stack.enter_context(closing(Queue(database_url, call, lock, pool)))
+                queues.append((queue, expires))
         last = max(queue.hold.expires_at for queue, expires in queues if expires)
         began = calls.value(db, "select clock_timestamp()")
         calls.wait_until_past(db, max(last, began + timedelta(seconds=waits)))
@@ -192,7 +194,6 @@ def test_expired_in_the_queue(campaign: Campaign, db: psycopg.Connection, databa
             assert queue.hold.expires_at > began, "nobody waited before the hold had expired"
             came = queue.end()
             assert (came == "SA004") is expires, came
-            queue.close()
     assert calls.audit(db) == []
     campaign.tried(
         f"{len(queues)} calls wait {waits} s for a lock; the holds of {len(QUEUES)} expire meanwhile"
