@@ -40,14 +40,14 @@ class Checkout:
         self._ready: list[Lane] = []
         self._patient: list[Lane] = []
         self.place_holds = self._writes(functions.PLACE_HOLDS, row_key=0)
-        self.release_holds = self._writes(functions.RELEASE_HOLDS)
-        self.create_orders = self._writes(functions.CREATE_ORDERS)
-        self.apply_payments = self._writes(functions.APPLY_PAYMENTS)
+        self.release_holds = self._writes(functions.RELEASE_HOLDS, row_key=0)
+        self.create_orders = self._writes(functions.CREATE_ORDERS, row_key=0)
+        self.apply_payments = self._writes(functions.APPLY_PAYMENTS, row_key=1)
         self.get_products_by_id = self._reads(functions.GET_PRODUCTS_BY_ID)
         self.get_holds = self._reads(functions.GET_HOLDS)
         self.get_orders = self._reads(functions.GET_ORDERS)
 
-    def _writes(self, function: Function, row_key: int | None = None) -> Joiner:
+    def _writes(self, function: Function, row_key: int) -> Joiner:
         observer = Observer(function.name, self._tracer)
         fast = self._lane(function, "fast", FAST_LOCK_TIMEOUT, observer)
         patient = self._lane(function, "patient", PATIENT_LOCK_TIMEOUT, observer)

@@ -13,7 +13,8 @@ Each joiner has two ways to its function:
               one call at a time, on another connection, until their patience ends.
 
 What failed and surely left no trace is sent again in ever smaller company, so
-that one bad request ends up alone and fails alone. What may have left a trace
+that one bad request ends up alone and fails alone; unless a lock was all that
+stood in its way. What may have left a trace
 is never sent again, unless it only reads.
 """
 
@@ -83,6 +84,8 @@ class Limits:
     """from a request's arrival until the last moment at which it may be sent"""
     deadline: float = 1.9
     """from a request's arrival until its caller has an answer, whatever happens"""
+    memory: float = 2.0
+    """for how long a row that nobody could be served for counts as locked"""
     pause: float = 0.02
     """between two patient calls that served nobody"""
     tick: float = 0.05
@@ -127,9 +130,9 @@ class Joiner:
     :param patient_call: sends a batch on the patient lane; None for functions that take no locks
     :param reads: the function changes nothing, so equal arguments in one call share a row, and a call whose
         outcome is unknown is sent again
-    :param row_key: index of the argument that names the row to be locked. While requests for that row wait
-        on the patient way and none is served, later ones join them there instead of stopping the fast lane
-        again.
+    :param row_key: index of the argument that names the row to be locked, or what it belongs to. While
+        requests for that row wait on the patient way and none is served, and for a while after, later ones
+        join them there instead of stopping the fast lane again.
     :param observer: is told of each call
     """
 
@@ -190,8 +193,15 @@ class Joiner:
 
     def _unstick(self, key: Any, future: "asyncio.Future[Row]") -> None:
         served = not future.cancelled() and future.exception() is None
-        self._stuck[key] -= 1
-        if served or self._stuck[key] <= 0:
+        if served:
+            self._stuck.pop(key, None)
+        elif key in self._stuck:
+            self._stuck[key] -= 1
+            # Whoever was turned away comes again.
+            future.get_loop().call_later(self._limits.memory, self._forget, key)
+
+    def _forget(self, key: Any) -> None:
+        if self._stuck.get(key, 1) <= 0:
             del self._stuck[key]
 
 
@@ -325,7 +335,10 @@ class _Way:
         what = "a call of %d requests was rolled back and goes again in parts: %s"
         log.info(what, len(batch), error, extra=fields)
         for asked in batch:
-            asked.company = max(1, len(batch) // 4)
+            # Apart, requests for a locked row would each keep the lane waiting, one after the other; in
+            # company they wait once, and whoever wants another row is served past them.
+            if error.sqlstate != LOCKED:
+                asked.company = max(1, len(batch) // 4)
             if not asked.future.done():
                 self._retry(asked)
         return not again

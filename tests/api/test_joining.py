@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -231,6 +232,36 @@ def test_a_row_of_which_one_request_was_served_is_stuck_no_more() -> None:
     run(test())
 
 
+def test_a_stuck_row_is_remembered_for_a_while_after_everybody_was_turned_away() -> None:
+    async def test() -> None:
+        fast = Database(lambda product, n: LOCKED)
+        patient = Database(lambda product, n: LOCKED if n < 3 else None)
+        joiner = Joiner(fast.call, patient.call, row_key=0, limits=replace(QUICK, memory=30))
+        for n in (1, 2):
+            assert isinstance(await outcome(joiner.ask("stuck", n)), Busy)
+        assert fast.batches == [[("stuck", 1)]], "who comes again does not stop the fast lane again"
+        await joiner.ask("stuck", 3)
+        fast.answers = lambda product, n: None
+        await joiner.ask("stuck", 4)
+        assert fast.batches[-1] == [("stuck", 4)], "being served forgets it"
+
+    run(test())
+
+
+def test_a_stuck_row_is_forgotten_after_a_while() -> None:
+    async def test() -> None:
+        fast = Database(lambda product: LOCKED)
+        patient = Database(lambda product: LOCKED)
+        joiner = Joiner(fast.call, patient.call, row_key=0, limits=replace(QUICK, memory=0.01))
+        assert isinstance(await outcome(joiner.ask("stuck")), Busy)
+        await asyncio.sleep(0.05)
+        fast.answers = lambda product: None
+        await joiner.ask("stuck")
+        assert len(fast.batches) == 2
+
+    run(test())
+
+
 def test_who_came_first_is_served_first_among_those_who_wait_patiently() -> None:
     async def test() -> None:
         fast = Database(lambda product, n: LOCKED)
@@ -244,6 +275,32 @@ def test_who_came_first_is_served_first_among_those_who_wait_patiently() -> None
         patient.gate.set()
         await asyncio.gather(first, *later)
         assert patient.batches == [[("stuck", 1)], [("stuck", 1), ("stuck", 2), ("stuck", 3)]]
+
+    run(test())
+
+
+def test_requests_for_a_locked_row_stay_together_and_others_are_served_past_them() -> None:
+    async def test() -> None:
+        def breaks(batch: Sequence[tuple[Any, ...]]) -> Exception | None:
+            return RolledBack(LOCKED) if all(row == "stuck" for row, _ in batch) else None
+
+        fast = Database()
+        fast.break_batch = lambda batch: RolledBack(LOCKED)
+        patient = Database(lambda row, n: LOCKED if row == "stuck" else None)
+        patient.break_batch = breaks
+        joiner = Joiner(fast.call, patient.call, limits=QUICK)
+        patient.close_gate()
+        stuck = [joiner.ask("stuck", n) for n in range(8)]
+        await patient.entered.wait()
+        free = joiner.ask("free", 8)
+        while len(fast.batches) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        patient.gate.set()
+        await free
+        assert ("free", 8) in patient.batches[1], "the next call, not the one after all of the others"
+        for future in stuck:
+            assert isinstance(await outcome(future), Busy)
 
     run(test())
 
@@ -272,7 +329,7 @@ def test_a_locked_row_that_is_let_go_in_time_is_served() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("sqlstate", [LOCKED, "40001", "40P01", "57014"])
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "57014"])
 def test_a_batch_that_failed_as_a_whole_goes_again_in_smaller_company_never_as_it_was(sqlstate: str) -> None:
     async def test() -> None:
         fast, patient = Database(), Database()
