@@ -347,7 +347,7 @@ def random_step(random: Random, sale: Sale, number: int, words: Callable[[int], 
 def test_the_clock_stepping_back(
     campaign: Campaign, settable: SettableCluster, frozen: psycopg.Connection
 ) -> None:
-    sales, steps = campaign.size((2, 60), (100, 100))
+    sales, steps = campaign.size((2, 60), (30, 100))
     for number_of_sale in range(sales):
         now = START
         settable.clock.set(now)
@@ -398,7 +398,7 @@ def test_hold_that_was_given_back_stays_given_back(
 
 def test_nobody_tidies_for_ten_minutes(campaign: Campaign, settable: SettableCluster) -> None:
     """The same steps at the same instants in two databases, one tidied after each, the other never."""
-    sales, steps = campaign.size((2, 60), (100, 150))
+    sales, steps = campaign.size((2, 60), (25, 120))
     compared = 0
     with (
         psycopg.connect(settable.new_database(), autocommit=True) as tidied,
