@@ -459,7 +459,13 @@ FAULTS = [
         "everybody may audit",
         AUDIT,
         {"to flashsale_ops;": "to public;"},
-        PRIVILEGES + "test_public_may_execute_nothing",
+        "tests/schema/test_conventions.py::test_a_file_makes_one_object_of_its_name_and_says_who_may_use_it[audit]",
+    ),
+    Fault(
+        "everybody may call what is added later",
+        "migrations/0001.roles-and-schemas.sql",
+        {"alter default privileges for role flashsale_owner revoke execute on functions from public;": ""},
+        PRIVILEGES + "test_a_function_added_later_is_not_open_to_public_either",
     ),
     Fault(
         "a search_path is open",

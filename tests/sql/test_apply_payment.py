@@ -20,7 +20,7 @@ from tests.sql.calls import (
     value,
 )
 
-UNITS = 3  # of the order in the table; its product has 5
+UNITS = 3  # of the order in the table; its product has 10, enough to pay for it once more
 
 
 def a_pending_order(db, product):
@@ -84,7 +84,7 @@ OVERDUE, FAILED, CANCELLED = "payment_overdue", "payment_failed", "payment_cance
     (a_cancelled_order,     "",     "cancelled", "cancelled", "no_change",  CANCELLED, 0),
 ])  # fmt: skip
 def test_the_table(db, given, others, word, status, result, reason, available_delta):
-    product = create_product(db, stock=5)
+    product = create_product(db, stock=10)
     order = given(db, product)
     if others == "sold":
         place_hold(db, product, available(db, product))
