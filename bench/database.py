@@ -38,12 +38,16 @@ class Database:
         self.app_url = cluster.url(APP_ROLE, NAME)
         self.socket_directory = cluster.socket_directory
         self.connection = psycopg.connect(self.url, autocommit=True)
+        # For audit() and for filling tables: both read and sort millions of rows.
+        self.connection.execute("set work_mem = '512MB'; set maintenance_work_mem = '512MB'")
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
 
     def execute(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        cursor = self.connection.execute(query, parameters or None)
+        """:param parameters: for %s, or one mapping for %(name)s"""
+        named = parameters and isinstance(parameters[0], dict)
+        cursor = self.connection.execute(query, (parameters[0] if named else parameters) or None)
         return cursor.fetchall() if cursor.description else []
 
     def start_over(self, products: int = 1, stock: int = PLENTY, held: int = 0) -> None:
@@ -74,7 +78,7 @@ class Database:
             held,
         )
         self.execute("vacuum (analyze) bench.summed_holds")
-        self.execute("checkpoint")
+        self.checkpoint()
 
     def place_holds(self, count: int) -> None:
         """`count` holds of product 1, in as few calls as the function takes."""
@@ -95,6 +99,10 @@ class Database:
                 list(range(len(batch))), batch, [None] * len(batch),
             )  # fmt: skip
 
+    def checkpoint(self) -> None:
+        """Now, so that none is due while something is measured."""
+        self.execute("checkpoint")
+
     def settle(self) -> None:
         """Wait for calls whose callers have gone: wrk leaves while its last requests are under way."""
         quiet = 0
@@ -114,12 +122,13 @@ class Database:
 
 
 @contextmanager
-def running_database(settings: dict[str, str] | None = None) -> Iterator[Database]:
+def running_database(settings: dict[str, str] | None = None, *, tidied: bool = True) -> Iterator[Database]:
     """A fresh cluster, durable like `make up`'s, migrated and scheduled, with the baselines' tables.
 
     Holds and orders live a day, so that nothing lapses unless a benchmark is about that.
 
     :param settings: of the server, over those of `make up`
+    :param tidied: pg_cron tidies; else whoever measures does
     """
     directory = Path(tempfile.mkdtemp(prefix="flashsale-bench-", dir="/var/tmp"))
     directory.chmod(0o711)
@@ -129,7 +138,7 @@ def running_database(settings: dict[str, str] | None = None) -> Iterator[Databas
     try:
         with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as connection:
             connection.execute(f"create database {NAME}")
-        migrate(cluster.url(SUPERUSER, NAME), say=lambda _: None)
+        migrate(cluster.url(SUPERUSER, NAME), schedule=tidied, say=lambda _: None)
         database = Database(cluster, server.pid)
         create_app_role(database.connection)
         database.execute(

@@ -12,17 +12,32 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process and of all its descendants, those that have ended included."""
+    stats = dict(_processes())
+    family = [pid, *descendants(pid)]
+    # utime, stime, and those of children waited for
+    return sum(sum(map(int, stats[process][11:15])) for process in family if process in stats) / _TICKS
+
+
+def descendants(pid: int) -> list[int]:
+    """The process's children and theirs, oldest first among siblings."""
     children: dict[int, list[int]] = {}
-    ticks: dict[int, int] = {}
-    for process, fields in _processes():
+    for process, fields in sorted(_processes()):
         children.setdefault(int(fields[1]), []).append(process)
-        ticks[process] = sum(map(int, fields[11:15]))  # utime, stime, and those of children waited for
-    found, total = [pid], 0
+    found, family = [pid], []
     while found:
-        process = found.pop()
-        total += ticks.get(process, 0)
-        found += children.get(process, ())
-    return total / _TICKS
+        family += (born := children.get(found.pop(0), []))
+        found += born
+    return family
+
+
+def own_and_resident(pid: int) -> tuple[int, int] | None:
+    """Bytes that the process shares with nobody (anonymous), and all it has in memory; None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    kilobytes = {name: int(figure.split()[0]) for name, _, figure in (line.partition(":") for line in lines)}
+    return (kilobytes["Pss_Anon"] + kilobytes["SwapPss"]) * 1024, kilobytes["Rss"] * 1024
 
 
 def busy_seconds() -> float:

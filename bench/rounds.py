@@ -61,15 +61,19 @@ def interleave(
     return samples
 
 
-def over_http(database: Database, work: Work, by: str, server: Server) -> Measurement:
+def over_http(database: Database, work: Work, by: str, server: Server, *, kept: bool = False) -> Measurement:
     """Measures a work done by a server; empty tables before, audit() after.
 
+    :param kept: the tables stay as they are instead, and so does the audit for whoever keeps them
     :raises AuditFailed:
     :raises Broken: an answer was not what the work expects
     """
 
     def measure(seconds: float) -> Sample:
-        database.start_over(work.products, 0 if work.sold_out else PLENTY, work.held)
+        if kept:
+            database.checkpoint()
+        else:
+            database.start_over(work.products, 0 if work.sold_out else PLENTY, work.held)
         with tempfile.NamedTemporaryFile("w", suffix=".ids") as ids, _selling(database, work.selling):
             arguments = (str(work.products),)
             if work.needs:
@@ -89,7 +93,8 @@ def over_http(database: Database, work: Work, by: str, server: Server) -> Measur
             raise wrk.Broken(f"{work.name} by {by}: {answers.refused} of {answers.count} were refused")
         if database.execute("select from flashsale_data.payments where result <> 'applied' limit 1"):
             raise wrk.Broken(f"{work.name} by {by}: a payment was not applied")
-        database.audit(f"{work.name} by {by}")
+        if not kept:
+            database.audit(f"{work.name} by {by}")
         took, api, postgres, busy = (b - a for a, b in zip(before, after, strict=True))
         return Sample(
             per_second=answers.per_second,
@@ -104,18 +109,23 @@ def over_http(database: Database, work: Work, by: str, server: Server) -> Measur
     return measure
 
 
-def straight(database: Database, script: Script) -> Measurement:
+def straight(database: Database, script: Script, *, kept: bool = False) -> Measurement:
     """Measures a script of pgbench; empty tables before, audit() after.
 
+    :param kept: the tables stay as they are instead, and so does the audit for whoever keeps them
     :raises AuditFailed:
     """
 
     def measure(seconds: float) -> Sample:
-        database.start_over()
+        if kept:
+            database.checkpoint()
+        else:
+            database.start_over()
         before = time.monotonic(), database.cpu_seconds(), busy_seconds()
         found = pgbench.measure(database, script, seconds)
         after = time.monotonic(), database.cpu_seconds(), busy_seconds()
-        database.audit(script.name)
+        if not kept:
+            database.audit(script.name)
         took, postgres, busy = (b - a for a, b in zip(before, after, strict=True))
         return Sample(
             per_second=found.per_second,

@@ -1,6 +1,6 @@
 """What is asked of the hot path, as ratios within one run. Nobody moves these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -48,7 +48,7 @@ class Verdict:
 HOT = Key(works.HOT_HOLD.name, FLASHSALE)
 CEILING_OF_HOLDS = Key(works.HOT_HOLD.name, CEILING)
 
-TARGETS = (
+RATES = (
     Target("hot hold ÷ ceiling (a)", HOT, CEILING_OF_HOLDS, 0.75),
     Target("hot hold ÷ one call each (b)", HOT, Key(works.HOT_HOLD.name, CALL_EACH), 8),
     Target("hot hold ÷ lock and sum (c)", HOT, Key(works.HOT_HOLD.name, LOCK_AND_SUM), 10),
@@ -65,6 +65,26 @@ TARGETS = (
     ),
     Target("p99 of hot hold ÷ p99 of the ceiling", HOT, CEILING_OF_HOLDS, 3, figure="p99", most=True),
 )  # fmt: skip
+
+GROWTH = (
+    Target(
+        "hold, grown ÷ empty tables",
+        Key(works.GROWN_HOLD.name, FLASHSALE), Key(works.EMPTY_HOLD.name, FLASHSALE), 0.95,
+    ),
+    Target(
+        "place_holds(), grown ÷ empty tables",
+        Key(works.GROWN_HOLDS.name, PGBENCH), Key(works.EMPTY_HOLDS.name, PGBENCH), 0.95,
+    ),
+)  # fmt: skip
+
+PEAK = Key("hold, as many as it takes", FLASHSALE)
+TWICE = Key("hold, twice as many offered", FLASHSALE)
+
+OVERLOAD = (Target("hold, twice the peak offered ÷ peak", TWICE, PEAK, 0.9),)
+
+
+def judge_all(targets: Iterable[Target], samples: Mapping[Key, Sequence[Sample]]) -> tuple[Verdict, ...]:
+    return tuple(judge(target, samples) for target in targets)
 
 
 def judge(target: Target, samples: Mapping[Key, Sequence[Sample]]) -> Verdict:

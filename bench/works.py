@@ -42,6 +42,10 @@ ORDER = Work("order", "order", needs="holds", quick=False)
 WEBHOOK = Work("webhook", "webhook", needs="orders", quick=False)
 FLOW = Work("hold, order, paid", "flow")
 
+# The same hold beside nothing, and beside what long sales have left (bench/growth.py).
+EMPTY_HOLD = Work("hold, empty tables", "hold", servers=(FLASHSALE,))
+GROWN_HOLD = Work("hold, grown tables", "hold", servers=(FLASHSALE,))
+
 WORKS = (HOT_HOLD, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
 
 
@@ -66,5 +70,8 @@ COUNTER_AND_INSERT = Script("counter UPDATE + INSERT", "counter_and_insert")
 PLACE_HOLD = Script("place_hold()", "place_hold")
 PLACE_HOLDS_20 = Script("place_holds(), 20 a call", "place_holds", clients=2, batch=20)
 PLACE_HOLDS_100 = Script("place_holds(), 100 a call", "place_holds", clients=2, batch=100)
+
+EMPTY_HOLDS = Script("place_holds(), empty tables", "place_holds", clients=2, batch=100)
+GROWN_HOLDS = Script("place_holds(), grown tables", "place_holds", clients=2, batch=100)
 
 SCRIPTS = (UPDATE_ONE_ROW, COUNTER_AND_INSERT, PLACE_HOLD, PLACE_HOLDS_20, PLACE_HOLDS_100)

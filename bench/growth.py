@@ -1,0 +1,95 @@
+"""What becomes of a sale with time: grown tables, a million holds lapsing, memory, an old snapshot."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import filling, lapsing, memory, old_snapshot, report, targets
+from bench.database import Database, running_database
+from bench.findings import Findings, Say
+from bench.rounds import Key, interleave, over_http, straight
+from bench.servers import FLASHSALE, PGBENCH, Server, running_server
+from bench.works import EMPTY_HOLD, EMPTY_HOLDS, GROWN_HOLD, GROWN_HOLDS
+
+
+@dataclass(frozen=True)
+class Size:
+    """
+    :param rounds: of as many seconds each, on empty and on grown tables
+    :param active: holds in the grown tables
+    :param finished: holds there that have expired or were released
+    :param lapsing: holds that lapse at one instant
+    :param settled: seconds of load before that instant, and again after all is tidied
+    :param untidied: seconds after that instant in which nobody tidies
+    :param warm_up: requests after which memory is looked at for the first time
+    :param requests: after which it is looked at again
+    :param slice: seconds in which one kind of them is asked
+    :param minutes: spans of load with an old snapshot open
+    :param minute: seconds in each of these
+    """
+
+    rounds: int = 5
+    seconds: int = 8
+    active: int = 1_000_000
+    finished: int = 10_000_000
+    lapsing: int = 1_000_000
+    settled: int = 10
+    untidied: int = 5
+    warm_up: int = 50_000
+    requests: int = 1_000_000
+    slice: int = 10
+    minutes: int = 10
+    minute: int = 60
+
+
+def run(say: Say, size: Size = Size()) -> list[Findings]:
+    """Measure all four."""
+    logs = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-"))
+    with running_database() as empty, running_server(FLASHSALE, empty.app_url, logs / "empty.log") as server:
+        findings = [
+            _rates(empty, server, logs / "grown.log", size, say),
+            memory.run(empty, server, size.warm_up, size.requests, size.slice, say),
+            old_snapshot.run(empty, server, size.minutes, size.minute, say),
+        ]
+    # pg_cron comes once a minute or every 5 seconds, as its version has it; here tidy() is called by us.
+    with (
+        running_database(tidied=False) as database,
+        running_server(FLASHSALE, database.app_url, logs / "lapsing.log") as server,
+    ):
+        findings.insert(1, lapsing.run(database, server, size.lapsing, size.settled, size.untidied, say))
+    return findings
+
+
+def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Say) -> Findings:
+    """Holds of one hot product on empty tables and on grown ones, in two clusters that take turns."""
+    with running_database() as grown, running_server(FLASHSALE, grown.app_url, log) as grown_server:
+        say(f"filling in {size.active:,} active holds and {size.finished:,} finished ones")
+        grown.start_over()
+        filling.fill(grown, size.active, size.finished)
+        say("filled")
+        samples = interleave(
+            {
+                Key(EMPTY_HOLD.name, FLASHSALE): over_http(empty, EMPTY_HOLD, FLASHSALE, empty_server),
+                Key(GROWN_HOLD.name, FLASHSALE): over_http(
+                    grown, GROWN_HOLD, FLASHSALE, grown_server, kept=True
+                ),
+                Key(EMPTY_HOLDS.name, PGBENCH): straight(empty, EMPTY_HOLDS),
+                Key(GROWN_HOLDS.name, PGBENCH): straight(grown, GROWN_HOLDS, kept=True),
+            },
+            size.rounds,
+            size.seconds,
+            say,
+        )
+        # Once: holds were only added, so nothing that was ever wrong has gone.
+        grown.audit("holds on grown tables")
+        say("audited the grown tables")
+        (held,) = grown.execute("select held from flashsale_data.stock")[0]
+    text = f"""### Grown tables
+
+Holds of one hot product on empty tables, and where {size.active:,} holds are active and {size.finished:,}
+have finished, all with their entries in the ledger. {size.rounds} interleaved rounds of {size.seconds} seconds;
+what is placed stays, so {held:,} are active in the end.
+
+{report.of_samples(samples)}
+"""
+    return Findings(text, targets.judge_all(targets.GROWTH, samples), samples)

@@ -1,0 +1,117 @@
+"""A million holds lapse at one instant: when the stock is back, when all are marked, what buyers notice."""
+
+import http.client
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+from bench import filling, report, wrk
+from bench.database import Database
+from bench.findings import Findings, Say
+from bench.offer import offering
+from bench.servers import Server
+
+FILLED_A_SECOND = 15_000
+"""holds that are surely filled in in a second"""
+
+
+def run(database: Database, server: Server, count: int, settled: int, untidied: int, say: Say) -> Findings:
+    """Load from `settled` seconds before the instant until as long after all is tidied.
+
+    :param untidied: seconds after the instant in which nobody tidies
+    """
+    database.start_over()
+    ready = datetime.now(UTC) + timedelta(seconds=count / FILLED_A_SECOND + settled + 5)
+    instant = ready.replace(microsecond=0)
+    filling.fill(database, active=count, finished=0, lapse_at=instant)
+    database.checkpoint()
+    at = instant.timestamp()
+    if time.time() > at - settled - 1:
+        raise wrk.Broken("filling the tables took longer than the holds live")
+    say(f"{count:,} holds lapse in {at - time.time():.0f} s")
+    time.sleep(at - settled - 1 - time.time())
+    with offering(server, wrk.CONNECTIONS) as load:
+        watch = Watch(server, count, at)
+        time.sleep(at + untidied - time.time())
+        begin, calls = time.time(), 0
+        while _untidied(database, instant):
+            database.execute("call flashsale.tidy()")
+            calls += 1
+            say(f"tidy() has marked {count - _untidied(database, instant):,} of {count:,}")
+        end = time.time()
+        time.sleep(settled)
+        over = time.time()
+    database.settle()
+    database.audit("a million holds lapsed")
+    asked, came = watch.first_after()
+    spans = {
+        "before": (at - settled, at),
+        "the second after the instant": (at, at + 1),
+        "nobody tidies": (at + 1, begin),
+        "while tidied": (begin, end),
+        "after": (end, over),
+    }
+    rows = []
+    for name, (start, stop) in spans.items():
+        span = load.of(201, start, stop)
+        latencies = [f"{latency * 1000:.1f}" for latency in (span.p50, span.p99, span.most) if latency]
+        rows.append([name, f"{stop - start:.1f}", f"{span.per_second:,.0f}", *(latencies or [""] * 3)])
+    return Findings(f"""### {count:,} holds lapse at one instant
+
+The first answer of `GET /api/products/1` that was asked for after the instant ({asked * 1000:.1f} ms
+after) came {came * 1000:.1f} ms after it and showed their units as available; so did all later ones.
+Nobody had tidied yet. Then `tidy()`, which works for 20 seconds at most, marked all of them in {end - begin:.1f} seconds and
+{calls} call{"s" if calls > 1 else ""}.
+
+{report.table(["holds of the same product", "seconds", "a second", "p50 ms", "p99 ms", "longest ms"], rows)}
+""")
+
+
+def _untidied(database: Database, instant: datetime) -> int:
+    return database.execute(
+        "select coalesce(sum(held), 0)::int from flashsale_data.lapses where lapses_at = %s", instant
+    )[0][0]
+
+
+class Watch:
+    """Asks for product 1 over HTTP again and again, from shortly before the instant until shortly after.
+
+    :param count: units that come back at once
+    :param at: the instant (time.time())
+    """
+
+    def __init__(self, server: Server, count: int, at: float) -> None:
+        self._server = server
+        self._count = count
+        self._at = at
+        self._answers: list[tuple[float, float, int]] = []
+        self._thread = Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
+        time.sleep(max(0, self._at - 1 - time.time()))
+        while (asked := time.time()) < self._at + 1:
+            connection.request("GET", "/api/products/1")
+            available = json.loads(connection.getresponse().read())["available_stock"]
+            self._answers.append((asked, time.time(), available))
+            time.sleep(0.001)
+        connection.close()
+
+    def first_after(self) -> tuple[float, float]:
+        """When the first answer after the instant was asked for and came, in seconds after it.
+
+        :raises Broken: it, or one after it, did not show the units; or one before did
+        """
+        self._thread.join()
+        before = [available for _, came, available in self._answers if came <= self._at]
+        after = [answer for answer in self._answers if answer[0] > self._at]
+        if not before or not after:
+            raise wrk.Broken("nobody could look at the stock around the instant")
+        # Buyers take some meanwhile, but by far not half of them.
+        back = before[-1] + self._count // 2
+        if any(available >= back for available in before) or any(available < back for *_, available in after):
+            raise wrk.Broken(f"the stock was not back at once: {before[-1]} before, then {after}")
+        asked, came, _ = after[0]
+        return asked - self._at, came - self._at

@@ -1,0 +1,105 @@
+"""Runs bench/generator.py in a process of its own, and reads off what it saw."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.generator import Order, Seen
+from bench.servers import Server
+from bench.wrk import Broken
+from flashsale.migrate import ROOT
+
+BODY = '{"product_id":1,"qty":1}'
+HOLD = (
+    "POST /api/holds HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
+)
+"""one unit of product 1"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Answers with one status to requests that were due in a span of time. Times are in seconds."""
+
+    per_second: float
+    count: int
+    p50: float | None
+    p99: float | None
+    most: float | None
+
+
+class Offer:
+    """A load that is under way; over, `seen` is what came back and `cpu` the processor time it took."""
+
+    seen: Seen
+    cpu: float
+
+    def of(self, status: int, begin: float, end: float) -> Span:
+        """Latencies of what was due from `begin` to `end` (time.time()), and how many answers came then."""
+        seen = self.seen
+        latencies, count = [], 0
+        for due, came, found in zip(seen.due, seen.came, seen.status, strict=True):
+            if found == status:
+                count += begin <= came < end
+                if begin <= due < end:
+                    latencies.append(came - due)
+        latencies.sort()
+
+        def quantile(share: float) -> float | None:
+            return latencies[int(share * (len(latencies) - 1))] if latencies else None
+
+        return Span(count / (end - begin), count, quantile(0.5), quantile(0.99), quantile(1))
+
+
+@contextmanager
+def offering(server: Server, connections: int, per_second: float | None = None) -> Iterator[Offer]:
+    """Ask for holds of product 1 as long as the context lasts.
+
+    :param per_second: so many are due; None: each connection asks again as soon as it is answered
+    :raises Broken: a connection was lost, a request was never answered, a 503 was without Retry-After, or
+        any answer was none of 201 and 503
+    """
+    order = Order(server.port, HOLD, connections, per_second)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "seen"
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench.generator", path],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            print(json.dumps(asdict(order)), file=child.stdin, flush=True)
+            if child.stdout.readline() != "connected\n":
+                raise Broken(f"the load generator could not open {connections} connections")
+            offer = Offer()
+            print(file=child.stdin, flush=True)
+            yield offer
+            print(file=child.stdin, flush=True)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            if child.returncode is None:
+                child.kill()
+                child.wait()
+            child.stdin.close()
+            child.stdout.close()
+        if child.returncode != 0:
+            raise Broken("the load generator failed")
+        offer.seen = Seen.read(path)
+        offer.cpu = usage.ru_utime + usage.ru_stime
+    _check(offer.seen)
+
+
+def _check(seen: Seen) -> None:
+    others = set(seen.status) - {201, 503}
+    if seen.broken or seen.without_retry_after or others:
+        raise Broken(
+            f"{seen.broken} connections broke, {seen.without_retry_after} answers 503 without Retry-After;"
+            f" statuses that should not be: {sorted(others) or 'none'}"
+        )

@@ -1,0 +1,160 @@
+"""Twice as much asked as can be served, whether or not answers keep up."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import report, targets
+from bench.database import Database, running_database
+from bench.findings import Findings, Say
+from bench.machine import busy_seconds, descendants, own_and_resident
+from bench.offer import Offer, offering
+from bench.rounds import Sample
+from bench.servers import FLASHSALE, Server, running_server
+
+UNCOUNTED = 1.0
+"""seconds at the beginning that do not count: the queues fill"""
+HEAD = (
+    "round", "offered/s", "sent/s", "201/s", "503/s", "201: p50 ms", "p99", "p99 of 1st half", "2nd half",
+    "503: p99", "waiting at the end", "answered within ms", "worker grew by MB", "sent late by ms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """
+    :param crowds: connections that ask again as soon as they are answered; the best rate of all is the peak
+    :param buyers: connections among which twice the peak is spread
+    """
+
+    rounds: int = 5
+    seconds: int = 8
+    crowds: tuple[int, ...] = (64, 256, 1000)
+    buyers: int = 4000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One round at twice the peak. Latencies are in seconds, memory in bytes."""
+
+    offered: float
+    sent: float
+    served: float
+    refused: float
+    served_p50: float | None
+    served_p99: float | None
+    first_p99: float | None
+    last_p99: float | None
+    refused_p99: float | None
+    waiting: int
+    drained: float
+    grown: int
+    late: float
+
+
+def run(say: Say, size: Size = Size()) -> Findings:
+    """In every round, find the peak, then offer twice as much."""
+    log = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-")) / "overload.log"
+    peaks: list[Sample] = []
+    twice: list[Sample] = []
+    rounds: list[Seen] = []
+    with running_database() as database, running_server(FLASHSALE, database.app_url, log) as server:
+        for number in range(size.rounds):
+            found = {crowd: _load(database, server, crowd, None, size.seconds)[0] for crowd in size.crowds}
+            best = max(found, key=lambda crowd: found[crowd].per_second)
+            peaks.append(found[best])
+            sample, seen = _load(database, server, size.buyers, 2 * found[best].per_second, size.seconds)
+            twice.append(sample)
+            rounds.append(seen)
+            say(
+                f"round {number + 1} of {size.rounds}: {found[best].per_second:,.0f}/s at most, by {best}"
+                f" connections; then {sample.per_second:,.0f}/s of {seen.offered:,.0f}/s"
+            )
+    samples = {targets.PEAK: peaks, targets.TWICE: twice}
+    text = f"""### Overload
+
+Holds of one hot product, {size.rounds} rounds of {size.seconds} seconds. The peak is the best of
+{_and(size.crowds)} connections that ask again as soon as they are answered. Then twice as many are due,
+evenly, whether or not answers keep up, on {size.buyers:,} connections: latencies count from when a request was
+due. What is due while all of them wait is not sent.
+
+{report.of_samples(samples)}
+
+{report.table(HEAD, [_row(number, seen) for number, seen in enumerate(rounds, 1)])}
+
+Waiting at the end: connections without an answer when the load stopped, and how long until the last had one.
+"""
+    return Findings(text, targets.judge_all(targets.OVERLOAD, samples), samples)
+
+
+def _load(
+    database: Database, server: Server, connections: int, per_second: float | None, seconds: float
+) -> tuple[Sample, Seen]:
+    """Load for so many seconds that count; audit() after.
+
+    :raises AuditFailed:
+    :raises Broken: see offer.py
+    """
+    database.start_over()
+    (worker,) = descendants(server.pid)
+    before_memory = _own(worker)
+    with offering(server, connections, per_second) as load:
+        time.sleep(UNCOUNTED)
+        before = time.time(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
+        time.sleep(seconds)
+        after = time.time(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
+    database.settle()
+    database.audit(f"holds by {connections} connections")
+    begin, end = before[0], after[0]
+    half = (begin + end) / 2
+    served, refused = load.of(201, begin, end), load.of(503, begin, end)
+    took, api, postgres, busy = (b - a for a, b in zip(before, after, strict=True))
+    generator = load.cpu / (load.seen.ended - load.seen.began)
+    sample = Sample(
+        served.per_second, served.p50, served.p99, api / took, postgres / took, generator,
+        (busy - api - postgres) / took - generator,
+    )  # fmt: skip
+    return sample, Seen(
+        offered=per_second or 0,
+        sent=_sent(load),
+        served=served.per_second,
+        refused=refused.per_second,
+        served_p50=served.p50,
+        served_p99=served.p99,
+        first_p99=load.of(201, begin, half).p99,
+        last_p99=load.of(201, half, end).p99,
+        refused_p99=refused.p99,
+        waiting=load.seen.waiting,
+        drained=max(load.seen.came) - load.seen.ended,
+        grown=_own(worker) - before_memory,
+        late=load.seen.late,
+    )
+
+
+def _sent(load: Offer) -> float:
+    """Requests a second that found a connection, from the beginning."""
+    return len(load.seen.due) / (load.seen.ended - load.seen.began)
+
+
+def _own(pid: int) -> int:
+    sizes = own_and_resident(pid)
+    assert sizes is not None
+    return sizes[0]
+
+
+def _row(number: int, seen: Seen) -> list[str]:
+    latencies = seen.served_p50, seen.served_p99, seen.first_p99, seen.last_p99, seen.refused_p99
+    return [
+        str(number),
+        *[f"{rate:,.0f}" for rate in (seen.offered, seen.sent, seen.served, seen.refused)],
+        *["" if latency is None else f"{latency * 1000:.0f}" for latency in latencies],
+        f"{seen.waiting:,}",
+        f"{seen.drained * 1000:.0f}",
+        f"{seen.grown / 2**20:+.1f}",
+        f"{seen.late * 1000:.0f}",
+    ]
+
+
+def _and(numbers: tuple[int, ...]) -> str:
+    return " and ".join(", ".join(map(str, numbers)).rsplit(", ", 1))
