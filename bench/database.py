@@ -122,13 +122,12 @@ class Database:
 
 
 @contextmanager
-def running_database(settings: dict[str, str] | None = None, *, tidied: bool = True) -> Iterator[Database]:
+def running_database(settings: dict[str, str] | None = None) -> Iterator[Database]:
     """A fresh cluster, durable like `make up`'s, migrated and scheduled, with the baselines' tables.
 
     Holds and orders live a day, so that nothing lapses unless a benchmark is about that.
 
     :param settings: of the server, over those of `make up`
-    :param tidied: pg_cron tidies; else whoever measures does
     """
     directory = Path(tempfile.mkdtemp(prefix="flashsale-bench-", dir="/var/tmp"))
     directory.chmod(0o711)
@@ -138,7 +137,7 @@ def running_database(settings: dict[str, str] | None = None, *, tidied: bool = T
     try:
         with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as connection:
             connection.execute(f"create database {NAME}")
-        migrate(cluster.url(SUPERUSER, NAME), schedule=tidied, say=lambda _: None)
+        migrate(cluster.url(SUPERUSER, NAME), say=lambda _: None)
         database = Database(cluster, server.pid)
         create_app_role(database.connection)
         database.execute(

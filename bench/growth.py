@@ -46,18 +46,12 @@ def run(say: Say, size: Size = Size()) -> list[Findings]:
     """Measure all four."""
     logs = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-"))
     with running_database() as empty, running_server(FLASHSALE, empty.app_url, logs / "empty.log") as server:
-        findings = [
+        return [
             _rates(empty, server, logs / "grown.log", size, say),
             memory.run(empty, server, size.warm_up, size.requests, size.slice, say),
             old_snapshot.run(empty, server, size.minutes, size.minute, say),
+            lapsing.run(empty, server, size.lapsing, size.settled, size.untidied, say),
         ]
-    # pg_cron comes once a minute or every 5 seconds, as its version has it; here tidy() is called by us.
-    with (
-        running_database(tidied=False) as database,
-        running_server(FLASHSALE, database.app_url, logs / "lapsing.log") as server,
-    ):
-        findings.insert(1, lapsing.run(database, server, size.lapsing, size.settled, size.untidied, say))
-    return findings
 
 
 def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Say) -> Findings:
@@ -87,8 +81,8 @@ def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Sa
     text = f"""### Grown tables
 
 Holds of one hot product on empty tables, and where {size.active:,} holds are active and {size.finished:,}
-have finished, all with their entries in the ledger. {size.rounds} interleaved rounds of {size.seconds} seconds;
-what is placed stays, so {held:,} are active in the end.
+have finished, all with their entries in the ledger. {size.rounds} interleaved rounds of
+{size.seconds} seconds; what is placed stays, so {held:,} are active in the end.
 
 {report.of_samples(samples)}
 """

@@ -76,8 +76,8 @@ def run(say: Say, size: Size = Size()) -> Findings:
 
 Holds of one hot product, {size.rounds} rounds of {size.seconds} seconds. The peak is the best of
 {_and(size.crowds)} connections that ask again as soon as they are answered. Then twice as many are due,
-evenly, whether or not answers keep up, on {size.buyers:,} connections: latencies count from when a request was
-due. What is due while all of them wait is not sent.
+evenly, whether or not answers keep up, on {size.buyers:,} connections: latencies count from when a request
+was due. What is due while all of them wait is not sent.
 
 {report.of_samples(samples)}
 

@@ -57,7 +57,7 @@ def test_growth_is_measured_on_tables_that_audit_finds_nothing_wrong_with():
             warm_up=1, requests=1, slice=1, minutes=2, minute=1,
         ),
     )  # fmt: skip
-    rates, lapsing, memory, snapshot = (findings.text for findings in found)
+    rates, memory, snapshot, lapsing = (findings.text for findings in found)
     assert len(found[0].verdicts) == len(GROWTH)
     assert "2,000 holds are active and 3,000 have" in rates
     assert "2,500 holds lapse at one instant" in lapsing and "while tidied" in lapsing
