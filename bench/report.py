@@ -14,7 +14,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
-        first, *others = widths
         name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         return f"| {' | '.join([row[0].ljust(len(name)), *figures])} |"
 

@@ -77,9 +77,10 @@ def test_a_load_that_is_not_answered_as_it_should_be_spoils_the_run(tmp_path):
     with (
         running_database() as database,
         running_server(FLASHSALE, database.app_url, tmp_path / "log") as server,
+        pytest.raises(Broken, match="404"),
+        offering(server, 1, per_second=10),
     ):
-        with pytest.raises(Broken, match="404"), offering(server, 1, per_second=10):
-            pass  # nothing is on sale
+        pass  # nothing is on sale
 
 
 def test_what_the_generator_saw_survives_the_file(tmp_path):

@@ -31,7 +31,16 @@ def test_every_example_is_typed() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_block_says_what_it_is(path: Path) -> None:
-    assert {block.kind for block in blocks(path)} <= {"console", "sql", "python", "text", "sh", "yaml", "json", "none"}
+    assert {block.kind for block in blocks(path)} <= {
+        "console",
+        "sql",
+        "python",
+        "text",
+        "sh",
+        "yaml",
+        "json",
+        "none",
+    }
     assert path.read_text().count("\n```") == 2 * len(blocks(path))
 
 

@@ -70,7 +70,9 @@ def campaign(names: Sequence[str], seed: int, folder: Path, console: Console) ->
         console.print(f"{name}: begun")
         outcome = run(name, seed, folder)
         word = "survived" if outcome.passed else f"FAILED, see {outcome.log}"
-        console.print(f"{name}: {word}, after {outcome.seconds:.0f} s", style=None if outcome.passed else "red")
+        console.print(
+            f"{name}: {word}, after {outcome.seconds:.0f} s", style=None if outcome.passed else "red"
+        )
         return outcome
 
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
@@ -97,8 +99,8 @@ def markdown(outcomes: Sequence[Outcome], seed: int) -> str:
         [
             "# What was tried to break the promises",
             "",
-            f"`make proof`, {time.strftime('%Y-%m-%d', time.gmtime())}: {survived} of {len(outcomes)} promises"
-            f" survived. `make proof SEED={seed}` makes the same choices again.",
+            f"`make proof`, {time.strftime('%Y-%m-%d', time.gmtime())}: {survived} of"
+            f" {len(outcomes)} promises survived. `make proof SEED={seed}` makes the same choices again.",
             "",
             "| promise | tried | survived | seconds |",
             "|---|---|---|--:|",
