@@ -22,7 +22,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -79,7 +79,10 @@ class Limits:
     batch: int = 500
     """requests in one call, at most (the SQL functions refuse more than 1,000)"""
     queue: int = 2000
-    """requests that wait on each way, at most; the next one is refused at once"""
+    """requests that wait on the fast way, at most; the next one is refused at once"""
+    patient_queue: int = 500
+    """the same on the patient way. All that wait for locked rows must leave room among those that the server
+    lets in at once (api/admission.py) for whoever wants another row"""
     patience: float = 1.0
     """from a request's arrival until the last moment at which it may be sent"""
     deadline: float = 1.9
@@ -151,7 +154,15 @@ class Joiner:
         self._row_key = row_key
         self._stuck: Counter[Any] = Counter()
         self._patient = (
-            _Way(patient_call, limits, reads, Busy, self._retry, observer.way("patient"), last=True)
+            _Way(
+                patient_call,
+                replace(limits, queue=limits.patient_queue),
+                reads,
+                Busy,
+                self._retry,
+                observer.way("patient"),
+                last=True,
+            )
             if patient_call
             else None
         )

@@ -11,6 +11,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api import metrics, problems
+from api.admission import Gate
 from api.problems import Kind
 from api.request_ids import RequestIds
 
@@ -42,10 +43,14 @@ class Protocol(HttpToolsProtocol):
     _is_told: bool = False  # the application knows of the request that is being received
     _too_large: bool = False
     _refusal: tuple[Kind, str] | None = None  # to be told once the requests before it are answered
+    _kept: bytes | None = None  # what has come of a request that waits outside
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
+        if not hasattr(self.server_state, "gate"):  # one for all connections of a server
+            self.server_state.gate = Gate(self.tasks.__len__, self.loop)  # type: ignore[attr-defined]
+        self._gate: Gate = self.server_state.gate  # type: ignore[attr-defined]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -59,7 +64,7 @@ class Protocol(HttpToolsProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._began = None
+        self._began = self._kept = None
         self._end_stream()
         # uvicorn tells only the newest request that its client has left: in a pipeline that is another one.
         if self._running is not None and not self._running.response_complete:
@@ -68,6 +73,29 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._kept is not None:
+            self._kept += data  # was read already when reading stopped
+        elif self._gate.is_open or not self._is_between_requests():
+            self._take(data)
+        else:
+            self._kept = data
+            self.flow.pause_reading()
+            self._gate.wait(self)
+
+    def _is_between_requests(self) -> bool:
+        return self._began is None and (self.cycle is None or self.cycle.response_complete)
+
+    def come_in(self) -> None:
+        data, self._kept = self._kept, None
+        if data is not None and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._take(data)
+
+    def turn_away(self) -> None:
+        if self._kept is not None:
+            self._answer(problems.OVERLOADED, problems.OVERLOADED.detail)
+
+    def _take(self, data: bytes) -> None:
         super().data_received(data)
         if self._began is None or self.transport.is_closing():
             return
@@ -114,6 +142,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
         super().on_response_complete()
+        self._gate.one_less()
         if is_last and self._refusal is not None:
             self._answer(*self._refusal)
 
@@ -168,15 +197,17 @@ class Protocol(HttpToolsProtocol):
         metrics.refusals.of[(kind.code,)] += 1
         metrics.requests.of["", "", str(kind.status)] += 1
         body = problems.body(kind, detail)
-        head = (
-            f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"
-            f"content-type: {problems.MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\n"
-            f"x-request-id: {_request_ids.new()}\r\n"
-            "cache-control: no-store\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        head = [
+            f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}",
+            f"content-type: {problems.MEDIA_TYPE}",
+            f"content-length: {len(body)}",
+            f"x-request-id: {_request_ids.new()}",
+            "cache-control: no-store",
+            "connection: close",
+        ]
+        if kind.retry_after is not None:
+            head.append(f"retry-after: {kind.retry_after}")
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.transport.close()
 
 

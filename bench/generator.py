@@ -89,6 +89,7 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._read = b""
         self._due = 0.0
+        self.is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own kind does not inherit it
@@ -106,10 +107,14 @@ class _Connection(asyncio.Protocol):
             self._read = data
             return
         self._read = b""
+        self.is_last = data.find(b"connection: close", 0, end) > 0
         self._load.answered(self, self._due, data, end)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.seen.broken += 1
+        if self.is_last:
+            self._load.come_back()
+        else:
+            self._load.seen.broken += 1
 
 
 class _Load:
@@ -120,16 +125,13 @@ class _Load:
         self.seen = Seen()
         self._order = order
         self._idle: deque[_Connection] = deque()
+        self._coming: set[asyncio.Task[_Connection]] = set()
         self._running = False
 
     async def connect(self) -> None:
-        loop = asyncio.get_running_loop()
         for first in range(0, self._order.connections, AT_ONCE):
-            opening = [
-                loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._order.port)
-                for _ in range(min(AT_ONCE, self._order.connections - first))
-            ]
-            self._idle += [connection for _, connection in await asyncio.gather(*opening)]
+            count = min(AT_ONCE, self._order.connections - first)
+            self._idle += await asyncio.gather(*(self._connect() for _ in range(count)))
 
     async def run(self, end: asyncio.Future[str]) -> None:
         self._running = True
@@ -170,8 +172,26 @@ class _Load:
         seen.status.append(status)
         if status == 503 and answer.find(b"retry-after: ", 0, end) < 0:
             seen.without_retry_after += 1
+        if not connection.is_last:
+            self._free(connection)
+
+    def come_back(self) -> None:
+        """Somebody was turned away, connection and all: connect again."""
+        task = asyncio.ensure_future(self._connect())
+        self._coming.add(task)
+        task.add_done_callback(self._come)
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._order.port))[1]
+
+    def _come(self, task: "asyncio.Task[_Connection]") -> None:
+        self._coming.discard(task)
+        self._free(task.result())
+
+    def _free(self, connection: _Connection) -> None:
         if self._running and self._order.per_second is None:
-            connection.ask(now)
+            connection.ask(time.time())
         else:
             self._idle.append(connection)
 
