@@ -166,7 +166,7 @@ class Rehearsal:
         self.process = subprocess.Popen(
             [
                 *[sys.executable, "-m", "flashsale", "rehearse", "--url", server, "--report", os.devnull],
-                *["--buyers", "500000", "--stock", "500000", "--at-once", "4", "--early", "0", *options],
+                *["--buyers", "60000", "--stock", "60000", "--at-once", "4", "--early", "0", *options],
             ],
             cwd=ROOT,
             env=inherited | {"FLASHSALE_DATABASE_URL": database_url},
