@@ -35,7 +35,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Round:
     """One round at twice the peak. Latencies are in seconds, memory in bytes."""
 
     offered: float
@@ -58,7 +58,7 @@ def run(say: Say, size: Size = Size()) -> Findings:
     log = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-")) / "overload.log"
     peaks: list[Sample] = []
     twice: list[Sample] = []
-    rounds: list[Seen] = []
+    rounds: list[Round] = []
     with running_database() as database, running_server(FLASHSALE, database.app_url, log) as server:
         for number in range(size.rounds):
             found = {crowd: _load(database, server, crowd, None, size.seconds)[0] for crowd in size.crowds}
@@ -90,7 +90,7 @@ Waiting at the end: connections without an answer when the load stopped, and how
 
 def _load(
     database: Database, server: Server, connections: int, per_second: float | None, seconds: float
-) -> tuple[Sample, Seen]:
+) -> tuple[Sample, Round]:
     """Load for so many seconds that count; audit() after.
 
     :raises AuditFailed:
@@ -115,7 +115,7 @@ def _load(
         served.per_second, served.p50, served.p99, api / took, postgres / took, generator,
         (busy - api - postgres) / took - generator,
     )  # fmt: skip
-    return sample, Seen(
+    return sample, Round(
         offered=per_second or 0,
         sent=_sent(load),
         served=served.per_second,
@@ -143,7 +143,7 @@ def _own(pid: int) -> int:
     return sizes[0]
 
 
-def _row(number: int, seen: Seen) -> list[str]:
+def _row(number: int, seen: Round) -> list[str]:
     latencies = seen.served_p50, seen.served_p99, seen.first_p99, seen.last_p99, seen.refused_p99
     return [
         str(number),
