@@ -1,7 +1,7 @@
 """What this process counts, and how its siblings' counts are added to its own.
 
-prometheus-client takes 3 µs to count a request and its time, and 6 where several workers share files: a
-twentieth of what the whole request costs. So counts are kept in plain numbers, for a fraction of that, and
+prometheus-client takes 4 µs to count a request and its time, and 7 where several workers share files: a
+twentieth of what the whole request costs. So counts are kept in plain numbers, for a fifth of that, and
 handed over to it once a second, before each scrape and at the end (`hand_over`). What a scrape tells of the
 worker that answers it is of this instant; what it tells of the others is at most a second old.
 """
