@@ -343,7 +343,7 @@ class _Way:
             for asked in batch:
                 asked.fail(failure)
             return True
-        what = "a call of %d requests was rolled back and goes again in parts: %s"
+        what = "a call of %d requests was rolled back and goes again: %s"
         log.info(what, len(batch), error, extra=fields)
         for asked in batch:
             # Apart, requests for a locked row would each keep the lane waiting, one after the other; in
