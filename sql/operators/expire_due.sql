@@ -26,38 +26,48 @@ begin
     perform flashsale_data.refuse('SA009', 'A limit is at least 1.');
   end if;
 
-  -- Whoever sells a product gives back what has lapsed; this is for the others,
-  -- and no more of them than this call can mark: the locks last to its end.
-  perform flashsale_data.lock_stock(array(
-    select distinct l.product_id
+  -- Searched for before any lock is taken: an old snapshot elsewhere (a backup, a
+  -- psql left open) keeps all that was ever swept since in the index, and to walk
+  -- past it takes its time. Instants whose units were all used up in time just go:
+  -- most, when a sale goes well.
+  delete from flashsale_data.lapses l
+  using (
+    select d.product_id, d.lapses_at
+    from flashsale_data.lapses d
+    where d.lapses_at <= clock_timestamp() and d.held = 0 and d.awaiting = 0
+    for update skip locked) d
+  where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
+
+  -- The oldest instants that make up p_limit units. A hold has at least one.
+  select array_agg(due.product_id), array_agg(due.lapses_at) into v_products, v_instants
+  from (
+    select d.product_id, d.lapses_at,
+           sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
     from (
       select d.* from flashsale_data.lapses d
       where d.lapses_at <= clock_timestamp() and (d.held > 0 or d.awaiting > 0)
       order by d.lapses_at, d.product_id
-      limit p_limit) l
+      limit p_limit) d) due
+  where due.units_before < p_limit;
+
+  -- Whoever sells a product gives back what has lapsed; this is for the others.
+  perform flashsale_data.lock_stock(array(
+    select distinct l.product_id
+    from unnest(v_products, v_instants) as l (product_id, lapses_at)
     where l.lapses_at > (
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
         order by s.version desc limit 1)), p_wait => false);
 
-  -- The oldest instants that make up p_limit units. A hold has at least one.
   select array_agg(l.product_id), array_agg(l.lapses_at) into v_products, v_instants
   from (
     select l.product_id, l.lapses_at
-    from flashsale_data.lapses l
-    join (
-      select d.product_id, d.lapses_at,
-             sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
-      from (
-        select d.* from flashsale_data.lapses d
-        where d.lapses_at <= clock_timestamp() and (d.held > 0 or d.awaiting > 0)
-        order by d.lapses_at, d.product_id
-        limit p_limit) d) due using (product_id, lapses_at)
-    where due.units_before < p_limit
-      and l.lapses_at <= (
-        select s.lapsed_through from flashsale_data.stock s
-        where s.product_id = l.product_id
-        order by s.version desc limit 1)
+    from unnest(v_products, v_instants) as due (product_id, lapses_at)
+    join flashsale_data.lapses l using (product_id, lapses_at)
+    where l.lapses_at <= (
+      select s.lapsed_through from flashsale_data.stock s
+      where s.product_id = l.product_id
+      order by s.version desc limit 1)
     for update of l skip locked) l;
 
   perform flashsale_data.open_ledger();
@@ -110,14 +120,9 @@ begin
   )
   select count(*)::int into v_orders from overdue;
 
-  -- Also those that were used up before their time: most, when a sale goes well.
   delete from flashsale_data.lapses l
-  using (
-    select d.product_id, d.lapses_at
-    from flashsale_data.lapses d
-    where d.lapses_at <= clock_timestamp() and d.held = 0 and d.awaiting = 0
-    for update skip locked) d
-  where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
+  using unnest(v_products, v_instants) as d (product_id, lapses_at)
+  where l.product_id = d.product_id and l.lapses_at = d.lapses_at and l.held = 0 and l.awaiting = 0;
 
   return v_holds + v_orders + flashsale_data.expire_inbox(p_limit);
 end

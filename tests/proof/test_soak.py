@@ -61,13 +61,15 @@ async def buyer(
             nonlocal due
             due = max(due + PACE, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
+            began, told = time.monotonic(), []
             while True:
                 answer = await connection.ask(method, path, body, key)
                 seen.times.append((time.monotonic(), answer.seconds))
+                told.append((answer.status, answer.code, round(answer.seconds, 2)))
                 if answer.status != 503:
                     break
                 seen.turned_away[answer.code] += 1
-            assert answer.status in expected, (method, path, answer)
+            assert answer.status in expected, (method, path, answer, time.monotonic() - began, told)
             return answer
 
         for turn in itertools.count():
