@@ -3,11 +3,11 @@
 -- pg_cron calls it through flashsale.tidy(). No answer depends on it: units whose
 -- time is up are available whether or not their holds and orders are marked.
 --
--- Locks    products that have units to give back, only for that; then the lapsed
---          instants it works on, then their holds and orders. It waits for none
---          of them: what somebody else has locked is left for the next call, so
---          sweepers share the work. Marking changes no counter, and so needs no
---          product lock.
+-- Locks    lapsed instants that are used up; products that have units to give back,
+--          only for that; then the lapsed instants it works on, then their holds
+--          and orders. It waits for none of them: what somebody else has locked is
+--          left for the next call, so sweepers share the work. Marking changes no
+--          counter, and so needs no product lock.
 -- Refuses  SA009 invalid_request.
 create or replace function flashsale.expire_due(p_limit int default 1000)
 returns int
