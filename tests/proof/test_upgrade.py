@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 
 import psycopg
@@ -55,7 +56,7 @@ class Traffic:
 
     def __init__(self, url: str, product: int, callers: int) -> None:
         self.sales = [0] * callers
-        self.retried = 0
+        self.retried: Counter[str] = Counter()
         self.is_switching = False
         self.failed: list[BaseException] = []
         self._url = url
@@ -109,7 +110,7 @@ class Traffic:
                 mixed = error.sqlstate.startswith(MIXED) and (was_switching or self.is_switching)
                 if not mixed and error.sqlstate not in RETRYABLE:
                     raise
-                self.retried += 1
+                self.retried[error.sqlstate] += 1
 
 
 ROWS = {
@@ -169,9 +170,10 @@ def test_a_landed_state_with_data_and_traffic(
         (paid,) = conn.execute("select paid from flashsale.stock where product_id = %s", (sold,)).fetchone()
         assert paid == sum(traffic.sales)
     assert_as_fresh(empty_database, database_url)
+    again = ", ".join(f"{count} by {sqlstate}" for sqlstate, count in traffic.retried.most_common()) or "none"
     campaign.tried(
         f"upgrade from {state.name.removesuffix('.sql.gz')}, {sum(traffic.sales):,} sales meanwhile",
-        f"equals a fresh install, data unchanged; {traffic.retried} calls tried again",
+        f"equals a fresh install, data unchanged; calls tried again: {again}",
     )
 
 
