@@ -59,7 +59,7 @@ def test_growth_is_measured_on_tables_that_audit_finds_nothing_wrong_with():
     )  # fmt: skip
     rates, memory, snapshot, lapsing = (findings.text for findings in found)
     assert len(found[0].verdicts) == len(GROWTH)
-    assert "2,000 holds are active and 3,000 have" in rates
+    assert "2,000 holds are active and 3,000\nhave finished" in rates
     assert "2,500 holds lapse at one instant" in lapsing and "while tidied" in lapsing
     assert "flashsale place_holds fast" in memory and "its worker 1" in memory
     assert "\n| 2 " in snapshot
