@@ -342,7 +342,8 @@ def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make)
             assert again.status_code == call.served
             assert shop.effects(call) == 1
     assert said["outcome_unknown", 0] and said["served", 1]
-    assert before_commit, "rows of an answer that was never committed have arrived"
+    # Answers of more than 8 KB begin to arrive before the commit. A busy machine may make none in a few bursts.
+    assert before_commit or not campaign.full
     campaign.tried(f"{make.__name__}: wire cut under {many} requests at once, {bursts} times")
 
 
