@@ -1,6 +1,7 @@
 -- Changes the behaviour that every caller shares. An argument left out, or null,
 -- leaves its setting alone. Holds and orders that exist keep the times they were
--- given. Returns the settings as they are now. Refuses SA009 invalid_request.
+-- given; webhooks that have waited longer than inbox_keep are dealt with before it
+-- changes. Returns the settings as they are now. Refuses SA009 invalid_request.
 create or replace function flashsale.change_settings(
   p_hold_time interval default null, p_payment_window interval default null,
   p_inbox_limit int default null, p_inbox_keep interval default null,
@@ -19,6 +20,12 @@ begin
     perform flashsale_data.refuse('SA009', 'inbox_limit is 0 to 1,000,000.');
   elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
     perform flashsale_data.refuse('SA009', 'inbox_keep is 1 second to 30 days.');
+  end if;
+  if p_inbox_keep is not null then
+    -- What has waited too long by the present rule must not wait on by the next:
+    -- an order may have been created since, and have passed it over.
+    perform from flashsale_data.inbox for no key update;
+    perform flashsale_data.expire_inbox(1000000);
   end if;
   update flashsale_data.settings s
   set hold_time = coalesce(extract(epoch from p_hold_time) * interval '1 second', s.hold_time),

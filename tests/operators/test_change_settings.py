@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.operators.shop import create_product, one, order, pay, place_hold, refused
+from tests.operators.shop import audit, create_product, one, order, order_status, pay, place_hold, refused
+from tests.support import wait_until
 
 DEFAULTS = (timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24))
 NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep")
@@ -121,3 +122,18 @@ def test_the_inbox_takes_no_more_than_its_limit(db):
         pay(db, 1002)
     change(db, inbox_limit=2)
     assert pay(db, 1002) == "stored"
+
+
+def test_a_webhook_that_an_order_has_passed_over_does_not_wait_on(db):
+    """It had waited too long when its order came; a longer inbox_keep must not make it wait again."""
+    product = create_product(db)
+    coming = order(db, product) + 1
+    assert pay(db, coming, key="early") == "stored"
+    change(db, inbox_keep="1 second")
+    waited = "select clock_timestamp() - received_at >= '1 second' from flashsale.payments"
+    wait_until(lambda: one(db, waited), "the webhook has waited too long")
+    assert order(db, product) == coming
+    assert order_status(db, coming) == ("pending_payment", None)
+    change(db, inbox_keep="24 hours")
+    assert audit(db) == []
+    assert one(db, "select result from flashsale.payments") == "refund_due"
