@@ -61,8 +61,17 @@ def send(server: str, headers: dict[str, str], body: bytes = BODY) -> int:
 
 def altered(rng: random.Random) -> tuple[str, dict[str, str], bytes]:
     """What was done, and the headers and body of a webhook that was signed and then tampered with."""
-    secret = rng.choice((OLD, NEW))
-    headers, body = signed(secret), BODY
+    while True:
+        secret = rng.choice((OLD, NEW))
+        sent = signed(secret)
+        how, headers, body = tampered(rng, secret, dict(sent))
+        # Blanks around a header's value are not part of it (RFC 9110, 5.5).
+        if body != BODY or {name: value.strip() for name, value in headers.items()} != sent:
+            return how, headers, body
+
+
+def tampered(rng: random.Random, secret: str, headers: dict[str, str]) -> tuple[str, dict[str, str], bytes]:
+    body = BODY
     identifier, at, signature = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
     how = rng.choice(FORGERIES)
     match how:
@@ -156,26 +165,6 @@ FORGERIES = (
     "another spelling",
     "a longer signature", "a missing header", "another's signature",
 )  # fmt: skip
-
-
-def is_as_sent(headers: dict[str, str], body: bytes) -> bool:
-    """Whether tampering has, by chance, changed nothing."""
-    return any(
-        headers == {**headers, **expected} and body == BODY
-        for expected in (
-            {"webhook-id": "msg_1", "webhook-signature": signature,
-                "webhook-timestamp": headers.get("webhook-timestamp", "")}
-            for signature in _right(headers)
-        )
-    )  # fmt: skip
-
-
-def _right(headers: dict[str, str]) -> list[str]:
-    try:
-        at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
-    except (KeyError, ValueError, OverflowError):
-        return []
-    return [standardwebhooks.Webhook(secret).sign("msg_1", at, BODY.decode()) for secret in (OLD, NEW)]
 
 
 def test_nothing_altered_is_accepted(
