@@ -73,6 +73,11 @@ class Caller:
         ]
         for refusal, reason in rows:
             check_row(refusal and refusal.decode(), reason and reason.decode())
+        if function.names[0] == "p_request_nos":
+            requests = self._conn.pgconn.exec_params(
+                b"select coalesce(cardinality($1::int[]), 0)", arguments[:1]
+            )
+            assert len(rows) == int(requests.get_value(0, 0)), (told, "a row for each request")
         self.served += sum(refusal is None for refusal, _ in rows) > 0
         self.refused += sum(refusal is not None for refusal, _ in rows) > 0
         self.sqlstates.update(refusal.decode() for refusal, _ in rows if refusal)

@@ -549,7 +549,7 @@ def look(conn: psycopg.Connection, statement: str, ids: list[int], order_id: int
 def test_guessing_hold_ids_finds_none(
     db: psycopg.Connection, stranger: psycopg.Connection, campaign: Campaign
 ) -> None:
-    holds, guesses = campaign.size((100, 8_000), (10_000, 1_000_000))
+    holds, guesses = campaign.size((1_000, 8_000), (10_000, 1_000_000))
     product = create_product(db, stock=holds + 1)
     made = order(db, product)
     for _ in range(0, holds, 100):
