@@ -313,7 +313,9 @@ class HostileRequests:
     def spoilt(self) -> bytes:
         """A stream that has been damaged somewhere, and enough behind it that it must come to an end."""
         rng = self._rng
-        stream = bytearray(rng.choice((self.well_framed()[0], rng.choice(_FRAMINGS).data[:4000])))
+        # No HEAD: damaged, nobody knows whether its answer has a body.
+        whole = self.well_framed()[0].replace(b"HEAD ", b"GET ", 1)
+        stream = bytearray(rng.choice((whole, rng.choice(_FRAMINGS).data[:4000])))
         for _ in range(rng.choice((1, 1, 2, 5))):
             self._spoil(stream)
         return bytes(stream) + _LAST + b"\x00" * BEYOND_ANY_BODY

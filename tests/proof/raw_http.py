@@ -102,13 +102,10 @@ class Wire:
         body, self._read = self._read[:length], self._read[length:]
         return Answer(status, headers, body)
 
-    def answers(self, *, is_head: bool = False) -> list[Answer]:
-        """All responses until the server closes.
-
-        :param is_head: the first one answers a HEAD request
-        """
+    def answers(self) -> list[Answer]:
+        """All responses until the server closes."""
         found: list[Answer] = []
-        while (answer := self.answer(to_head=is_head and not found)) is not None:
+        while (answer := self.answer()) is not None:
             found.append(answer)
         return found
 
