@@ -83,7 +83,7 @@ class Limits:
     patient_queue: int = 500
     """the same on the patient way. All that wait for locked rows must leave room among those that the server
     lets in at once (api/admission.py) for whoever wants another row"""
-    patience: float = 1.0
+    patience: float = 0.8
     """from a request's arrival until the last moment at which it may be sent"""
     deadline: float = 1.9
     """from a request's arrival until its caller has an answer, whatever happens"""
