@@ -7,6 +7,7 @@ import socket
 from time import perf_counter
 from typing import Any
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -33,6 +34,32 @@ _log = logging.getLogger("flashsale.http")
 _log.setLevel(logging.ERROR)  # uvicorn warns of each malformed request: anybody could fill the disk with that
 
 
+class _Parser(httptools.HttpRequestParser):
+    """Reads a request that would rather speak another protocol as if it did not say so (RFC 9110, 7.8).
+
+    httptools takes what comes after such a head for the other protocol, and uvicorn drops it: the request's
+    body, and every request behind it. So the head goes in once more, without its wish.
+    """
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def _begin(self) -> None:
+        super().__init__(self._protocol)
+        # As uvicorn has it: what comes after a request that is the connection's last is no error.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def feed_data(self, data: bytes) -> None:
+        while data:
+            try:
+                super().feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._protocol.head_without_upgrade() + data[upgrade.args[0] :]
+                self._begin()
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol on httptools, with problem details for what is no HTTP, and limits."""
 
@@ -48,6 +75,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
+        self.parser = _Parser(self)
         if not hasattr(self.server_state, "gate"):  # one for all connections of a server
             self.server_state.gate = Gate(self.tasks.__len__, self.loop)  # type: ignore[attr-defined]
         self._gate: Gate = self.server_state.gate  # type: ignore[attr-defined]
@@ -126,11 +154,24 @@ class Protocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self._too_large = True
             raise ValueError("the head is too large")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")
+            return
         super().on_headers_complete()
         self._is_told = True
         self.scope["state"][BEGAN] = perf_counter()
 
+    def head_without_upgrade(self) -> bytes:
+        """The head that has just been read, as a client sends it that has no such wish."""
+        lines = [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
+        return b"\r\n".join([first, *lines, b"", b""])
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is about to be read again
         self._began = None
         self._is_told = False
         super().on_message_complete()

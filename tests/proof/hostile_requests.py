@@ -68,6 +68,8 @@ _WEBSOCKET = (
     b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n"
 )
 
+_H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
 LENGTHS = [b"-1", b"+24", b"0x18", b"24,25", b"24, 24", b"24 24", b"2 4", b"1e1", b"24.0", b"\xd9\xa3", b"x",
     b"9" * 30, b"18446744073709551640"]  # fmt: skip
 CODINGS = [b"xchunked", b"chunked, identity", b"chunked, chunked", b"identity, cow", b"\x0bchunked",
@@ -165,8 +167,23 @@ def framings() -> list[Framing]:
         ),
         Framing(
             "a request after an upgrade to h2c",
-            request(b"GET", b"/healthz", b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n"),
-            (200,),
+            request(b"GET", b"/healthz", _H2C) * 2 + _LAST,
+            (200, 200, 200),
+        ),
+        Framing(
+            "a request in a body, after an upgrade to h2c",
+            request(b"POST", b"/nowhere", JSON + _H2C, INNER) + _LAST,
+            (404, 200),
+        ),
+        Framing(
+            "a request in chunks, after an upgrade to h2c",
+            _post(_H2C + _CHUNKED, chunked(INNER), b"/nowhere") + _LAST,
+            (404, 200),
+        ),
+        Framing(
+            "a hold that would rather be h2c, as Java's client sends it",
+            request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + _LAST,
+            (201, 201, 200),
         ),
         Framing("a websocket", request(b"GET", b"/healthz", _WEBSOCKET), (200,)),
         # Right, but seldom seen.
