@@ -153,8 +153,8 @@ class Worker:
         """It is the one that was there at first, and nothing has gone wrong in it."""
         assert self._booted() == self.pid
         log = self._log.read_text()
-        assert "[ERROR]" not in log, log[-5000:]
-        assert "[CRITICAL]" not in log, log[-5000:]
+        assert '"level":"error"' not in log, log[-5000:]
+        assert '"level":"critical"' not in log, log[-5000:]
 
 
 @pytest.fixture

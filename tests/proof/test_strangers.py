@@ -460,7 +460,7 @@ STRINGS = {
     "search_path": ("", "pg_temp", "flashsale_data", '"$user"'),
     "timezone": ("Pacific/Kiritimati", "<+167>-167", "America/St_Johns"),
     "datestyle": ("sql, dmy", "german", "postgres, ymd"),
-    "client_encoding": ("SQL_ASCII", "LATIN1"),
+    "client_encoding": ("LATIN1", "EUC_JP"),
     "role": ("flashsale_api", "none"),
     "lc_monetary": ("C",),
     "lc_numeric": ("C",),
