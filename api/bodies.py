@@ -13,6 +13,7 @@ import msgspec
 from falcon.asgi import Request
 
 from api.problems import (
+    BAD_REQUEST,
     INVALID_REQUEST,
     MALFORMED_JSON,
     PAYLOAD_TOO_LARGE,
@@ -20,6 +21,7 @@ from api.problems import (
     Kind,
     Problem,
 )
+from api.protocol import CUT
 
 MAX_BYTES = 16 * 1024
 MAX_DEPTH = 64
@@ -108,13 +110,16 @@ _encode = msgspec.json.Encoder().encode
 async def read(req: Request) -> bytes:
     """The whole body of a JSON request, no more than MAX_BYTES of it.
 
-    :raises Problem: unsupported_media_type, payload_too_large
+    :raises Problem: unsupported_media_type, payload_too_large; bad_request if it was cut short (RFC 9112, 8),
+        however whole its JSON looks
     """
     if req.content_type != "application/json":
         _check_media_type(req.content_type)
     if (req.content_length or 0) > MAX_BYTES:
         raise Problem(PAYLOAD_TOO_LARGE, f"A body has at most {MAX_BYTES} bytes.")
     data = await req.stream.read(MAX_BYTES + 1)
+    if CUT in req.scope.get("state", ()):
+        raise Problem(BAD_REQUEST)
     if len(data) > MAX_BYTES:
         raise Problem(PAYLOAD_TOO_LARGE, f"A body has at most {MAX_BYTES} bytes.")
     return data

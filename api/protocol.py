@@ -28,6 +28,8 @@ END_STREAM = "end_stream"
 to come to one: the peer has left, or the server stops and waits for it"""
 BEGAN = "began"
 """name there of when the request's head was complete, by perf_counter()"""
+CUT = "cut"
+"""name there that says that the request's body will never be whole: nothing may be done for it"""
 
 _request_ids = RequestIds()
 _log = logging.getLogger("flashsale.http")
@@ -96,6 +98,9 @@ class Protocol(HttpToolsProtocol):
         self._end_stream()
         # uvicorn tells only the newest request that its client has left: in a pipeline that is another one.
         if self._running is not None and not self._running.response_complete:
+            # Falcon reads what there is as if it were all.
+            if self._running.more_body:
+                self._running.scope["state"][CUT] = True
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)

@@ -5,10 +5,11 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from api import problems
 from api.protocol import MAX_HEAD_BYTES
-from tests.api.wire import send_raw
+from tests.api.wire import exchange_raw, send_raw
 
 JSON = {"content-type": "application/json"}
 
@@ -124,3 +125,22 @@ def test_a_body_that_never_ends_is_refused_at_the_limit(client: httpx.Client, se
     assert_problem(send_raw(server, endless), 413, "payload_too_large")
     lying = head + b"Content-Length: 999999999\r\n\r\n["
     assert_problem(send_raw(server, lying), 413, "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n18\r\n%s\r\n", id="no last chunk"),
+        pytest.param(b"Content-Length: 25\r\n\r\n%s", id="a byte is missing"),
+    ],
+)
+def test_nothing_is_done_for_a_body_that_is_cut_short(client: httpx.Client, server: str, rest: bytes) -> None:
+    """However whole its JSON looks: the framing says that more was meant to come (RFC 9112, 8)."""
+    head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    cut = head + rest % b'{"product_id":1,"qty":1}'
+    assert exchange_raw(server, cut, then_leave=True) == b""
+    if rest.startswith(b"T"):
+        assert_problem(send_raw(server, cut + b"0 and rubbish"), 400, "bad_request")
+    # What comes later is done later: by now the others would have been.
+    assert client.post("/api/holds", json={"product_id": 1, "qty": 1}).status_code == 201
+    assert client.get("/api/products/1").json()["available_stock"] == 49
