@@ -18,5 +18,6 @@ cross join lateral (select greatest(clock_timestamp(), s.lapsed_through) as now)
 cross join lateral (
   select coalesce(sum(l.held), 0)::int as held, coalesce(sum(l.awaiting), 0)::int as awaiting
   from flashsale_data.lapses l
-  where l.product_id = p.product_id and l.lapses_at > s.lapsed_through and l.lapses_at <= clock.now) due;
+  where (l.product_id, l.lapses_at) > (p.product_id, s.lapsed_through)
+    and (l.product_id, l.lapses_at) <= (p.product_id, clock.now)) due;
 comment on view flashsale_data.current_stock is 'Every product with its exact stock at this instant';

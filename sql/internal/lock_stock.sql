@@ -1,7 +1,11 @@
 -- Locks the stock rows of these products, gives back what has lapsed, and tells
--- of each product it locked, in arrays that line up: the version to update, what
--- is available, and now, read after the lock. Product is the last lock in the
--- order; it is held to commit, so that no two transactions count the same units.
+-- of each product it locked, in arrays that line up: where its row is, what is
+-- available, and now, read after the lock. Product is the last lock in the order;
+-- it is held to commit, so that no two transactions count the same units.
+--
+-- The row's place stays the same as long as it is locked, until whoever has locked
+-- it updates it: once, by its place. By product and version the planner may read
+-- all versions that an old snapshot elsewhere keeps, as it knows of a few rows only.
 --
 -- It never waits for one product while it holds another: of several, those
 -- that somebody else has locked are left out (busy), and the caller says so to
@@ -10,7 +14,7 @@
 -- for the one with the lowest id.
 create or replace function flashsale_data.lock_stock(
   p_product_ids bigint[], p_wait boolean default true,
-  out products bigint[], out versions bigint[], out available int[], out nows timestamptz[])
+  out products bigint[], out places tid[], out available int[], out nows timestamptz[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -19,20 +23,20 @@ declare
   v_now     timestamptz;
 begin
   if not p_wait or cardinality(p_product_ids) > 1 then
-    select array_agg(s.product_id), array_agg(s.version),
+    select array_agg(s.product_id), array_agg(s.place),
            array_agg(s.total_stock - s.held - s.awaiting - s.paid), array_agg(s.lapsed_through)
-      into products, versions, available, v_through
+      into products, places, available, v_through
     from (select distinct unnest(p_product_ids)) as wanted (product_id)
     cross join lateral (
-      select s.* from flashsale_data.stock s
+      select s.*, s.ctid as place from flashsale_data.stock s
       where s.product_id = wanted.product_id
       order by s.version desc limit 1
       for no key update skip locked) s;
   end if;
   if p_wait and products is null then
-    select array[s.product_id], array[s.version],
+    select array[s.product_id], array[s.ctid],
            array[s.total_stock - s.held - s.awaiting - s.paid], array[s.lapsed_through]
-      into products, versions, available, v_through
+      into products, places, available, v_through
     from flashsale_data.stock s
     where s.product_id = (select min(wanted) from unnest(p_product_ids) wanted)
     order by s.version desc limit 1
@@ -45,29 +49,37 @@ begin
   -- Only now: whoever waited here for a while must not sell by the old time.
   v_now := clock_timestamp();
 
+  -- Pairs are compared, so that the index by product and time is used, whatever
+  -- the planner thinks of the one by time: nobody walks over all that ever lapsed.
   if exists (
       select from unnest(products, v_through) as s (product_id, lapsed_through)
-      join flashsale_data.lapses l
-        on l.product_id = s.product_id and l.lapses_at > s.lapsed_through and l.lapses_at <= v_now) then
+      cross join lateral (
+        select from flashsale_data.lapses l
+        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through)
+          and (l.product_id, l.lapses_at) <= (s.product_id, v_now)
+        limit 1) l) then
     update flashsale_data.stock s
     set version = s.version + 1,
         held = s.held - due.held,
         awaiting = s.awaiting - due.awaiting,
         lapsed_through = v_now
     from (
-      select s.product_id, s.version, sum(l.held)::int as held, sum(l.awaiting)::int as awaiting
-      from unnest(products, versions, v_through) as s (product_id, version, lapsed_through)
-      join flashsale_data.lapses l
-        on l.product_id = s.product_id and l.lapses_at > s.lapsed_through and l.lapses_at <= v_now
-      group by s.product_id, s.version) due
-    where s.product_id = due.product_id and s.version = due.version;
+      select s.place, l.held, l.awaiting
+      from unnest(products, places, v_through) as s (product_id, place, lapsed_through)
+      cross join lateral (
+        select sum(l.held)::int as held, sum(l.awaiting)::int as awaiting
+        from flashsale_data.lapses l
+        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through)
+          and (l.product_id, l.lapses_at) <= (s.product_id, v_now)) l
+      where l.held is not null) due
+    where s.ctid = due.place;
 
-    select array_agg(s.product_id), array_agg(s.version),
+    select array_agg(s.product_id), array_agg(s.place),
            array_agg(s.total_stock - s.held - s.awaiting - s.paid), array_agg(s.lapsed_through)
-      into products, versions, available, v_through
+      into products, places, available, v_through
     from unnest(products) as locked (product_id)
     cross join lateral (
-      select s.* from flashsale_data.stock s
+      select s.*, s.ctid as place from flashsale_data.stock s
       where s.product_id = locked.product_id
       order by s.version desc limit 1) s;
   end if;

@@ -33,6 +33,7 @@ declare
   v_left           bigint[] := array[]::bigint[];
   -- by product
   v_products       bigint[];
+  v_places         tid[];
   v_available      int[];
   v_nows           timestamptz[];
   v_awaiting       int[];
@@ -47,7 +48,7 @@ declare
   v_o              int;
   v_p              int;
 begin
-  select l.products, l.available, l.nows into v_products, v_available, v_nows
+  select l.products, l.places, l.available, l.nows into v_products, v_places, v_available, v_nows
   from flashsale_data.lock_stock(array(
     select o.product_id from flashsale_data.orders o where o.order_id = any (p_order_ids))) l;
   v_awaiting := array_fill(0, array[coalesce(cardinality(v_products), 0)]);
@@ -172,13 +173,8 @@ begin
 
     update flashsale_data.stock s
     set version = s.version + 1, awaiting = s.awaiting + c.awaiting, paid = s.paid + c.paid
-    from unnest(v_products, v_awaiting, v_paid) as c (product_id, awaiting, paid)
-    cross join lateral (
-      select n.version from flashsale_data.stock n
-      where n.product_id = c.product_id
-      order by n.version desc limit 1) newest
-    where s.product_id = c.product_id and s.version = newest.version
-      and (c.awaiting, c.paid) <> (0, 0);
+    from unnest(v_places, v_awaiting, v_paid) as c (place, awaiting, paid)
+    where s.ctid = c.place and (c.awaiting, c.paid) <> (0, 0);
   end if;
 
   if cardinality(v_kinds) > 0 then

@@ -8,25 +8,26 @@ create or replace function flashsale.adjust_stock(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-  v_version   bigint;
+  v_place     tid;
   v_available int;
   v_total     int;
 begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
-  select l.versions[1], l.available[1] into v_version, v_available
+  select l.places[1], l.available[1] into v_place, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
-  if v_version is null then
+  if v_place is null then
     perform flashsale_data.refuse('SA001', format('There is no product %s.', p_product_id));
   end if;
-  -- A statement of its own: the one that waited for the lock cannot see the version it led to.
+  -- A statement of its own: the one that waited for the lock cannot see the row it led to.
   select s.total_stock into v_total
   from flashsale_data.stock s
-  where s.product_id = p_product_id and s.version = v_version;
+  where s.ctid = v_place;
   if v_available::bigint + p_delta < 0 then
     perform flashsale_data.refuse('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
       p_product_id, v_available, v_total, -p_delta::bigint));
@@ -36,7 +37,7 @@ begin
 
   update flashsale_data.stock s
   set version = s.version + 1, total_stock = s.total_stock + p_delta
-  where s.product_id = p_product_id and s.version = v_version
+  where s.ctid = v_place
   returning s.product_id, s.total_stock, s.total_stock - s.held - s.awaiting - s.paid
     into product_id, total_stock, available_stock;
   perform flashsale_data.open_ledger();

@@ -7,7 +7,8 @@ returns table (product_id bigint, kind text, events bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
   with recursive step (event_id, at) as (
     (select e.event_id, e.at from flashsale_data.events e order by e.event_id desc limit 1)

@@ -15,7 +15,8 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -27,7 +28,7 @@ declare
   v_order_ids bigint[];
   v_locked    bigint[];
   v_products  bigint[];
-  v_versions  bigint[];
+  v_places    tid[];
   v_nows      timestamptz[];
   v_created   bigint[];
 begin
@@ -57,7 +58,7 @@ begin
   if v_order_ids is not null then
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     v_locked := flashsale_data.lock_holds(v_hold_ids);
-    select l.products, l.versions, l.nows into v_products, v_versions, v_nows
+    select l.products, l.places, l.nows into v_products, v_places, v_nows
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
       where h.hold_id = any (v_locked) and h.status = 'active')) l;
@@ -70,7 +71,9 @@ begin
              p.price * h.qty as amount, p.currency,
              flashsale_data.next_tenth(s.now + c.payment_window) as payment_due_at
       from unnest(v_order_ids, v_hold_ids, v_new_keys) as n (order_id, hold_id, key)
-      join flashsale_data.holds h on h.hold_id = n.hold_id
+      -- offset 0: by its id, and not among all that have not expired.
+      cross join lateral (
+        select h.* from flashsale_data.holds h where h.hold_id = n.hold_id offset 0) h
       join unnest(v_products, v_nows) as s (product_id, now) on s.product_id = h.product_id
       join flashsale_data.products p on p.product_id = h.product_id
       cross join flashsale_data.settings c
@@ -102,8 +105,8 @@ begin
       update flashsale_data.stock s
       set version = s.version + 1, held = s.held - c.qty, awaiting = s.awaiting + c.qty
       from (select c.product_id, sum(c.qty)::int as qty from chosen c group by 1) c
-      join unnest(v_products, v_versions) as locked (product_id, version) using (product_id)
-      where s.product_id = c.product_id and s.version = locked.version
+      join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
+      where s.ctid = locked.place
     )
     select array_agg(c.order_id) into v_created from chosen c;
 

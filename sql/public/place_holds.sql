@@ -19,7 +19,8 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -49,7 +50,7 @@ declare
   v_known     bigint[];
   v_wanted    bigint[];
   v_products  bigint[];
-  v_versions  bigint[];
+  v_places    tid[];
   v_available int[];
   v_nows      timestamptz[];
   v_lapse_at  timestamptz[];
@@ -90,7 +91,7 @@ begin
   end if;
 
   if cardinality(v_wanted) > 0 then
-    select l.products, l.versions, l.available, l.nows into v_products, v_versions, v_available, v_nows
+    select l.products, l.places, l.available, l.nows into v_products, v_places, v_available, v_nows
     from flashsale_data.lock_stock(v_wanted) l;
     select c.hold_time into v_hold_time from flashsale_data.settings c;
     for v_i in 1 .. coalesce(cardinality(v_products), 0) loop
@@ -188,8 +189,8 @@ begin
     update flashsale_data.stock s
     set version = s.version + 1, held = s.held + r.qty
     from (select r.product_id, sum(r.qty)::int as qty from placed r group by 1) r
-    join unnest(v_products, v_versions) as locked (product_id, version) using (product_id)
-    where s.product_id = r.product_id and s.version = locked.version;
+    join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
+    where s.ctid = locked.place;
   end if;
 
   return query

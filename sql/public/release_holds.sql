@@ -9,13 +9,15 @@ returns table (request_no int, sqlstate text, detail text, hold_id bigint, statu
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   v_open     bigint[];
   v_locked   bigint[];
   v_products bigint[];
+  v_places   tid[];
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
@@ -28,7 +30,7 @@ begin
   if v_open is not null then
     v_locked := flashsale_data.lock_holds(v_open);
     -- Read the holds again, now that nobody can move them on.
-    select l.products into v_products
+    select l.products, l.places into v_products, v_places
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
       where h.hold_id = any (v_locked) and h.status = 'active')) l;
@@ -56,11 +58,8 @@ begin
     update flashsale_data.stock s
     set version = s.version + 1, held = s.held - r.qty
     from (select r.product_id, sum(r.qty)::int as qty from released r group by 1) r
-    cross join lateral (
-      select n.version from flashsale_data.stock n
-      where n.product_id = r.product_id
-      order by n.version desc limit 1) newest
-    where s.product_id = r.product_id and s.version = newest.version;
+    join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
+    where s.ctid = locked.place;
   end if;
 
   return query
