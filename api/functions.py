@@ -41,8 +41,8 @@ _LITERAL: dict[str, Callable[[Iterable[Any]], str]] = {
 class Function:
     """A set-based function: arrays in, one row for each request out.
 
-    Arrays travel as PostgreSQL's own array literals, cast in the statement: psycopg's list adapters cost
-    several times as much for each element, and pick an integer type by the size of the values.
+    Arrays travel as PostgreSQL's own array literals: psycopg's list adapters cost several times as much for
+    each element, and pick an integer type by the size of the values.
 
     :param name: its name in schema `flashsale`
     :param takes: element types of the arrays after p_request_nos
@@ -53,7 +53,7 @@ class Function:
         self.name = name
         self._literals = [_LITERAL[type_] for type_ in takes]
         columns = ", ".join(("request_no", "sqlstate", "detail", *gives))
-        arrays = ", ".join(f"%s::{type_}[]" for type_ in ("int", *takes))
+        arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(("int", *takes), 1))
         self.statement = f"select {columns} from flashsale.{name}({arrays})"  # noqa: S608 - all of it is below
 
     def parameters(self, requests: Sequence[tuple[Any, ...]]) -> list[str]:

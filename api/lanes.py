@@ -7,7 +7,6 @@ error and lives on has rolled the call back. One that says FATAL, or nothing, ma
 import asyncio
 import logging
 import os
-import select
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from api.functions import Function
 from api.joining import NotSent, OutcomeUnknown, RolledBack, Row
 from api.observing import Observer, WayObserver
+from api.session import Session
 
 log = logging.getLogger("flashsale.api")
 
@@ -77,9 +77,7 @@ class Lane:
         self._conninfo = conninfo
         self._function = function
         self._observer = observer or Observer(function.name).way("")
-        self._connection: psycopg.AsyncConnection[Row] | None = None
-        self._cursor: psycopg.AsyncCursor[Row]
-        self._poll = select.poll()
+        self._session: Session | None = None
         self._not_before = 0.0
         self._why = ""
 
@@ -91,10 +89,10 @@ class Lane:
             log.warning("%s: %s", self._function.name, error)
 
     async def close(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
+        if self._session is not None:
+            session, self._session = self._session, None
             self._observer.disconnected()
-            await connection.close()
+            await session.close()
 
     async def call(self, requests: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Call the function for these argument tuples.
@@ -103,18 +101,15 @@ class Lane:
         :raises RolledBack: the server refused the whole call; nothing happened
         :raises OutcomeUnknown: the connection broke, or was cut after HANG_TIMEOUT, before an answer came
         """
-        connection = self._connection
-        if connection is None or not self._is_alive(connection):
+        session = self._session
+        if session is None or not session.is_alive():
             await self.close()
-            connection = await self._connect()
-        cut = cut_later(connection, HANG_TIMEOUT)
+            session = await self._connect()
+        cut = cut_later(session.connection, HANG_TIMEOUT)
         try:
-            await self._cursor.execute(
-                self._function.statement, self._function.parameters(requests), prepare=True, binary=True
-            )
-            return await self._cursor.fetchall()
+            return await session.call(self._function.parameters(requests))
         except psycopg.Error as error:
-            outcome = outcome_of(error, connection)
+            outcome = outcome_of(error, session.connection)
             # 0A000 and 26000: the functions were reloaded and this session's plan of the call is void.
             if isinstance(outcome, OutcomeUnknown) or outcome.sqlstate[:2] in ("0A", "25", "26", "42", "57"):
                 await self.close()
@@ -125,44 +120,31 @@ class Lane:
         finally:
             cut.cancel()
 
-    async def _connect(self) -> psycopg.AsyncConnection[Row]:
+    async def _connect(self) -> Session:
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
             raise NotSent(self._why)
+        session: Session | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+                session = Session(await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True))
+                await session.prepare(self._function.statement)
         except (psycopg.Error, OSError, TimeoutError) as error:
+            if session is not None:
+                await session.close()
             self._observer.not_connected()
             self._not_before = loop.time() + RECONNECT_PAUSE
             self._why = f"no connection to the database: {error or 'no answer'}".strip()
             raise NotSent(self._why) from error
-        self._connection = connection
+        self._session = session
         self._observer.connected()
-        self._cursor = connection.cursor()
-        self._poll = select.poll()
-        self._poll.register(connection.fileno(), select.POLLIN)
-        return connection
-
-    def _is_alive(self, connection: psycopg.AsyncConnection[Row]) -> bool:
-        """Whether the server is still there, as far as this machine knows already.
-
-        A write into a connection that the server closed while it was idle would have an unknown outcome;
-        looking first makes it a definite one. Between calls the server rarely speaks: a farewell, or a
-        parameter that changed.
-        """
-        try:
-            while not connection.closed and self._poll.poll(0):
-                connection.pgconn.consume_input()
-        except psycopg.Error:
-            return False
-        return not connection.closed
+        return session
 
 
 def outcome_of(error: psycopg.Error, connection: psycopg.AsyncConnection[Row]) -> RolledBack | OutcomeUnknown:
     """What became of a call that ended with this error."""
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:
-        return RolledBack("22021", str(error))  # psycopg itself refused to send a value
+        return RolledBack("22021", str(error))  # a value that could not be sent
     if error.sqlstate is None or connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return OutcomeUnknown(str(error))
     return RolledBack(error.sqlstate, error.diag.message_primary or str(error))
