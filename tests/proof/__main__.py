@@ -2,7 +2,7 @@
 
 Each file of this folder is run by a pytest of its own, with a cluster of its own. Those that measure
 times run alone, after the others, which run two at a time. Names on the command line run only those
-promises and leave RESULTS.md as it is.
+promises; RESULTS.md keeps what it says of the others.
 """
 
 import argparse
@@ -92,19 +92,28 @@ def cells(outcomes: Iterable[Outcome]) -> Iterable[tuple[str, str, str, str]]:
             yield outcome.promise, "the rest", "FAILED", seconds
 
 
-def markdown(outcomes: Sequence[Outcome], seed: int) -> str:
-    rows = [f"| {' | '.join(row)} |" for row in cells(outcomes)]
-    survived = sum(outcome.passed for outcome in outcomes)
+def markdown(outcomes: Sequence[Outcome], seed: int, before: str) -> str:
+    """What RESULTS.md says now that it said `before`."""
+    lines: dict[str, list[str]] = {promise: [] for promise in promises()}
+    for line in before.splitlines():
+        promise = line.removeprefix("| ").partition(" |")[0]
+        if promise in lines:
+            lines[promise].append(line)
+    for outcome in outcomes:
+        lines[outcome.promise].clear()
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    for promise, tried, survived, seconds in cells(outcomes):
+        lines[promise].append(f"| {promise} | {tried} | {survived} | {seconds} | {seed} | {today} |")
     return "\n".join(
         [
             "# What was tried to break the promises",
             "",
-            f"`make proof`, {time.strftime('%Y-%m-%d', time.gmtime())}: {survived} of"
-            f" {len(outcomes)} promises survived. `make proof SEED={seed}` makes the same choices again.",
+            "By `make proof`, or `make proof ARGS=soak` for one promise; `SEED=` and a number of the table"
+            " make the same choices again.",
             "",
-            "| promise | tried | survived | seconds |",
-            "|---|---|---|--:|",
-            *rows,
+            "| promise | tried | survived | seconds | seed | on |",
+            "|---|---|---|--:|--:|---|",
+            *(line for promise in promises() for line in lines[promise]),
             "",
         ]
     )
@@ -126,8 +135,8 @@ def main() -> int:
     for row in cells(outcomes):
         table.add_row(*row)
     console.print(table)
-    if not options.promise:
-        RESULTS.write_text(markdown(outcomes, options.seed))
+    before = RESULTS.read_text() if RESULTS.exists() else ""
+    RESULTS.write_text(markdown(outcomes, options.seed, before))
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 

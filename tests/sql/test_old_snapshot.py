@@ -1,4 +1,4 @@
-"""A backup, or a psql left open in a transaction, keeps every dead row alive. No look-up may walk past them."""
+"""A backup, or a forgotten psql, keeps every dead row alive. No look-up may walk past them."""
 
 from collections.abc import Callable
 
