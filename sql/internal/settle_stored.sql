@@ -1,8 +1,9 @@
 -- Applies the webhooks that came before these orders, in order of arrival, and
--- takes them out of the inbox. Expects the orders' ids to be locked, so that no
--- webhook can be stored for them meanwhile. The inbox row is the last lock of all.
+-- takes them out of the inbox; false if there were none. Expects the orders' ids
+-- to be locked, so that no webhook can be stored for them meanwhile. The inbox
+-- row is the last lock of all.
 create or replace function flashsale_data.settle_stored(p_order_ids bigint[])
-returns void
+returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -19,7 +20,7 @@ begin
     order by p.arrival
     for no key update of p);
   if cardinality(v_stored) = 0 then
-    return;
+    return false;
   end if;
   perform flashsale_data.settle_payments(
     array_agg(s.idempotency_key order by s.arrival), array_agg(s.order_id order by s.arrival),
@@ -28,6 +29,7 @@ begin
     array_agg(s.received_at order by s.arrival))
   from unnest(v_stored) s;
   update flashsale_data.inbox set stored = stored - cardinality(v_stored);
+  return true;
 end
 $$;
 comment on function flashsale_data.settle_stored(bigint[]) is 'Applies the webhooks that came before these orders';

@@ -30,7 +30,14 @@ declare
   v_products  bigint[];
   v_places    tid[];
   v_nows      timestamptz[];
-  v_created   bigint[];
+  v_settled   boolean := false;
+  -- by order that was created
+  v_created     bigint[];
+  v_product_ids bigint[];
+  v_qtys        int[];
+  v_amounts     numeric[];
+  v_currencies  text[];
+  v_due_ats     timestamptz[];
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids), array_dims(p_idempotency_keys));
@@ -108,14 +115,16 @@ begin
       join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
       where s.ctid = locked.place
     )
-    select array_agg(c.order_id) into v_created from chosen c;
+    select array_agg(c.order_id), array_agg(c.amount), array_agg(c.currency), array_agg(c.payment_due_at),
+           array_agg(c.product_id), array_agg(c.qty)
+      into v_created, v_amounts, v_currencies, v_due_ats, v_product_ids, v_qtys
+    from chosen c;
 
     -- A statement of its own: an order may lapse at the instant at which its
     -- hold would have, and one statement changes a row once.
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
     select o.product_id, o.payment_due_at, sum(o.qty)
-    from flashsale_data.orders o
-    where o.order_id = any (v_created)
+    from unnest(v_product_ids, v_due_ats, v_qtys) as o (product_id, payment_due_at, qty)
     group by 1, 2
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
 
@@ -125,7 +134,20 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
       perform from flashsale_data.inbox for no key update;
     end if;
-    perform flashsale_data.settle_stored(v_created);
+    v_settled := flashsale_data.settle_stored(v_created);
+  end if;
+
+  -- Most calls: everybody has an order now, and nobody has paid yet.
+  if not v_settled and cardinality(v_created) = cardinality(p_request_nos) then
+    return query
+    select r.request_no, null::text, null::text, false,
+           o.order_id, 'pending_payment', o.amount, o.currency, o.payment_due_at
+    from unnest(p_request_nos) with ordinality as r (request_no, i)
+    join unnest(v_requests, v_order_ids) as n (i, order_id) using (i)
+    join unnest(v_created, v_amounts, v_currencies, v_due_ats)
+      as o (order_id, amount, currency, payment_due_at) using (order_id)
+    order by r.i;
+    return;
   end if;
 
   return query
