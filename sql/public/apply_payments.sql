@@ -104,7 +104,8 @@ begin
     select case
       when r.fault is not null then 'SA009'
       when not r.key = any (v_keys) then '55P03'
-      when p.idempotency_key is null and r.order_id = any (v_unknown) then 'SA011'
+      -- Of its key's first request alone: the others' says what there was no room for.
+      when p.idempotency_key is null and r.fresh and r.order_id = any (v_unknown) then 'SA011'
       when p.idempotency_key is null then '55P03'
       when (p.order_id, p.status, p.amount, p.currency)
            is distinct from (r.order_id, r.status, r.amount, r.currency) then 'SA008' end as refusal) o

@@ -136,6 +136,17 @@ def test_payments_of_an_order_that_is_being_created(db, first, impatient, produc
     assert apply_payment(impatient, "a", born.order_id).result == "applied"
 
 
+def test_payments_of_one_key_the_first_of_which_meets_a_busy_order(db, first, impatient, product):
+    """Nothing is known of the key yet, so nothing is said of its other requests: above all not that the inbox
+    is full."""
+    coming = next_order_id(db)
+    first.execute("select flashsale_data.lock_order_ids(array[%s::bigint], p_wait => true)", (coming,))
+    outcomes = apply_payments(
+        impatient, ("k", coming, "success"), ("k", coming + 1, "failed"), ("other", coming + 1, "success")
+    )
+    assert sqlstates(outcomes) == [BUSY, BUSY, None]
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["order", "no order yet"])
 def test_payments_with_a_busy_key(db, first, impatient, product, known):
     order_id = order_units(db, product).order_id if known else 10**9
