@@ -177,7 +177,7 @@ def shop(db: psycopg.Connection) -> None:
         db.execute("update flashsale_data.holds set hold_id = %s where hold_id = %s", (hold_id, made))
 
 
-SERVED = {200, 201, 202, 204}
+SERVED = {200, 201, 202, 204, 304}
 REFUSED = {400, 401, 404, 405, 409, 410, 413, 415, 422, 431}
 
 
