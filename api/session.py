@@ -47,7 +47,7 @@ class Session:
         looking first makes it a definite one. Between calls the server rarely speaks: a farewell, or a
         parameter that changed.
         """
-        while not self._is_broken and self._poll.poll(0):
+        if not self._is_broken and self._poll.poll(0):
             self._read()
         return not self._is_broken
 
@@ -99,6 +99,10 @@ class Session:
     def _read(self) -> None:
         try:
             self._pgconn.consume_input()
+            # To the last: of a socket with an error (the server died with our request unread) uvloop tells
+            # only once, even if a farewell is to be read before the error.
+            while self._poll.poll(0):
+                self._pgconn.consume_input()
             while not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
                 if result is None:

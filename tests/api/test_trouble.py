@@ -1,6 +1,9 @@
 """A database that is locked, gone, cut off or silent: 503, quickly, and saying whether anything was done."""
 
 import asyncio
+import select
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +14,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import uvloop
 
 from api.functions import PLACE_HOLDS
 from api.joining import Joiner, Limits, NotSent, OutcomeUnknown, RolledBack
-from api.lanes import CONNECT_TIMEOUT, Lane, connection_string
+from api.lanes import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connection_string
 from flashsale.cluster import Cluster
 from flashsale.seed import APP_ROLE
 from tests.support import running_server, wait_until, wait_until_blocked
@@ -239,6 +243,45 @@ def test_a_server_that_says_nothing_is_absent_after_a_second(monkeypatch: pytest
     asyncio.run(test())
     assert CONNECT_TIMEOUT == 1
     assert attempts == 1, "right after a failure nobody waits for the next one"
+
+
+def test_a_server_that_dies_with_a_request_unread_is_noticed_at_once(
+    database_url: str, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    """On uvloop, which tells its readers nothing of an error on their socket."""
+    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
+    server = psycopg.conninfo.conninfo_to_dict(database_url)
+    is_dying = threading.Event()
+    said = b"SWARNING\0VWARNING\0C57P02\0Mterminating connection because of crash\0\0"
+    farewell = b"N" + (len(said) + 4).to_bytes(4, "big") + said
+
+    def proxy(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, socket.socket(socket.AF_UNIX) as back:
+            back.connect(f"{server['host']}/.s.PGSQL.{server.get('port', 5432)}")
+            other = {client: back, back: client}
+            while True:
+                for readable in select.select(list(other), [], [])[0]:
+                    if is_dying.is_set():
+                        client.sendall(farewell)
+                        return
+                    other[readable].sendall(readable.recv(65536))
+
+    async def test() -> None:
+        one = lane(f"host={tmp_path} port=1 user={server['user']} dbname={server['dbname']}")
+        assert (await one.call([(1, 1, None)]))[0][1] is None
+        is_dying.set()
+        async with asyncio.timeout(HANG_TIMEOUT - 1):
+            with pytest.raises(OutcomeUnknown):
+                await one.call([(1, 1, None)])
+        await one.close()
+
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(f"{tmp_path}/.s.PGSQL.1")
+        listener.listen()
+        proxied = pool.submit(proxy, listener)
+        uvloop.run(test())
+        proxied.result()
 
 
 def test_a_connection_that_falls_silent_is_cut_and_replaced(
