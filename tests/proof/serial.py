@@ -11,11 +11,24 @@ Told = tuple[Request, Answer]
 
 def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     """The model after an order of these requests that gives each the answer it has got, and leaves behind
-    what the tables say; none if no order does. The requests of one call stay in their order.
+    what the tables say; none if no order does. The requests of one call stay in their order, but a webhook
+    that comes again may be told what a later one of its call has made of it.
 
     What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
     locked: it may have marked any of what is due, and `found` tells what.
     """
+    return _explain(model, calls, found) or _explain(model, [replays_last(call) for call in calls], found)
+
+
+def replays_last(call: Sequence[Told]) -> list[Told]:
+    return sorted(call, key=lambda told: is_replayed_payment(*told))
+
+
+def is_replayed_payment(request: Request, seen: Answer) -> bool:
+    return request.function == "apply_payment" and isinstance(seen, dict) and seen["replayed"]
+
+
+def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     if not any(calls):
         return model if model.state() == found else None
     for i, call in enumerate(calls):
@@ -23,7 +36,7 @@ def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict
             continue
         (request, seen), *later = call
         for after in outcomes(model, request, seen, found):
-            explained = explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
+            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
             if explained is not None:
                 return explained
     return None

@@ -31,7 +31,7 @@ from tests.proof.hostile_requests import (
     framings,
     request,
 )
-from tests.proof.raw_http import Answer, Wire
+from tests.proof.raw_http import Answer, Silence, Wire
 from tests.support import wait_until
 
 GROWTH = 16
@@ -265,7 +265,10 @@ def send_spoilt(server: str, tally: Tally, rng: random.Random, count: int) -> No
         data = requests.spoilt()
         with Wire(server) as wire:
             wire.send(data)
-            answers = wire.answers()
+            try:
+                answers = wire.answers()
+            except Silence as error:
+                raise AssertionError((data[:2000], "the server neither answers nor closes")) from error
             assert answers, (data[:2000], "the server closed and said nothing")
             for answer in answers:
                 tally.add(answer, data)
