@@ -67,6 +67,7 @@ class Protocol(HttpToolsProtocol):
 
     _began: float | None = None  # when the request that is being received began
     _head_bytes: int | None = None  # received of its head
+    _fields: int  # of the head of the request that is being received
     _slow: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None  # the request that is being answered, or was last
     _is_told: bool = False  # the application knows of the request that is being received
@@ -164,6 +165,7 @@ class Protocol(HttpToolsProtocol):
                 raise ValueError("this is no proxy")
             return
         super().on_headers_complete()
+        self._fields = len(self.headers)
         self._is_told = True
         self.scope["state"][BEGAN] = perf_counter()
 
@@ -177,6 +179,12 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # it is about to be read again
+        del self.headers[self._fields :]  # trailers are no headers (RFC 9110, 6.5.1)
+        if not self.parser.should_keep_alive():
+            # A trailer may say so, too, and then the parser is deaf to whatever comes.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
         self._began = None
         self._is_told = False
         super().on_message_complete()

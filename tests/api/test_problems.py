@@ -144,3 +144,14 @@ def test_nothing_is_done_for_a_body_that_is_cut_short(client: httpx.Client, serv
     # What comes later is done later: by now the others would have been.
     assert client.post("/api/holds", json={"product_id": 1, "qty": 1}).status_code == 201
     assert client.get("/api/products/1").json()["available_stock"] == 49
+
+
+def test_a_trailer_is_no_header_and_may_close_the_connection(client: httpx.Client, server: str) -> None:
+    head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n"
+    body = b'18\r\n{"product_id":1,"qty":1}\r\n0\r\n'
+    json_head = head % b"Content-Type: application/json\r\n"
+    late = head % b"" + body + b"Content-Type: application/json\r\nConnection: close\r\n\r\n"
+    assert_problem(send_raw(server, late), 415, "unsupported_media_type")
+    placed = send_raw(server, json_head + body + b"Connection: close\r\n\r\nnobody reads this")
+    assert (placed.status_code, placed.headers.get("connection")) == (201, "close")
+    assert client.get("/api/products/1").json()["available_stock"] == 49
