@@ -342,7 +342,7 @@ def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make)
             assert again.status_code == call.served
             assert shop.effects(call) == 1
     assert said["outcome_unknown", 0] and said["served", 1]
-    # Answers of more than 8 KB begin to arrive before the commit; the machine's pace decides how large one is.
+    # Answers of more than 8 KB begin to arrive before the commit; the machine decides how large one is.
     campaign.tried(
         f"{make.__name__}: wire cut under {many} requests at once, {bursts} times",
         f"all; {before_commit} times between the first rows and the commit",
