@@ -272,10 +272,15 @@ class _Way:
         room = self._limits.batch
         batch: list[_Asked] = []
         waiting = self._waiting
+        too_old = asyncio.get_running_loop().time() - self._limits.patience
         while waiting and len(batch) < min(room, waiting[0].company):
             asked = waiting.popleft()
             if asked.future.done():
                 continue  # the caller left, or was told that it is too late
+            if asked.arrived <= too_old:
+                # Back from a call that ended after the clock was last looked at.
+                asked.fail(self._too_late("waited too long"))
+                continue
             if asked.company < room:
                 room = asked.company
             batch.append(asked)

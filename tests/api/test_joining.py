@@ -319,6 +319,25 @@ def test_a_row_that_stays_locked_is_retried_until_patience_ends_and_then_busy() 
     run(test())
 
 
+def test_who_comes_back_from_a_call_too_late_is_not_sent_again() -> None:
+    """Even before the clock is looked at again: one more call would outlast the deadline."""
+
+    async def test() -> None:
+        fast = Database(lambda product: LOCKED)
+        patient = Database(lambda product: LOCKED)
+        joiner = Joiner(fast.call, patient.call, limits=Limits(patience=0.1, deadline=60, pause=0, tick=60))
+        patient.close_gate()
+        stuck = joiner.ask("stuck")
+        await patient.entered.wait()
+        await asyncio.sleep(0.1)
+        patient.gate.set()
+        async with asyncio.timeout(5):
+            assert isinstance(await outcome(stuck), Busy)
+        assert len(patient.batches) == 1
+
+    run(test())
+
+
 def test_a_locked_row_that_is_let_go_in_time_is_served() -> None:
     async def test() -> None:
         fast = Database(lambda product: LOCKED)
