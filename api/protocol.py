@@ -96,6 +96,11 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._began = self._kept = None
+        # Timers would keep all this until they end; uvicorn stops its own only if the peer said goodbye.
+        self._unset_keepalive_if_required()
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
         self._end_stream()
         # uvicorn tells only the newest request that its client has left: in a pipeline that is another one.
         if self._running is not None and not self._running.response_complete:

@@ -318,7 +318,8 @@ def test_a_wire_that_falls_silent(campaign: Campaign, shop: Shop, make: Make) ->
 def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make) -> None:
     bursts, many, before_commit = campaign.size(2, 20), 150, 0
     said: Counter[tuple[str, int]] = Counter()
-    for burst in range(bursts):
+    burst = missed = 0
+    while burst < bursts:
         calls = [make(shop.db) for _ in range(many)]
         shop.ask_until_definite(make(shop.db))
         # A call of a prepared statement is Bind, Describe, Execute, Sync. The second one carries who came
@@ -330,7 +331,12 @@ def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make)
         )
         watch = shop.wire.arm(LANES[make], cut)
         answers = asyncio.run(at_once(shop.url, calls))
-        assert watch.done, watch.seen
+        if not watch.done:  # on a busy machine all may share the first call
+            shop.wire.arm(LANES[make], None)
+            missed += 1
+            assert missed <= 2 * bursts, watch.seen
+            continue
+        burst += 1
         shop.wait_until_over(watch)
         before_commit += cut.to is To.SERVER and watch.seen[To.CLIENT][-1] == "D"
         for call, answer in zip(calls, answers, strict=True):
