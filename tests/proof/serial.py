@@ -12,20 +12,24 @@ Told = tuple[Request, Answer]
 def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     """The model after an order of these requests that gives each the answer it has got, and leaves behind
     what the tables say; none if no order does. The requests of one call stay in their order, but a webhook
-    that comes again may be told what a later one of its call has made of it.
+    that comes again may be told what its call has found, or what a later one of it has made of that.
 
     What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
     locked: it may have marked any of what is due, and `found` tells what.
     """
-    return _explain(model, calls, found) or _explain(model, [replays_last(call) for call in calls], found)
+    return (
+        _explain(model, calls, found)
+        or _explain(model, [sorted(call, key=is_known_payment) for call in calls], found)
+        or _explain(model, [sorted(call, key=is_known_payment, reverse=True) for call in calls], found)
+    )
 
 
-def replays_last(call: Sequence[Told]) -> list[Told]:
-    return sorted(call, key=lambda told: is_replayed_payment(*told))
-
-
-def is_replayed_payment(request: Request, seen: Answer) -> bool:
-    return request.function == "apply_payment" and isinstance(seen, dict) and seen["replayed"]
+def is_known_payment(told: Told) -> bool:
+    """Whether the answer says that the webhook's key was known."""
+    request, seen = told
+    if request.function != "apply_payment":
+        return False
+    return seen["replayed"] if isinstance(seen, dict) else seen == "SA008"
 
 
 def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
