@@ -323,9 +323,10 @@ def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make)
         calls = [make(shop.db) for _ in range(many)]
         shop.ask_until_definite(make(shop.db))
         # A call of a prepared statement is Bind, Describe, Execute, Sync. The second one carries who came
-        # during the first. Without its Sync the rows of a large answer arrive, and are never committed.
+        # during the first, the third the rest. Without its Sync the rows of a large answer arrive, and are
+        # never committed.
         cut = (
-            Cut(To.SERVER, 4 + 3)
+            Cut(To.SERVER, 4 * (1 + burst // 2 % 2) + 3)
             if burst % 2 == 0
             else Cut(To.CLIENT, campaign.random.randrange(5, 150), campaign.random.random() < 0.5)
         )
@@ -348,7 +349,8 @@ def test_cut_while_many_share_a_call(campaign: Campaign, shop: Shop, make: Make)
             assert again.status_code == call.served
             assert shop.effects(call) == 1
     assert said["outcome_unknown", 0] and said["served", 1]
-    # Answers of more than 8 KB begin to arrive before the commit; the machine decides how large one is.
+    # Answers of more than 8 KB begin to arrive before the commit; a busy machine may make none in two bursts.
+    assert before_commit or not campaign.full
     campaign.tried(
         f"{make.__name__}: wire cut under {many} requests at once, {bursts} times",
         f"all; {before_commit} times between the first rows and the commit",
