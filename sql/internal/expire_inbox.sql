@@ -1,5 +1,6 @@
--- Ends the wait of webhooks whose order has not come within settings.inbox_keep.
--- A captured payment is never dropped: it becomes a refund. The others go.
+-- Tidies away webhooks whose order has not come within settings.inbox_keep: makes
+-- of them what current_payments has read since. A captured payment is never
+-- dropped: it becomes a refund. The others go.
 -- Returns how many left the inbox.
 create or replace function flashsale_data.expire_inbox(p_limit int)
 returns int

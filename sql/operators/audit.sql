@@ -24,6 +24,8 @@ as $$
     select p.order_id,
            count(*) filter (where p.status = 'success' and p.result = 'applied') as paying
     from flashsale_data.payments p group by 1
+  ), refunds as materialized (
+    select r.idempotency_key from flashsale.refunds_due r
   ), units as materialized (
     -- What the rows say of each product, beside what its counters say.
     select s.*,
@@ -117,9 +119,10 @@ as $$
                                  sums.captured, sums.paid, sums.refunds)
   from (
     select (select count(*) from flashsale_data.payments p
-            where p.status = 'success' and p.result <> 'stored') as captured,
+            where p.status = 'success'
+              and (p.result <> 'stored' or p.idempotency_key in (select r.idempotency_key from refunds r))) as captured,
            (select count(*) from flashsale_data.orders o where o.status = 'paid') as paid,
-           (select count(*) from flashsale.refunds_due) as refunds) sums
+           (select count(*) from refunds) as refunds) sums
   where sums.captured <> sums.paid + sums.refunds
   union all
   select 'inbox_counter', format('the inbox counts %s webhooks, %s are stored', i.stored, p.stored)

@@ -28,7 +28,9 @@ declare
   v_amounts    numeric[];
   v_currencies text[];
   v_fresh      boolean[];
-  v_taken      flashsale_data.payments[];
+  v_taken      flashsale_data.current_payments[];
+  v_forgotten  text[];
+  v_swept      int;
   v_keys       text[];
   v_known      bigint[];
   v_unknown    bigint[];
@@ -50,18 +52,27 @@ begin
 
   -- Of one key's requests the first is served; the others are its replays.
   select array_agg(r.fault is null and not r.taken and r.first order by r.i),
-         array_agg(r.p) filter (where (r.p).idempotency_key is not null)
-    into v_fresh, v_taken
+         array_agg(r.p) filter (where (r.p).result <> 'forgotten'),
+         array_agg(r.key) filter (where (r.p).result = 'forgotten' and r.key = any (v_keys))
+    into v_fresh, v_taken, v_forgotten
   from (
-    select r.i, r.fault, p, p.idempotency_key is not null or not r.key = any (v_keys) as taken,
+    select r.i, r.key, r.fault, p, coalesce(p.result <> 'forgotten', false) or not r.key = any (v_keys) as taken,
            r.i = min(r.i) over (partition by r.key, r.fault is null) as first
     from unnest(p_idempotency_keys, v_faults) with ordinality as r (key, fault, i)
-    left join flashsale_data.payments p on p.idempotency_key = r.key) r;
+    left join flashsale_data.current_payments p on p.idempotency_key = r.key) r;
 
   if true = any (v_fresh) then
     select l.known, l.unknown into v_known, v_unknown
     from flashsale_data.lock_orders(array(
       select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh)) l;
+
+    -- Forgotten, and not swept yet: it makes way for what its key says now. Nobody
+    -- waits for its lock: the sweep skips it, and no order wants it any more.
+    if v_forgotten is not null then
+      delete from flashsale_data.payments p
+      where p.idempotency_key = any (v_forgotten) and p.result = 'stored';
+      get diagnostics v_swept = row_count;
+    end if;
     if cardinality(v_known) > 0 then
       perform flashsale_data.settle_payments(
         array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
@@ -71,6 +82,8 @@ begin
         with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
       where r.fresh and r.order_id = any (v_known);
     end if;
+    -- The inbox row is the last lock of all.
+    update flashsale_data.inbox set stored = stored - v_swept where v_swept > 0;
     if cardinality(v_unknown) > 0 then
       perform flashsale_data.store_payments(
         array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
@@ -93,10 +106,11 @@ begin
          case when o.refusal is null then p.result end
   from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults, v_fresh)
     with ordinality as r (key, order_id, status, amount, currency, fault, fresh, i)
-  -- A sweep may have ended the wait of a stored one since its key was found taken:
-  -- its replay is told what was found.
+  -- The wait of a stored one may have ended since its key was found taken: its
+  -- replay is told what was found.
   left join lateral (
-    select n.* from flashsale_data.payments n where n.idempotency_key = r.key
+    select n.* from flashsale_data.current_payments n
+    where n.idempotency_key = r.key and n.result <> 'forgotten'
     union all
     select t.* from unnest(v_taken) t where t.idempotency_key = r.key
     limit 1) p on true

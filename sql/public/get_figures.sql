@@ -32,10 +32,7 @@ begin
 
   return query
   select 'refunds_due', null::bigint, count(*)::double precision
-  from (
-    select from flashsale_data.payments p
-    where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')
-    limit 10000) due;
+  from (select from flashsale.refunds_due r limit 10000) due;
 
   return query
   select u.figure, null::bigint, u.webhooks::double precision

@@ -353,7 +353,7 @@ FAULTS = [
     Fault(
         "a refund is missing from the refunds due",
         "sql/views/refunds_due.sql",
-        {"p.result in ('refund_due', 'amount_mismatch')": "p.result = 'refund_due'"},
+        {"d.result in ('refund_due', 'amount_mismatch')": "d.result = 'refund_due'"},
         PAYMENTS + "test_distinct_captured_payments_are_paid_orders_and_refunds_due",
         "tests/operators/test_views.py::test_a_payment_of_a_wrong_amount",
     ),
@@ -362,6 +362,19 @@ FAULTS = [
         EXPIRE_INBOX,
         {" and s.status <> 'success'": ""},
         SWEEP + "test_a_captured_payment_whose_order_never_came_becomes_a_refund",
+    ),
+    Fault(
+        "what becomes of a webhook whose order never came depends on the sweep",
+        "sql/internal/current_payments.sql",
+        {"p.result <> 'stored'": "true"},
+        EARLY + "test_a_payment_whose_order_never_came_is_a_refund_after_24_hours[False]",
+        EARLY + "test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox[False]",
+    ),
+    Fault(
+        "a forgotten webhook that comes again is counted twice in the inbox",
+        APPLY_PAYMENTS,
+        {"where v_swept > 0": "where false"},
+        EARLY + "test_a_payment_whose_order_never_came_is_a_refund_after_24_hours[False]",
     ),
     Fault(
         "early webhooks are applied last come first",

@@ -75,6 +75,8 @@ class Model:
     payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
     hold_keys: dict[str, int] = field(default_factory=dict)
     order_keys: dict[str, int] = field(default_factory=dict)
+    unswept: dict[str, str] = field(default_factory=dict)
+    """webhooks that wait no longer, refund_due or forgotten, and are still counted in the inbox"""
 
     def copy(self) -> "Model":
         return replace(
@@ -85,10 +87,14 @@ class Model:
             payments=dict(self.payments),
             hold_keys=dict(self.hold_keys),
             order_keys=dict(self.order_keys),
+            unswept=dict(self.unswept),
         )
 
     def tick(self, ticks: int) -> None:
         self.now += ticks
+        for key, said in list(self.payments.items()):
+            if said.result == "stored" and said.at + self.keep_ticks <= self.now:
+                self.end_wait(key, said)
 
     # --- as it stands at this instant ---
 
@@ -156,6 +162,7 @@ class Model:
                     if order.cancel_reason == "payment_overdue"
                 },
             },
+            "unswept": dict(self.unswept),
             "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
@@ -220,7 +227,7 @@ class Model:
             if key is not None:
                 self.order_keys[key] = order_id
             for stored, said in list(self.payments.items()):
-                if said.result == "stored" and said.order_id == order_id and not self.is_stale(said):
+                if said.result == "stored" and said.order_id == order_id:
                     result, order_status = self.settle(said)
                     self.payments[stored] = replace(said, result=result, order_status=order_status)
         order = self.orders[order_id]
@@ -241,11 +248,13 @@ class Model:
             if self.payments[key].body != fresh.body:
                 return "SA008"
         elif order_id in self.orders:
+            self.unswept.pop(key, None)
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
-            if len(self.inbox()) >= self.inbox_limit:
-                self.empty_inbox()
+            self.unswept.pop(key, None)
+            if len(self.inbox()) + len(self.unswept) >= self.inbox_limit:
+                self.unswept.clear()
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
@@ -304,17 +313,14 @@ class Model:
     def inbox(self) -> list[str]:
         return [key for key, said in self.payments.items() if said.result == "stored"]
 
-    def is_stale(self, said: Payment) -> bool:
-        return said.result == "stored" and said.at + self.keep_ticks <= self.now
-
-    def empty_inbox(self) -> int:
-        """Webhooks whose order has not come: a captured payment becomes a refund, the others go."""
-        stale = [key for key, said in self.payments.items() if self.is_stale(said)]
-        for key in stale:
-            said = self.payments.pop(key)
-            if said.word == "success":
-                self.payments[key] = replace(said, result="refund_due")
-        return len(stale)
+    def end_wait(self, key: str, said: Payment) -> None:
+        """Of a webhook whose order has not come: a captured payment becomes a refund, the others go."""
+        if said.word == "success":
+            self.payments[key] = replace(said, result="refund_due")
+            self.unswept[key] = "refund_due"
+        else:
+            del self.payments[key]
+            self.unswept[key] = "forgotten"
 
     def overdue_orders(self) -> list[int]:
         return [order_id for order_id, order in self.orders.items() if self.is_overdue(order)]
@@ -336,7 +342,9 @@ class Model:
         lapsed, overdue = self.lapsed_holds(), self.overdue_orders()
         self.mark_expired(lapsed)
         self.mark_overdue(overdue)
-        return {"expire_due": len(lapsed) + len(overdue) + self.empty_inbox()}
+        swept = len(lapsed) + len(overdue) + len(self.unswept)
+        self.unswept.clear()
+        return {"expire_due": swept}
 
 
 def new_id(seen: Answer, name: str, known: Collection[int]) -> int:

@@ -11,28 +11,11 @@ Told = tuple[Request, Answer]
 
 def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     """The model after an order of these requests that gives each the answer it has got, and leaves behind
-    what the tables say; none if no order does. The requests of one call stay in their order, but a webhook
-    that comes again may be told what its call has found, or what a later one of it has made of that.
+    what the tables say; none if no order does. The requests of one call stay in their order.
 
     What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
     locked: it may have marked any of what is due, and `found` tells what.
     """
-    return (
-        _explain(model, calls, found)
-        or _explain(model, [sorted(call, key=is_known_payment) for call in calls], found)
-        or _explain(model, [sorted(call, key=is_known_payment, reverse=True) for call in calls], found)
-    )
-
-
-def is_known_payment(told: Told) -> bool:
-    """Whether the answer says that the webhook's key was known."""
-    request, seen = told
-    if request.function != "apply_payment":
-        return False
-    return seen["replayed"] if isinstance(seen, dict) else seen == "SA008"
-
-
-def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     if not any(calls):
         return model if model.state() == found else None
     for i, call in enumerate(calls):
@@ -40,7 +23,7 @@ def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dic
             continue
         (request, seen), *later = call
         for after in outcomes(model, request, seen, found):
-            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
+            explained = explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
             if explained is not None:
                 return explained
     return None
@@ -50,6 +33,11 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
     """The models in which the request has been answered so."""
     if seen in (BUSY, NOT_SERIALIZABLE):
         yield model
+        if request.function == "apply_payment" and request.args[0] in model.unswept:
+            # What its key has said before, and is forgotten, may be gone all the same.
+            after = model.copy()
+            del after.unswept[request.args[0]]
+            yield after
     elif request.function == "expire_due":
         if isinstance(seen, dict):
             yield from sweeps(model, found)
@@ -63,13 +51,13 @@ def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
     """What a sweep can have marked. Of an order that has been paid since, the tables do not tell."""
     overdue = [str(order) for order in model.overdue_orders()]
     paid = [order for order in overdue if found["orders"][order][0] == "paid"]
-    for takes_inbox in {False, any(map(model.is_stale, model.payments.values()))}:
+    for takes_inbox in {False, bool(model.unswept)}:
         for marked_before in subsets(paid):
             after = model.copy()
             after.mark_expired(hold for hold in after.lapsed_holds() if str(hold) in found["marked"])
             after.mark_overdue(int(o) for o in overdue if o in found["marked"] or o in marked_before)
             if takes_inbox:
-                after.empty_inbox()
+                after.unswept.clear()
             yield after
 
 

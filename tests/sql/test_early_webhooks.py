@@ -5,6 +5,7 @@ import pytest
 from tests.sql.calls import (
     apply_payment,
     apply_payments,
+    audit,
     available,
     change_settings,
     create_order,
@@ -131,13 +132,36 @@ def test_a_payment_whose_order_never_came_is_a_refund_after_24_hours(db, product
     if swept:
         assert expire_due(db) == 3
     assert order_units(db, product).status == "pending_payment"
-    if not swept:
-        assert expire_due(db) == 3
     refund = row(db, "select * from flashsale.refunds_due")
-    assert (refund.idempotency_key, refund.order_id) == ("success", order_id)
-    assert apply_payment(db, "success", order_id)[2:] == ("refund_due", True)
-    # The other two are forgotten: should they come again, they are news.
-    assert apply_payment(db, "failed", order_id, "failed")[1:] == ("cancelled", "applied", False)
+    assert (refund.idempotency_key, refund.order_id, refund.reason) == ("success", order_id, "order_unknown")
+    taken = db.execute("select idempotency_key, result from flashsale.payments").fetchall()
+    assert taken == [("success", "refund_due")]
+    assert apply_payment(db, "success", order_id)[1:] == (None, "refund_due", True)
+    with refused("SA008"):
+        apply_payment(db, "success", order_id + 1)
+    # The other two are forgotten: should they come again, they are news, also with another body.
+    assert apply_payment(db, "failed", order_id + 9, "failed")[1:] == (None, "stored", False)
+    assert apply_payment(db, "cancelled", order_id, "success")[1:] == ("paid", "applied", False)
+    assert audit(db) == []
+    assert expire_due(db) == (0 if swept else 1)
+    assert value(db, "select stored from flashsale_data.inbox") == 1
+    assert audit(db) == []
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox(db, swept):
+    change_settings(db, inbox_limit=2)
+    for word in ("success", "failed"):
+        apply_payment(db, word, 1000, word)
+    age_inbox(db)
+    if swept:
+        assert expire_due(db) == 2
+    outcomes = apply_payments(
+        db, ("success", 1000, "success"), ("new", 2000, "success"), ("failed", 1000, "failed")
+    )
+    told = [(outcome.result, outcome.replayed) for outcome in outcomes]
+    assert told == [("refund_due", True), ("stored", False), ("stored", False)]
+    assert audit(db) == []
 
 
 def test_room_in_the_inbox_is_found_with_nobody_sweeping(db):
