@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from standardwebhooks import Webhook
 
-from tests.proof.hostile_requests import JSON, request
+from tests.proof.raw_http import JSON, request
 
 URL = b"/api/payments/webhook"
 CONNECTIONS = 16

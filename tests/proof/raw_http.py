@@ -7,9 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+HOST = b"Host: shop.example\r\n"
+JSON = b"Content-Type: application/json\r\n"
 PROBLEM = "application/problem+json"
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [\x20-\x7e]+").fullmatch
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\x20-\x7e]*)").fullmatch
+
+
+def request(
+    method: bytes, target: bytes, headers: bytes = b"", body: bytes | None = None, *, version: bytes = b"1.1"
+) -> bytes:
+    """A request in right framing."""
+    length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
+    return b"%s %s HTTP/%s\r\n%s%s%s\r\n%s" % (method, target, version, HOST, headers, length, body or b"")
+
+
+def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
 
 
 class Silence(Exception):

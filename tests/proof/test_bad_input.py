@@ -19,19 +19,9 @@ from tests.hostile_arguments import FUNCTIONS, Function, check_error, check_row,
 from tests.operators.shop import audit, one, order, pay, place_hold
 from tests.proof.campaign import Campaign
 from tests.proof.hostile_calls import HostileCalls
-from tests.proof.hostile_requests import (
-    ABANDONED,
-    ABANDONED_PRODUCT,
-    HOLD,
-    HOLD_IDS,
-    JSON,
-    SMUGGLED_PRODUCT,
-    HostileRequests,
-    chunked,
-    framings,
-    request,
-)
-from tests.proof.raw_http import Answer, Silence, Wire
+from tests.proof.hostile_framings import ABANDONED, ABANDONED_PRODUCT, HOLD, SMUGGLED_PRODUCT, framings
+from tests.proof.hostile_requests import HOLD_IDS, HostileRequests
+from tests.proof.raw_http import JSON, Answer, Silence, Wire, chunked, request
 from tests.support import wait_until
 
 GROWTH = 16

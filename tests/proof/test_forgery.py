@@ -24,8 +24,7 @@ from tests.api.test_signatures import BODY, NEW, OLD, OTHER, is_accepted, signed
 from tests.operators.shop import audit, create_product, one, order
 from tests.proof import flood
 from tests.proof.campaign import Campaign
-from tests.proof.hostile_requests import JSON, request
-from tests.proof.raw_http import Wire
+from tests.proof.raw_http import JSON, Wire, request
 from tests.support import running_server
 
 URL = b"/api/payments/webhook"

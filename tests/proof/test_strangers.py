@@ -13,7 +13,9 @@ from psycopg import errors, sql
 
 from flashsale.seed import APP_ROLE
 from tests.operators.shop import audit, create_order, create_product, one, order, pay, place_hold
+from tests.proof.bait import bait
 from tests.proof.campaign import Campaign
+from tests.proof.forbidden import ACTIONS, ESCALATIONS
 from tests.support import ROOT
 
 PUBLIC = {path.stem for path in (ROOT / "sql" / "public").glob("*.sql")}
@@ -56,47 +58,6 @@ OBJECTS = """
      where n.nspname in ('flashsale', 'flashsale_data', 'flashsale_migrations')
     order by 1, 4, 5
 """
-ACTIONS = {
-    "r": [
-        "select from {}", "insert into {} default values", "update {} set {column} = {column}",
-        "delete from {}",
-        "truncate {}", "begin; lock table {} in access share mode",
-        "begin; lock table {} in access exclusive mode",
-        "copy {} to stdout",
-        "select {column} from {}", "alter table {} add column mine int", "alter table {} disable trigger all",
-        "alter table {} owner to current_user", "alter table {} enable row level security", "drop table {}",
-        "create trigger mine before update on {} for each row"
-        " execute function suppress_redundant_updates_trigger()",
-        "create rule mine as on insert to {} do nothing", "create index on {} ({column})",
-        "create policy mine on {} using (true)", "comment on table {} is 'mine'",
-        "grant select on {} to public",
-        "create table public.mine (like {})", "create table pg_temp.mine () inherits ({})", "vacuum {}",
-        "analyze {}",
-        "create temp table mine (a bigint references {})", "cluster {}", "reindex table {}", "table {}",
-        "create statistics pg_temp.mine on {column}, {column} from {}", "alter table {} set schema public",
-    ],
-    "v": [
-        "select from {}", "insert into {} default values", "delete from {}",
-        "alter view {} owner to current_user",
-        "drop view {}", "create or replace view {} as select 1", "grant select on {} to public",
-        "copy (table {}) to stdout",
-        "create rule mine as on delete to {} do instead nothing", "explain analyze select from {}",
-    ],
-    "S": [
-        "select nextval({literal})", "select currval({literal})", "select setval({literal}, 1)",
-        "select last_value from {}",
-        "alter sequence {} restart", "drop sequence {}", "select pg_sequence_last_value({oid}::regclass)",
-    ],
-    "f": [
-        "alter function {} owner to current_user", "alter function {} security invoker", "drop function {}",
-        "alter function {} set search_path = pg_temp", "alter function {} reset all",
-        "alter function {} rename to mine",
-        "grant execute on function {} to public", "comment on function {} is 'mine'",
-        "alter function {} set schema public",
-        "alter function {} depends on extension plpgsql",
-    ],
-}  # fmt: skip
-ACTIONS["p"] = [action.replace("function", "procedure") for action in ACTIONS["f"]][:-1]
 # Statements that say no by a warning, and do nothing.
 SAY_NO_SOFTLY = ("vacuum", "analyze", "grant")
 
@@ -170,70 +131,6 @@ def acls(db: psycopg.Connection) -> list[tuple]:
 
 # --- ways to become somebody else ---
 
-ESCALATIONS = [
-    "set role flashsale_owner", "set role flashsale_ops", "set role postgres", f"set role {APP_ROLE}",
-    "set session authorization postgres", "set session authorization flashsale_owner",
-    "grant flashsale_owner to flashsale_proof_stranger", "grant flashsale_ops to flashsale_proof_stranger",
-    "alter role flashsale_proof_stranger superuser", "alter role flashsale_proof_stranger createrole",
-    "alter role flashsale_api login", "alter role flashsale_owner login", "create role mine",
-    "alter role all set search_path = mine", "alter role flashsale_owner set search_path = mine",
-    "alter database {database} set search_path = mine",
-    "alter database {database} owner to flashsale_proof_stranger",
-    "alter system set shared_preload_libraries = ''",
-    "alter default privileges for role flashsale_owner grant all on tables to public",
-    "create schema mine", "create schema flashsale_mine", "create table public.mine ()",
-    "create table flashsale.mine ()",
-    "create function public.mine() returns int language sql as 'select 1'",
-    "create function flashsale.mine() returns int language sql as 'select 1'",
-    "create extension dblink", "create extension file_fdw", "create extension adminpack",
-    "create language plpython3u",
-    "create event trigger mine on ddl_command_start execute function pg_catalog.event_trigger_fire()",
-    "create publication mine for all tables", "create subscription mine connection '' publication mine",
-    "create foreign data wrapper mine", "create server mine foreign data wrapper mine",
-    "create access method mine type table handler heap_tableam_handler",
-    "create cast (text as bigint) with inout as implicit",
-    "create operator pg_catalog.=== (leftarg = text, rightarg = text, function = texteq)",
-    "create tablespace mine location '/tmp'", "create database mine",
-    "create transform for int language sql (from sql with function mine(internal))",
-    "copy (select 1) to program 'id'", "copy lure from program 'id'",
-    "copy (select 1) to '/tmp/mine'", "copy lure from '/etc/passwd'",
-    "select pg_read_file('PG_VERSION')", "select pg_read_binary_file('global/pg_control')",
-    "select pg_ls_dir('.')",
-    "select pg_stat_file('PG_VERSION')", "select pg_ls_waldir()", "select pg_ls_logdir()",
-    "select pg_current_logfile()",
-    "select lo_import('/etc/passwd')", "select lo_export(1, '/tmp/mine')", "load 'auto_explain'",
-    "load '/tmp/mine.so'",
-    "select pg_reload_conf()", "select pg_rotate_logfile()", "select pg_switch_wal()",
-    "select pg_create_restore_point('mine')",
-    "select pg_promote()", "select pg_log_backend_memory_contexts(pg_backend_pid())",
-    "select pg_stat_reset()",
-    "select pg_stat_reset_shared('wal')", "select pg_backup_start('mine')",
-    "select * from pg_create_physical_replication_slot('mine')",
-    "select pg_replication_origin_create('mine')",
-    "select pg_import_system_collations('pg_catalog')", "select pg_config()", "select pg_hba_file_rules()",
-    "select * from pg_authid", "select * from pg_shadow", "select * from pg_statistic",
-    "select * from pg_user_mapping",
-    "select * from pg_subscription", "select * from pg_largeobject",
-    "select * from pg_backend_memory_contexts", "select * from pg_shmem_allocations",
-    "select pg_terminate_backend({victim})", "select pg_cancel_backend({victim})",
-    "set session_replication_role = replica", "set log_statement = 'none'", "set log_min_messages = panic",
-    "set zero_damaged_pages = on", "set allow_system_table_mods = on",
-    "set session_preload_libraries = 'mine'",
-    "set dynamic_library_path = '/tmp'",
-    "set deadlock_timeout = '1h'",
-    "set lc_messages = 'C'", "set temp_file_limit = -1", "set max_stack_depth = '7MB'",
-    "set ignore_checksum_failure = on",
-    "delete from pg_catalog.pg_proc", "update pg_catalog.pg_class set relacl = null",
-    "insert into pg_catalog.pg_auth_members default values",
-    "do language plpgsql $$ begin execute 'set role flashsale_owner'; end $$",
-    "do language plpgsql $$ begin perform count(*) from flashsale_data.holds; end $$",
-    "select schema_to_xml('flashsale_data', true, true, '')",
-    "select query_to_xml('select * from flashsale_data.holds', true, true, '')",
-    "select table_to_xml({holds}::regclass, true, true, '')",
-    "select currtid2('flashsale_data.holds', '(0,1)')",
-    "select ts_stat('select to_tsvector(idempotency_key) from flashsale_data.holds')",
-]  # fmt: skip
-
 
 def test_every_way_to_become_somebody_else(
     db: psycopg.Connection, stranger: psycopg.Connection, connect: Connect, campaign: Campaign
@@ -283,66 +180,6 @@ def test_no_function_has_an_open_search_path(db: psycopg.Connection, campaign: C
         else:
             assert schema == "flashsale_data", f"{name} has no caller"
     campaign.tried(f"the search_path of all {len(routines)} functions", "pinned wherever rights are lent")
-
-
-BAIT_BODY = (
-    "language plpgsql as 'begin raise exception using errcode = ''XX999'', message = current_user; end'"
-)
-
-
-OPERANDS = [
-    "bigint", "integer", "text", "timestamp with time zone", "numeric", "interval", "boolean", "jsonb",
-    "anyarray",
-]  # fmt: skip
-
-
-def bait(db: psycopg.Connection, schema: str) -> Iterator[str]:
-    """Statements that make, in a schema, something for every name that means PostgreSQL's own to us."""
-    source = one(
-        db,
-        "select string_agg(prosrc, ' ') from pg_proc where pronamespace::regnamespace::text ~ '^flashsale'",
-    )
-    functions = db.execute(
-        r"""
-        select p.proname, pg_get_function_identity_arguments(p.oid), format_type(p.prorettype, null)
-        from pg_proc p join pg_type r on r.oid = p.prorettype
-        where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f' and not p.proretset
-          and p.provariadic = 0 and r.typtype <> 'p' and %s ~ ('\m' || p.proname || '\(')
-          and not exists (
-            select from unnest(p.proargtypes) a join pg_type t on t.oid = a
-            where t.typtype = 'p' and t.typname !~ '^any')
-        """,
-        (source,),
-    ).fetchall()
-    for name, arguments, returns in functions:
-        yield f"create function {schema}.{name}({arguments}) returns {returns} {BAIT_BODY}"
-    operators = db.execute(
-        """
-        select o.oprname, format_type(o.oprleft, null), format_type(o.oprright, null),
-               format_type(o.oprresult, null)
-        from pg_operator o join pg_type r on r.oid = o.oprresult
-        where o.oprnamespace = 'pg_catalog'::regnamespace and r.typtype <> 'p'
-          and format_type(o.oprleft, null) = any (%(kinds)s)
-          and format_type(o.oprright, null) = any (%(kinds)s)
-        """,
-        {"kinds": OPERANDS},
-    ).fetchall()
-    for number, (symbol, left, right, returns) in enumerate(operators):
-        function = f"{schema}.caught_{number}"
-        yield f"create function {function}({left}, {right}) returns {returns} {BAIT_BODY}"
-        yield (
-            f"create operator {schema}.{symbol} (leftarg = {left}, rightarg = {right}, function = {function})"
-        )
-    tables = db.execute(
-        "select relname from pg_class where relkind in ('r', 'v')"
-        " and (relnamespace = 'flashsale_data'::regnamespace"
-        r" or relnamespace = 'pg_catalog'::regnamespace and %s ~ ('\m' || relname || '\M'))",
-        (source,),
-    ).fetchall()
-    for (name,) in tables:
-        yield f"create table {schema}.{name} (bait int)"
-    for name in ("text", "int4", "int8", "bool", "timestamptz", "jsonb", "numeric", "record"):
-        yield f"create domain {schema}.{name} as pg_catalog.text check (false)"
 
 
 def whole_sale(conn: psycopg.Connection, product: int) -> None:
