@@ -34,7 +34,10 @@ class Following:
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
 
 
 def test_each_event_is_a_line(flashsale, db):
