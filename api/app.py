@@ -11,7 +11,7 @@ from api import exposition, metrics, problems
 from api.access import Access
 from api.assets import page_routes
 from api.checkout import Checkout
-from api.docs import docs_routes
+from api.docs import docs_routes, problem_routes
 from api.figures import Figures
 from api.health import Liveness, Readiness
 from api.holds import Hold, Holds
@@ -69,6 +69,7 @@ def create_app(
         "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
         **page_routes(),
         **docs_routes(),
+        **problem_routes(),
     }
     for path, resource in routes.items():
         if hasattr(resource, "on_get"):

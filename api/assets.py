@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Self
 
 from falcon import HTTP_304
 from falcon.asgi import Request, Response
@@ -22,13 +23,19 @@ CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'non
 class Asset:
     """A file, with an ETag by which a browser that has it already is told so (RFC 9110, 13.1.2).
 
-    :param path: read here and now
+    :param data: the whole of it
+    :param suffix: of its name, which says what it is
     """
 
-    def __init__(self, path: Path) -> None:
-        self._data = path.read_bytes()
-        self._media_type = _MEDIA_TYPES[path.suffix]
+    def __init__(self, data: bytes, suffix: str) -> None:
+        self._data = data
+        self._media_type = _MEDIA_TYPES[suffix]
         self._etag = hashlib.sha256(self._data).hexdigest()[:32]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The file at this path, as it is here and now."""
+        return cls(path.read_bytes(), path.suffix)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.etag = self._etag
@@ -48,6 +55,10 @@ class Asset:
 def page_routes() -> dict[str, Asset]:
     """The page's files by the path at which each is found."""
     return {
-        "/": Asset(PAGE / "index.html"),
-        **{f"/page/{path.name}": Asset(path) for path in sorted(PAGE.iterdir()) if path.suffix != ".html"},
+        "/": Asset.read(PAGE / "index.html"),
+        **{
+            f"/page/{path.name}": Asset.read(path)
+            for path in sorted(PAGE.iterdir())
+            if path.suffix != ".html"
+        },
     }

@@ -148,6 +148,15 @@ def kinds() -> list[Kind]:
     return list(found.values())
 
 
+def answered_by(kind: Kind) -> list[tuple[str, str]]:
+    """The calls that answer with this problem, as method and path; none, if whatever is asked may."""
+    return [
+        call
+        for call, operation in OPERATIONS.items()
+        if kind.code in {_kind(problem).code for problem in operation.problems}
+    ]
+
+
 def _operation(operation: Operation, allow_unsigned: bool) -> Json:
     described: Json = {
         "operationId": operation.id,

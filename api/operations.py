@@ -87,8 +87,8 @@ class Operation(NamedTuple):
 
 
 def is_page(path: str) -> bool:
-    """Whether a route is for browsers: the live page, this documentation, and what they are made of."""
-    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/page/", "/docs/"))
+    """Whether a route is for people: the live page, the documentation, and what they are made of."""
+    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/page/", "/docs/", "/problems/"))
 
 
 ABOUT = f"""\

@@ -168,11 +168,16 @@ _encode = msgspec.json.Encoder().encode
 _STATUS_LINE = {status.value: f"{status.value} {status.phrase}" for status in http.HTTPStatus}
 
 
+def type_of(kind: Kind) -> str:
+    """A problem's `type`, a path of this server at which it is told to people (api/docs)."""
+    return f"/problems/{kind.code}"
+
+
 def body(kind: Kind, detail: str, **members: Any) -> bytes:
     """Problem details as JSON, with extension members (RFC 9457, 3.2)."""
     return _encode(
         {
-            "type": f"/problems/{kind.code}",
+            "type": type_of(kind),
             "title": kind.title,
             "status": kind.status,
             "detail": detail,

@@ -1,6 +1,7 @@
-"""/docs in a browser: it shows /openapi.json, sends what it is told to, and asks nobody else."""
+"""/docs and the page of a problem, in a browser."""
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from api.operations import OPERATIONS
@@ -34,3 +35,13 @@ def test_it_is_dark_for_who_wants_it_so(open_page):
     expect(page.locator("html.dark-mode")).to_be_attached()
     page.emulate_media(color_scheme="light")
     expect(page.locator("html:not(.dark-mode)")).to_be_attached()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_problems_page_reads_well(open_page, scheme):
+    page = open_page("/problems/insufficient_stock", live=False, viewport=PHONE, color_scheme=scheme)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Insufficient stock")
+    assert Axe().run(page).violations_count == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    page.get_by_role("link", name="All calls and problems").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("flashsale")
