@@ -11,20 +11,16 @@
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
 --
 -- Decides in memory, payment by payment in array order, then writes in sets.
--- Expects the orders to be locked; locks their products. A payment whose product
--- is busy is left alone and has no row in the result.
+-- Expects the orders to be locked; locks their products. Results and the orders'
+-- statuses come back by payment; one whose product is busy is left alone, and null.
 create or replace function flashsale_data.settle_payments(
   p_keys text[], p_order_ids bigint[], p_statuses text[], p_amounts numeric[], p_currencies text[],
-  p_payloads jsonb[], p_received_ats timestamptz[])
-returns void
+  p_payloads jsonb[], p_received_ats timestamptz[], out results text[], out order_statuses text[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  -- by payment
-  v_results        text[] := array_fill(null::text, array[cardinality(p_keys)]);
-  v_order_statuses text[] := v_results;
   -- by order
   v_order_ids      bigint[];
   v_orders         flashsale_data.orders[];
@@ -48,6 +44,8 @@ declare
   v_o              int;
   v_p              int;
 begin
+  results := array_fill(null::text, array[cardinality(p_keys)]);
+  order_statuses := results;
   select l.products, l.places, l.available, l.nows into v_products, v_places, v_available, v_nows
   from flashsale_data.lock_stock(array(
     select o.product_id from flashsale_data.orders o where o.order_id = any (p_order_ids))) l;
@@ -132,9 +130,9 @@ begin
       v_event_orders := v_event_orders || v_order.order_id;
       v_event_keys := v_event_keys || p_keys[v_i];
     end if;
-    v_results[v_i] := v_result;
-    v_order_statuses[v_i] := case when v_overdue and v_result = 'amount_mismatch' then 'cancelled'
-                                  else v_order.status end;
+    results[v_i] := v_result;
+    order_statuses[v_i] := case when v_overdue and v_result = 'amount_mismatch' then 'cancelled'
+                                else v_order.status end;
     if (v_order.status, v_order.cancel_reason) is distinct from
        (v_orders[v_o].status, v_orders[v_o].cancel_reason) then
       v_orders[v_o] := v_order;
@@ -147,7 +145,7 @@ begin
     (idempotency_key, order_id, status, amount, currency, payload, received_at, result, order_status)
   select r.key, r.order_id, r.status, r.amount, r.currency, r.payload, r.received_at, r.result, r.order_status
   from unnest(p_keys, p_order_ids, p_statuses, p_amounts, p_currencies, p_payloads, p_received_ats,
-              v_results, v_order_statuses) with ordinality
+              results, order_statuses) with ordinality
     as r (key, order_id, status, amount, currency, payload, received_at, result, order_status, i)
   where r.result is not null
   order by r.i

@@ -26,6 +26,10 @@ begin
   select v_settings.inbox_limit - i.stored into v_room from flashsale_data.inbox i for no key update;
   if v_room < cardinality(p_keys) then
     v_room := v_room + flashsale_data.expire_inbox(v_settings.inbox_limit);
+    -- What somebody else has locked waits no longer either, and takes no room.
+    v_room := v_room + (
+      select count(*)::int from flashsale_data.payments p
+      where p.result = 'stored' and p.received_at <= clock_timestamp() - v_settings.inbox_keep);
   end if;
   if v_room <= 0 then
     return;

@@ -34,6 +34,9 @@ declare
   v_keys       text[];
   v_known      bigint[];
   v_unknown    bigint[];
+  -- by request of a known order
+  v_results        text[];
+  v_order_statuses text[];
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses), array_dims(p_payloads));
@@ -74,13 +77,17 @@ begin
       get diagnostics v_swept = row_count;
     end if;
     if cardinality(v_known) > 0 then
-      perform flashsale_data.settle_payments(
-        array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
-        array_agg(r.amount order by r.i), array_agg(r.currency order by r.i),
-        array_agg(r.payload order by r.i), array_agg(v_now))
-      from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
-        with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
-      where r.fresh and r.order_id = any (v_known);
+      select s.results, s.order_statuses into v_results, v_order_statuses
+      from (
+        select array_agg(r.key order by r.i) as keys, array_agg(r.order_id order by r.i) as order_ids,
+               array_agg(r.status order by r.i) as statuses, array_agg(r.amount order by r.i) as amounts,
+               array_agg(r.currency order by r.i) as currencies, array_agg(r.payload order by r.i) as payloads,
+               array_agg(v_now) as received_ats
+        from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
+          with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
+        where r.fresh and r.order_id = any (v_known)) k
+      cross join lateral flashsale_data.settle_payments(
+        k.keys, k.order_ids, k.statuses, k.amounts, k.currencies, k.payloads, k.received_ats) s;
     end if;
     -- The inbox row is the last lock of all.
     update flashsale_data.inbox set stored = stored - v_swept where v_swept > 0;
@@ -92,6 +99,16 @@ begin
         with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
       where r.fresh and r.order_id = any (v_unknown);
     end if;
+  end if;
+
+  -- Most calls: news of known orders, and no product was busy.
+  if cardinality(v_results) = cardinality(p_request_nos) and array_position(v_results, null) is null then
+    return query
+    select r.request_no, null::text, null::text, false, r.order_id, r.order_status, r.result
+    from unnest(p_request_nos, p_order_ids, v_order_statuses, v_results) with ordinality
+      as r (request_no, order_id, order_status, result, i)
+    order by r.i;
+    return;
   end if;
 
   return query

@@ -244,15 +244,14 @@ class Model:
     ) -> Answer:
         fresh = Payment(order_id, word, amount, currency, self.now, "stored")
         replayed = key in self.payments
+        self.make_way(key)
         if replayed:
             if self.payments[key].body != fresh.body:
                 return "SA008"
         elif order_id in self.orders:
-            self.unswept.pop(key, None)
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
-            self.unswept.pop(key, None)
             if len(self.inbox()) + len(self.unswept) >= self.inbox_limit:
                 self.unswept.clear()
             if len(self.inbox()) >= self.inbox_limit:
@@ -265,6 +264,12 @@ class Model:
             "result": said.result,
             "replayed": replayed,
         }
+
+    def make_way(self, *keys: str) -> None:
+        """What these keys have said before, and is forgotten, goes before their call does anything."""
+        for key in keys:
+            if self.unswept.get(key) == "forgotten":
+                del self.unswept[key]
 
     def settle(self, said: Payment) -> tuple[str, str]:
         """Section 4 of the contract: the result, and the order's status after it.

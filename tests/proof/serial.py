@@ -16,6 +16,16 @@ def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict
     What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
     locked: it may have marked any of what is due, and `found` tells what.
     """
+    return _explain(model, [[*ways_made(model, call), *call] for call in calls], found)
+
+
+def ways_made(model: Model, call: Sequence[Told]) -> list[Told]:
+    """What a call does before it serves its requests."""
+    keys = tuple(r.args[0] for r, _ in call if r.function == "apply_payment" and r.args[0] in model.unswept)
+    return [(Request("make_way", keys), {})] if keys else []
+
+
+def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
     if not any(calls):
         return model if model.state() == found else None
     for i, call in enumerate(calls):
@@ -23,7 +33,7 @@ def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict
             continue
         (request, seen), *later = call
         for after in outcomes(model, request, seen, found):
-            explained = explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
+            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
             if explained is not None:
                 return explained
     return None
@@ -33,10 +43,11 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
     """The models in which the request has been answered so."""
     if seen in (BUSY, NOT_SERIALIZABLE):
         yield model
-        if request.function == "apply_payment" and request.args[0] in model.unswept:
-            # What its key has said before, and is forgotten, may be gone all the same.
+    elif request.function == "make_way":
+        # Not for keys that others have locked.
+        for keys in subsets(request.args):
             after = model.copy()
-            del after.unswept[request.args[0]]
+            after.make_way(*keys)
             yield after
     elif request.function == "expire_due":
         if isinstance(seen, dict):

@@ -263,6 +263,21 @@ def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_f
     ]
 
 
+def test_a_forgotten_webhook_takes_no_room_while_its_key_is_used_again(db, product, first, second, blocked):
+    change_settings(db, inbox_limit=1)
+    order = order_units(db, product)
+    apply_payment(db, "p", 10**9, "failed")
+    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours'")
+    first.execute("select from flashsale_data.stock for update")
+    payment = blocked(apply_payment, second, "p", order.order_id)
+    assert apply_payment(db, "q", 10**9).result == "stored"
+    assert outcome(apply_payment, db, "r", 10**9) == "SA011"
+    first.commit()
+    assert payment.result().result == "applied"
+    assert audit(db) == []
+    assert value(db, "select stored from flashsale_data.inbox") == 1
+
+
 def test_the_inbox_limit_is_exact(db, at_once):
     change_settings(db, inbox_limit=5)
     answers = at_once(apply_payment, [(f"p{i}", 1000 + i) for i in range(12)])
