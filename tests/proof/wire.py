@@ -39,16 +39,19 @@ class Cut:
 
     :param after: so many messages pass that way; 0 withholds the first
     :param half: and so does the first half of the next one
+    :param withheld: until then only so many messages pass to the server
     """
 
     to: To
     after: int
     half: bool = False
     manner: Manner = Manner.CLOSE
+    withheld: int | None = None
 
     def __str__(self) -> str:
         half = " and a half" if self.half else ""
-        return f"{self.manner.value} after {self.after}{half} {self.to.value}"
+        withheld = "" if self.withheld is None else f", no more than {self.withheld} to the server"
+        return f"{self.manner.value} after {self.after}{half} {self.to.value}{withheld}"
 
 
 @dataclass
@@ -57,12 +60,14 @@ class Watch:
 
     :ivar seen: types of the messages that came, by direction; "startup" for a client's first
     :ivar pid: the backend behind the connection, once it has said so
+    :ivar opened: nothing passes to the server until then
     """
 
     cut: Cut | None
     seen: dict[To, list[str]] = field(default_factory=lambda: {to: [] for to in To})
     done: bool = False
     pid: int | None = None
+    opened: threading.Event = field(default_factory=threading.Event)
 
 
 class Wire:
@@ -78,9 +83,11 @@ class Wire:
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire")
         self._thread.start()
 
-    def arm(self, name: str, cut: Cut | None) -> Watch:
+    def arm(self, name: str, cut: Cut | None, *, opened: bool = True) -> Watch:
         """Cut the connection of this name at `cut`, once; None only looks on."""
         self._watches[name] = watch = Watch(cut)
+        if opened:
+            watch.opened.set()
         return watch
 
     def hang_up(self, name: str) -> None:
@@ -181,9 +188,13 @@ class _Connection:
             sink.write(message)
             await sink.drain()
             return
+        while to is To.SERVER and not watch.opened.is_set():
+            await asyncio.sleep(0.001)
         watch.pid = self._pid
         watch.seen[to].append(kind)
         cut, number = watch.cut, len(watch.seen[to])
+        if cut is not None and to is To.SERVER and cut.withheld is not None and number > cut.withheld:
+            return
         if cut is None or cut.to is not to or number < cut.after + cut.half:
             sink.write(message)
             await sink.drain()
