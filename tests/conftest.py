@@ -13,6 +13,7 @@ Waiting for something to happen, and other things tests share, are in tests/supp
 """
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ SETTINGS = {
     # Away from the databases that tests clone and drop.
     "cron.database_name": "postgres",
 }
+
+
+def pytest_configure() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and all that this starts: no test could
+    interrupt a command."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

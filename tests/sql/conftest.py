@@ -1,4 +1,5 @@
-"""After each test here the books must balance, unless the test has taken a guard out."""
+"""Every test shares one database, emptied before each. After each the books must balance, unless the test has
+taken a guard out."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,8 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.operators.emptied import emptied_database
 from tests.sql.calls import audit, create_product, outcome
 from tests.support import ROOT, wait_until_blocked
+
+shared, postgresql = emptied_database("flashsale_sql")
 
 
 @pytest.fixture(autouse=True)
@@ -90,17 +94,22 @@ def at_once(connect: Callable, meanwhile: Callable[..., Future]) -> Callable[...
 
 
 @pytest.fixture
-def without(db: psycopg.Connection) -> Callable[[str, dict[str, str]], None]:
-    """without("sql/public/x.sql", {guard: replacement}) takes a guard out of a function of this database.
+def without(db: psycopg.Connection) -> Iterator[Callable[[str, dict[str, str]], None]]:
+    """without("sql/public/x.sql", {guard: replacement}) takes a guard out of a function, until the test ends.
 
     For controls: what a test is about must then go wrong. The text of the guard must be in the file.
     """
 
+    whole: list[str] = []
+
     def take_out(path: str, guards: dict[str, str]) -> None:
         text = (ROOT / path).read_text()
+        whole.append(text)
         for guard, replacement in guards.items():
             assert guard in text, f"{path} has no such guard any more: {guard}"
             text = text.replace(guard, replacement)
         db.execute(text)
 
-    return take_out
+    yield take_out
+    for text in reversed(whole):
+        db.execute(text)
