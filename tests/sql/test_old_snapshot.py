@@ -1,4 +1,4 @@
-"""A backup, or a forgotten psql, keeps every dead row alive. No look-up may walk past them, or all the living."""
+"""A backup, or a forgotten psql, keeps every dead row alive. No look-up may walk past them."""
 
 from collections.abc import Callable
 
