@@ -3,13 +3,14 @@
 import os
 import platform
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from bench import growth, overload, plot, rates, report
-from bench.findings import Findings
+from bench.findings import Findings, Say
 from flashsale.cluster import find_binary
 
 RESULTS = Path(__file__).parent / "results"
@@ -20,7 +21,7 @@ PARTS = ("rates", "growth", "overload")
 @click.option("--quick", is_flag=True, help="Within three minutes: the rates, in short rounds.")
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 def main(quick: bool, parts: tuple[str, ...]) -> None:
-    """Measure everything, or only PARTS, and write bench/results/."""
+    """Measure everything, or only PARTS, each into a file of its own in bench/results/."""
     if quick and parts:
         raise click.UsageError("The quick form has no parts.")
     started = time.monotonic()
@@ -28,23 +29,29 @@ def main(quick: bool, parts: tuple[str, ...]) -> None:
     def say(text: str) -> None:
         click.echo(f"{time.monotonic() - started:6.0f} s  {text}", err=True)
 
-    findings: list[Findings] = []
-    for part in ("rates",) if quick else parts or PARTS:
+    if quick:
+        click.echo(_write("quick", " QUICK=1", [rates.run(say, quick=True)]))
+    for part in () if quick else parts or PARTS:
         say(f"{part}:")
-        if part == "rates":
-            findings.append(rates.run(say, quick=quick))
-        elif part == "growth":
-            findings += growth.run(say)
-        else:
-            findings.append(overload.run(say))
+        click.echo(_write(part, f" ARGS={part}", _run(part, say)))
+    say(f"written to {RESULTS}")
 
-    name = "quick" if quick else "-".join(parts) or "full"
+
+def _run(part: str, say: Say) -> list[Findings]:
+    if part == "rates":
+        return [rates.run(say)]
+    if part == "growth":
+        return growth.run(say)
+    return [overload.run(say)]
+
+
+def _write(name: str, how: str, findings: Sequence[Findings]) -> str:
+    """The report of one part, written as soon as it has been measured."""
     RESULTS.mkdir(exist_ok=True)
     title = f"flashsale on {os.cpu_count()} processors, {_postgresql()}, {datetime.now(UTC):%Y-%m-%d}"
     samples = {key: taken for found in findings for key, taken in found.samples.items()}
     (RESULTS / f"{name}.svg").write_text(plot.bars(samples, f"Requests a second: {title}"))
     sections = "\n\n".join(found.text.strip() for found in findings)
-    how = " QUICK=1" if quick else f" ARGS='{' '.join(parts)}'" if parts else ""
     text = f"""# {title}
 
 `make bench{how}`: Python {platform.python_version()}, {platform.machine()}; every commit durable;
@@ -62,8 +69,7 @@ others on this machine, who had no business here.
 {sections}
 """
     (RESULTS / f"{name}.md").write_text(text)
-    click.echo(text)
-    say(f"written to {RESULTS}")
+    return text
 
 
 def _postgresql() -> str:
