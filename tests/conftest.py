@@ -36,6 +36,8 @@ SETTINGS = {
     "full_page_writes": "off",
     "autovacuum": "off",
     "max_connections": "300",
+    # More than the sessions of tests/proof/test_transactions.py leave prepared.
+    "max_prepared_transactions": "20",
     # Away from the databases that tests clone and drop.
     "cron.database_name": "postgres",
 }

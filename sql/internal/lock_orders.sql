@@ -42,22 +42,10 @@ begin
     end if;
   end if;
 
-  -- Whoever held the id may have created the order. A REPEATABLE READ caller
-  -- cannot see that, but runs into it (40001) when it inserts an order of that
-  -- id: one whose hold cannot be, so that the attempt never leaves anything.
+  -- The transaction that held the id may have created the order. A caller above
+  -- READ COMMITTED cannot see that, and gets 40001.
   if cardinality(unknown) > 0 then
-    if current_setting('transaction_isolation') <> 'read committed' then
-      begin
-        insert into flashsale_data.orders
-          (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at)
-        select u, -u, -1, 1, 0, 'XXX', clock_timestamp(), clock_timestamp()
-        from unnest(unknown) u
-        where u <= coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0)
-        on conflict (order_id) do nothing;
-      exception when foreign_key_violation then
-        null;
-      end;
-    end if;
+    perform flashsale_data.reject_unseen(p_order_ids => unknown);
     v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (unknown));
     if cardinality(v_exist) > 0 then
       unknown := array(select unnest(unknown) except select unnest(v_exist));

@@ -1,6 +1,6 @@
 -- Raises a refusal, with the title that flashsale.refusals gives its SQLSTATE.
 -- Callers branch on the SQLSTATE; message and detail are for people.
--- 55P03 (busy) never comes here: a call of one request waits instead.
+-- 55P03 is rare here, as a call of one request waits: a row appeared while it ran.
 create or replace function flashsale_data.refuse(p_sqlstate text, p_detail text)
 returns void
 language plpgsql stable
@@ -9,8 +9,8 @@ as $$
 begin
   raise exception using
     errcode = p_sqlstate,
-    message = (select r.title from flashsale.refusals r where r.sqlstate = p_sqlstate),
-    detail = p_detail;
+    message = coalesce((select r.title from flashsale.refusals r where r.sqlstate = p_sqlstate), 'Resource locked'),
+    detail = coalesce(p_detail, 'Nothing was done. Repeat the call.');
 end
 $$;
 comment on function flashsale_data.refuse(text, text) is 'Raises the refusal with this SQLSTATE';

@@ -1,26 +1,27 @@
--- What the provider's word does to an order: the one home of that rule.
+-- Payment state machine: how a webhook changes an order. The only place that decides it.
 --
---   order                        success                      failed, cancelled
---   pending, in time             paid: applied                cancelled: applied
---   pending, overdue             units taken again: applied   cancelled: applied
---                                none left: refund_due
---   paid                         refund_due                   no_change
---   cancelled, payment_failed    units taken again: applied   no_change
---     or payment_overdue         none left: refund_due
---   cancelled, payment_cancelled refund_due                   no_change
+--   order                          success                      failed, cancelled
+--   pending, in time               paid: applied                cancelled: applied
+--   paid                           refund_due                   no_change
+--   cancelled, payment_failed      units taken again: applied   no_change
+--     or payment_overdue           none left: refund_due
+--   cancelled, payment_cancelled   refund_due                   no_change
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
 --
--- Decides in memory, payment by payment in array order, then writes in sets.
--- Expects the orders to be locked; locks their products. Results and the orders'
--- statuses come back by payment; one whose product is busy is left alone, and null.
+-- An overdue order is cancelled for payment_overdue from its instant on, swept or not.
+--
+-- Decides in memory, payment by payment in array order, then writes in sets. Takes
+-- rows of payments: either new webhooks (result null), or stored ones. Expects the
+-- orders to be locked; locks their products. Results and the orders' statuses come
+-- back by payment; a new webhook whose product is busy is left alone, and null.
 create or replace function flashsale_data.settle_payments(
-  p_keys text[], p_order_ids bigint[], p_statuses text[], p_amounts numeric[], p_currencies text[],
-  p_payloads jsonb[], p_received_ats timestamptz[], out results text[], out order_statuses text[])
+  p_payments flashsale_data.payments[], out results text[], out order_statuses text[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_payment        flashsale_data.payments;
   -- by order
   v_order_ids      bigint[];
   v_orders         flashsale_data.orders[];
@@ -34,30 +35,33 @@ declare
   v_nows           timestamptz[];
   v_awaiting       int[];
   v_paid           int[];
-  -- by event
-  v_kinds          text[] := array[]::text[];
-  v_event_orders   bigint[] := array[]::bigint[];
-  v_event_keys     text[] := array[]::text[];
-  v_deltas         int[] := array[]::int[];
+  v_events         flashsale_data.events[] := array[]::flashsale_data.events[];
+  v_key            text;
   v_overdue        boolean;
   v_result         text;
   v_o              int;
   v_p              int;
+  v_are_stored     boolean := p_payments[1].result is not null;
+  v_written        bigint;
 begin
-  results := array_fill(null::text, array[cardinality(p_keys)]);
+  results := array_fill(null::text, array[cardinality(p_payments)]);
   order_statuses := results;
   select l.products, l.places, l.available, l.nows into v_products, v_places, v_available, v_nows
   from flashsale_data.lock_stock(array(
-    select o.product_id from flashsale_data.orders o where o.order_id = any (p_order_ids))) l;
+    select o.product_id from flashsale_data.orders o
+    where o.order_id = any (array(select p.order_id from unnest(p_payments) p)))) l;
   v_awaiting := array_fill(0, array[coalesce(cardinality(v_products), 0)]);
   v_paid := v_awaiting;
   select array_agg(o.order_id), array_agg(o), array_agg(false)
     into v_order_ids, v_orders, v_changed
   from flashsale_data.orders o
-  where o.order_id = any (p_order_ids) and o.product_id = any (v_products);
+  where o.order_id = any (array(select p.order_id from unnest(p_payments) p))
+    and o.product_id = any (v_products);
 
-  for v_i in 1 .. cardinality(p_keys) loop
-    v_o := array_position(v_order_ids, p_order_ids[v_i]);
+  for v_i in 1 .. cardinality(p_payments) loop
+    v_payment := p_payments[v_i];
+    v_key := v_payment.idempotency_key;
+    v_o := array_position(v_order_ids, v_payment.order_id);
     if v_o is null then
       continue;
     end if;
@@ -65,20 +69,17 @@ begin
     v_p := array_position(v_products, v_order.product_id);
     v_overdue := v_order.status = 'pending_payment' and v_order.payment_due_at <= v_nows[v_p];
 
-    if p_amounts[v_i] <> v_order.amount or p_currencies[v_i] <> v_order.currency then
+    if v_payment.amount <> v_order.amount or v_payment.currency <> v_order.currency then
       v_result := 'amount_mismatch';
 
-    elsif p_statuses[v_i] = 'success' then
+    elsif v_payment.status = 'success' then
       if v_order.status = 'pending_payment' and not v_overdue then
         v_result := 'applied';
         v_order.status := 'paid';
         v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
         v_paid[v_p] := v_paid[v_p] + v_order.qty;
         v_left := v_left || v_order.order_id;
-        v_kinds := v_kinds || text 'order_paid';
-        v_deltas := v_deltas || 0;
-        v_event_orders := v_event_orders || v_order.order_id;
-        v_event_keys := v_event_keys || p_keys[v_i];
+        v_events := v_events || flashsale_data.order_event('order_paid', v_order, v_key, 0);
       elsif v_order.status = 'paid' or v_order.cancel_reason = 'payment_cancelled' then
         v_result := 'refund_due';
       else
@@ -86,10 +87,7 @@ begin
           v_order.status := 'cancelled';
           v_order.cancel_reason := 'payment_overdue';
           v_left := v_left || v_order.order_id;
-          v_kinds := v_kinds || text 'order_cancelled';
-          v_deltas := v_deltas || v_order.qty;
-          v_event_orders := v_event_orders || v_order.order_id;
-          v_event_keys := v_event_keys || null::text;
+          v_events := v_events || flashsale_data.order_event('order_cancelled', v_order, null, v_order.qty);
         end if;
         -- Its units went back on sale; somebody else may have them now.
         if v_order.qty <= v_available[v_p] then
@@ -98,40 +96,29 @@ begin
           v_order.cancel_reason := null;
           v_available[v_p] := v_available[v_p] - v_order.qty;
           v_paid[v_p] := v_paid[v_p] + v_order.qty;
-          v_kinds := v_kinds || text 'order_paid';
-          v_deltas := v_deltas || -v_order.qty;
-          v_event_orders := v_event_orders || v_order.order_id;
-          v_event_keys := v_event_keys || p_keys[v_i];
+          v_events := v_events || flashsale_data.order_event('order_paid', v_order, v_key, -v_order.qty);
         else
           v_result := 'refund_due';
         end if;
       end if;
 
-    elsif v_order.status = 'pending_payment' then
+    elsif v_order.status = 'pending_payment' and not v_overdue then
       v_result := 'applied';
       v_order.status := 'cancelled';
-      v_order.cancel_reason := 'payment_' || p_statuses[v_i];
-      if not v_overdue then
-        v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
-        v_available[v_p] := v_available[v_p] + v_order.qty;
-      end if;
+      v_order.cancel_reason := 'payment_' || v_payment.status;
+      v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
+      v_available[v_p] := v_available[v_p] + v_order.qty;
       v_left := v_left || v_order.order_id;
-      v_kinds := v_kinds || text 'order_cancelled';
-      v_deltas := v_deltas || v_order.qty;
-      v_event_orders := v_event_orders || v_order.order_id;
-      v_event_keys := v_event_keys || p_keys[v_i];
+      v_events := v_events || flashsale_data.order_event('order_cancelled', v_order, v_key, v_order.qty);
     else
       v_result := 'no_change';
     end if;
 
     if v_result in ('refund_due', 'amount_mismatch') then
-      v_kinds := v_kinds || v_result;
-      v_deltas := v_deltas || 0;
-      v_event_orders := v_event_orders || v_order.order_id;
-      v_event_keys := v_event_keys || p_keys[v_i];
+      v_events := v_events || flashsale_data.order_event(v_result, v_order, v_key, 0);
     end if;
     results[v_i] := v_result;
-    order_statuses[v_i] := case when v_overdue and v_result = 'amount_mismatch' then 'cancelled'
+    order_statuses[v_i] := case when v_overdue and v_result in ('amount_mismatch', 'no_change') then 'cancelled'
                                 else v_order.status end;
     if (v_order.status, v_order.cancel_reason) is distinct from
        (v_orders[v_o].status, v_orders[v_o].cancel_reason) then
@@ -140,18 +127,29 @@ begin
     end if;
   end loop;
 
-  -- Inserts a new webhook, and says what has become of a stored one.
-  insert into flashsale_data.payments as p
-    (idempotency_key, order_id, status, amount, currency, payload, received_at, result, order_status)
-  select r.key, r.order_id, r.status, r.amount, r.currency, r.payload, r.received_at, r.result, r.order_status
-  from unnest(p_keys, p_order_ids, p_statuses, p_amounts, p_currencies, p_payloads, p_received_ats,
-              results, order_statuses) with ordinality
-    as r (key, order_id, status, amount, currency, payload, received_at, result, order_status, i)
-  where r.result is not null
-  order by r.i
-  on conflict (idempotency_key) do update
-    set result = excluded.result, order_status = excluded.order_status
-    where p.result = 'stored';
+  if v_are_stored then
+    update flashsale_data.payments p
+    set result = r.result, order_status = r.order_status
+    from unnest(array(select s.idempotency_key from unnest(p_payments) s), results, order_statuses)
+      as r (key, result, order_status)
+    -- For || '' see announce_early_payments().
+    where p.idempotency_key = r.key and p.result || '' = 'stored' and r.result is not null;
+  else
+    -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
+    insert into flashsale_data.payments
+      (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at, result, order_status)
+    select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
+           results[p.i], order_statuses[p.i]
+    from unnest(p_payments) with ordinality
+      as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
+            order_status, wait_ends_at, i)
+    where results[p.i] is not null
+    order by p.i
+    on conflict (idempotency_key) do nothing;
+  end if;
+  get diagnostics v_written = row_count;
+  perform flashsale_data.check_written('payments', v_written,
+    cardinality(case when v_are_stored then results else array_remove(results, null) end));
 
   if true = any (v_changed) then
     update flashsale_data.orders o
@@ -175,18 +173,13 @@ begin
     where s.ctid = c.place and (c.awaiting, c.paid) <> (0, 0);
   end if;
 
-  if cardinality(v_kinds) > 0 then
+  if cardinality(v_events) > 0 then
     perform flashsale_data.open_ledger();
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
-    select e.kind, clock_timestamp(), o.product_id, o.hold_id, o.order_id, e.payment_key, e.delta,
-           case when e.kind = 'order_cancelled' then jsonb_build_object('cancel_reason',
-             coalesce('payment_' || p_statuses[array_position(p_keys, e.payment_key)], 'payment_overdue')) end
-    from unnest(v_kinds, v_event_orders, v_event_keys, v_deltas) with ordinality
-      as e (kind, order_id, payment_key, delta, i)
-    join flashsale_data.orders o on o.order_id = e.order_id
-    order by e.i;
+    select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key, e.available_delta, e.data
+    from unnest(v_events) e;
   end if;
 end
 $$;
-comment on function flashsale_data.settle_payments(text[], bigint[], text[], numeric[], text[], jsonb[], timestamptz[]) is
-  'What the provider''s word does to orders: the one home of that rule';
+comment on function flashsale_data.settle_payments(flashsale_data.payments[]) is
+  'Payment state machine: how webhooks change orders';

@@ -1,35 +1,41 @@
--- Applies the webhooks that came before these orders, in order of arrival, and
--- takes them out of the inbox; false if there were none. Expects the orders' ids
--- to be locked, so that no webhook can be stored for them meanwhile. The inbox
--- row is the last lock of all.
-create or replace function flashsale_data.settle_stored(p_order_ids bigint[])
+-- Takes stored webhooks (p_keys) of these orders out of the inbox: applies those that
+-- were still waiting at p_now, the time at which the orders were created, in order of
+-- arrival, and ends the wait of the others. False if none was applied.
+--
+-- Expects the orders' ids to be locked: no webhook can be stored for them meanwhile.
+-- Locks the webhooks, then the inbox row, which is the last lock of all. For || '' see
+-- announce_early_payments().
+create or replace function flashsale_data.settle_stored(
+  p_keys text[], p_order_ids bigint[], p_now timestamptz)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_stored flashsale_data.payments[];
+  v_waiting flashsale_data.payments[];
+  v_ended   int;
 begin
-  -- Locked, so that the sweep does not let them lapse under us. Found by order:
-  -- || '' keeps the planner from the index of all that are stored, which is the
-  -- smaller one in quiet times, and none in a flood or beside an old snapshot.
-  v_stored := array(
-    select p from flashsale_data.payments p, flashsale_data.settings c
-    where p.order_id = any (p_order_ids) and p.result || '' = 'stored'
-      and p.received_at > clock_timestamp() - c.inbox_keep
+  -- A sweep may have one locked whose wait has ended since p_now, and takes it away.
+  v_waiting := array(
+    select p from flashsale_data.payments p
+    where p.idempotency_key = any (p_keys) and p.order_id = any (p_order_ids)
+      and p.result || '' = 'stored' and p.wait_ends_at > p_now
     order by p.arrival
-    for no key update of p);
-  if cardinality(v_stored) = 0 then
-    return false;
+    for update of p);
+  -- One that a sweep has locked is left to it: its wait stays over, so that no
+  -- transaction applies it.
+  v_ended := flashsale_data.end_waits(array(
+    select p.idempotency_key from flashsale_data.payments p
+    where p.idempotency_key = any (p_keys) and p.order_id = any (p_order_ids)
+      and p.result || '' = 'stored' and p.wait_ends_at <= p_now
+    for update skip locked), p_now);
+  if cardinality(v_waiting) > 0 then
+    perform flashsale_data.settle_payments(v_waiting);
   end if;
-  perform flashsale_data.settle_payments(
-    array_agg(s.idempotency_key order by s.arrival), array_agg(s.order_id order by s.arrival),
-    array_agg(s.status order by s.arrival), array_agg(s.amount order by s.arrival),
-    array_agg(s.currency order by s.arrival), array_agg(s.payload order by s.arrival),
-    array_agg(s.received_at order by s.arrival))
-  from unnest(v_stored) s;
-  update flashsale_data.inbox set stored = stored - cardinality(v_stored);
-  return true;
+  update flashsale_data.inbox set stored = stored - cardinality(v_waiting) - v_ended
+  where cardinality(v_waiting) + v_ended > 0;
+  return cardinality(v_waiting) > 0;
 end
 $$;
-comment on function flashsale_data.settle_stored(bigint[]) is 'Applies the webhooks that came before these orders';
+comment on function flashsale_data.settle_stored(text[], bigint[], timestamptz) is
+  'Applies the webhooks that came before these orders';

@@ -1,59 +1,65 @@
 -- Puts webhooks for unknown orders into the inbox, in array order, as far as
 -- settings.inbox_limit lets it; the rest are left out (SA011 to their senders).
--- Expects the orders' ids to be locked: whoever creates one of them must see it.
-create or replace function flashsale_data.store_payments(
-  p_keys text[], p_order_ids bigint[], p_statuses text[], p_amounts numeric[], p_currencies text[],
-  p_payloads jsonb[])
-returns void
+-- Expects the orders' ids to be locked: the transaction that creates one of the
+-- orders must see its webhooks. Returns how many it stored.
+create or replace function flashsale_data.store_payments(p_payments flashsale_data.payments[])
+returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_settings flashsale_data.settings;
   v_room     int;
+  v_now      timestamptz;
+  v_written  bigint;
 begin
-  select * into v_settings from flashsale_data.settings;
   -- A full inbox turns a flood away without making it queue for a lock.
-  if exists (select from flashsale_data.inbox i where i.stored >= v_settings.inbox_limit)
+  if not flashsale_data.keeps_snapshot()
+     and exists (select from flashsale_data.inbox i, flashsale_data.settings s where i.stored >= s.inbox_limit)
      and not exists (
-       select from flashsale_data.payments p
-       where p.result = 'stored' and p.received_at <= clock_timestamp() - v_settings.inbox_keep)
-     and current_setting('transaction_isolation') = 'read committed' then
-    return;
+       select from flashsale_data.payments p where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()) then
+    return 0;
   end if;
 
-  -- The inbox row is the last lock of all; it makes the limit exact.
-  select v_settings.inbox_limit - i.stored into v_room from flashsale_data.inbox i for no key update;
-  if v_room < cardinality(p_keys) then
+  -- The inbox row is the last lock of all; it makes the limit exact. The settings
+  -- are read after it: the limit may change while this waits.
+  select i.stored into v_room from flashsale_data.inbox i for no key update;
+  select * into v_settings from flashsale_data.settings;
+  v_room := v_settings.inbox_limit - v_room;
+  if v_room < cardinality(p_payments) then
     v_room := v_room + flashsale_data.expire_inbox(v_settings.inbox_limit);
-    -- What somebody else has locked waits no longer either, and takes no room.
+    -- A webhook whose wait is over takes no room, even while another transaction has
+    -- it locked.
     v_room := v_room + (
       select count(*)::int from flashsale_data.payments p
-      where p.result = 'stored' and p.received_at <= clock_timestamp() - v_settings.inbox_keep);
+      where p.result = 'stored' and p.wait_ends_at <= clock_timestamp());
   end if;
+  v_room := least(v_room, cardinality(p_payments));
   if v_room <= 0 then
-    return;
+    return 0;
   end if;
 
   perform flashsale_data.open_ledger();
-  -- A REPEATABLE READ caller that cannot see the key's row gets 40001 here.
+  v_now := clock_timestamp();
+  -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
   with stored as (
     insert into flashsale_data.payments
-      (idempotency_key, order_id, status, amount, currency, payload, received_at, result)
-    select r.key, r.order_id, r.status, r.amount, r.currency, r.payload, clock_timestamp(), 'stored'
-    from unnest(p_keys, p_order_ids, p_statuses, p_amounts, p_currencies, p_payloads) with ordinality
-      as r (key, order_id, status, amount, currency, payload, i)
-    order by r.i
-    limit v_room
+      (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at, result)
+    select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload,
+           v_now, v_now + v_settings.inbox_keep, 'stored'
+    from unnest(p_payments[:v_room]) p
     on conflict (idempotency_key) do nothing
     returning idempotency_key, order_id
   ), recorded as (
     insert into flashsale_data.events (kind, at, order_id, payment_key)
-    select 'payment_stored', clock_timestamp(), s.order_id, s.idempotency_key
+    select 'payment_stored', v_now, s.order_id, s.idempotency_key
     from stored s
   )
-  update flashsale_data.inbox set stored = stored + (select count(*) from stored);
+  select count(*) into v_written from stored;
+  perform flashsale_data.check_written('payments', v_written, v_room);
+  update flashsale_data.inbox set stored = stored + v_room;
+  return v_room;
 end
 $$;
-comment on function flashsale_data.store_payments(text[], bigint[], text[], numeric[], text[], jsonb[]) is
+comment on function flashsale_data.store_payments(flashsale_data.payments[]) is
   'Puts webhooks for unknown orders into the inbox, as far as there is room';

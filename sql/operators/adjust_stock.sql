@@ -1,7 +1,8 @@
 -- Adds p_delta units to a product's total stock, or takes them away; refused if
 -- that would cut below what is held, awaiting payment or paid.
 -- Locks the product. Refuses SA001 product_not_found, SA009 invalid_request,
--- SA010 stock_in_use.
+-- SA010 stock_in_use; 40001 above READ COMMITTED if the product has changed since the
+-- snapshot.
 create or replace function flashsale.adjust_stock(
   p_product_id bigint, p_delta int,
   out product_id bigint, out total_stock int, out available_stock int)
@@ -19,6 +20,7 @@ begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
+  perform flashsale_data.reject_unseen(p_product_ids => array[p_product_id]);
   select l.places[1], l.available[1] into v_place, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
   if v_place is null then

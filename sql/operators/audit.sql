@@ -24,8 +24,6 @@ as $$
     select p.order_id,
            count(*) filter (where p.status = 'success' and p.result = 'applied') as paying
     from flashsale_data.payments p group by 1
-  ), refunds as materialized (
-    select r.idempotency_key from flashsale.refunds_due r
   ), units as materialized (
     -- What the rows say of each product, beside what its counters say.
     select s.*,
@@ -119,11 +117,25 @@ as $$
                                  sums.captured, sums.paid, sums.refunds)
   from (
     select (select count(*) from flashsale_data.payments p
-            where p.status = 'success'
-              and (p.result <> 'stored' or p.idempotency_key in (select r.idempotency_key from refunds r))) as captured,
+            where p.status = 'success' and p.result <> 'stored') as captured,
            (select count(*) from flashsale_data.orders o where o.status = 'paid') as paid,
-           (select count(*) from refunds) as refunds) sums
+           (select count(*) from flashsale_data.payments p
+            where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')) as refunds) sums
   where sums.captured <> sums.paid + sums.refunds
+  union all
+  select 'paid_its_amount', format('order %s of %s %s was paid by payment %s of %s %s', o.order_id, o.amount,
+                                   o.currency, p.idempotency_key, p.amount, p.currency)
+  from flashsale_data.payments p join flashsale_data.orders o on o.order_id = p.order_id
+  where p.status = 'success' and p.result = 'applied'
+    and (coalesce(p.amount, o.amount), coalesce(p.currency, o.currency)) <> (o.amount, o.currency)
+  union all
+  -- What a refund amounts to, if the payment does not say, is what its order says.
+  select 'refund_has_an_amount', format('payment %s is a refund due for order %s, which does not exist any more',
+                                        p.idempotency_key, p.order_id)
+  from flashsale_data.payments p
+  where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')
+    and p.order_status is not null and (p.amount is null or p.currency is null)
+    and not exists (select from flashsale_data.orders o where o.order_id = p.order_id)
   union all
   select 'inbox_counter', format('the inbox counts %s webhooks, %s are stored', i.stored, p.stored)
   from flashsale_data.inbox i,
@@ -132,8 +144,7 @@ as $$
   union all
   select 'webhook_missed_its_order', format('webhook %s is stored, and order %s exists', p.idempotency_key, p.order_id)
   from flashsale_data.payments p join flashsale_data.orders o on o.order_id = p.order_id
-  where p.result = 'stored'
-    and p.received_at > o.created_at - (select c.inbox_keep from flashsale_data.settings c);
+  where p.result = 'stored' and p.wait_ends_at > o.created_at;
 $$;
 comment on function flashsale.audit() is 'No row when every invariant holds; reads every table once';
 revoke execute on function flashsale.audit() from public;

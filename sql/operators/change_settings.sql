@@ -1,7 +1,8 @@
 -- Changes the behaviour that every caller shares. An argument left out, or null,
 -- leaves its setting alone. Holds and orders that exist keep the times they were
--- given; webhooks that have waited longer than inbox_keep are dealt with before it
--- changes. Returns the settings as they are now. Refuses SA009 invalid_request.
+-- given. A shorter inbox_keep holds for webhooks that are stored already, too; a
+-- longer one only for those that come: a wait that is over is never taken up again.
+-- Returns the settings as they are now. Refuses SA009 invalid_request.
 create or replace function flashsale.change_settings(
   p_hold_time interval default null, p_payment_window interval default null,
   p_inbox_limit int default null, p_inbox_keep interval default null,
@@ -21,12 +22,6 @@ begin
   elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
     perform flashsale_data.refuse('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
-  if p_inbox_keep is not null then
-    -- What has waited too long by the present rule must not wait on by the next:
-    -- an order may have been created since, and have passed it over.
-    perform from flashsale_data.inbox for no key update;
-    perform flashsale_data.expire_inbox(1000000);
-  end if;
   update flashsale_data.settings s
   set hold_time = coalesce(extract(epoch from p_hold_time) * interval '1 second', s.hold_time),
       payment_window = coalesce(extract(epoch from p_payment_window) * interval '1 second', s.payment_window),
@@ -34,6 +29,18 @@ begin
       inbox_keep = coalesce(extract(epoch from p_inbox_keep) * interval '1 second', s.inbox_keep)
   returning s.hold_time, s.payment_window, s.inbox_limit, s.inbox_keep
     into hold_time, payment_window, inbox_limit, inbox_keep;
+  if p_inbox_keep is not null then
+    -- A webhook that another transaction has locked is being applied or ended.
+    with kept as (
+      select p.idempotency_key
+      from flashsale_data.payments p
+      where p.result = 'stored' and p.wait_ends_at > p.received_at + change_settings.inbox_keep
+      for update skip locked)
+    update flashsale_data.payments p
+    set wait_ends_at = p.received_at + change_settings.inbox_keep
+    from kept k
+    where p.idempotency_key = k.idempotency_key;
+  end if;
 end
 $$;
 comment on function flashsale.change_settings(interval, interval, int, interval) is

@@ -5,9 +5,10 @@
 --
 -- Locks    lapsed instants that are used up; products that have units to give back,
 --          only for that; then the lapsed instants it works on, then their holds
---          and orders. It waits for none of them: what somebody else has locked is
---          left for the next call, so sweepers share the work. Marking changes no
---          counter, and so needs no product lock.
+--          and orders. It waits for none of them: what another transaction has locked
+--          is left for the next call, so sweepers share the work, and does not count
+--          towards p_limit, so that a stuck product starves no other. Marking changes
+--          no counter, and so needs no product lock.
 -- Refuses  SA009 invalid_request.
 create or replace function flashsale.expire_due(p_limit int default 1000)
 returns int
@@ -20,17 +21,24 @@ as $$
 declare
   v_products bigint[];
   v_instants timestamptz[];
-  v_holds    int;
-  v_orders   int;
+  -- where the last page ended
+  v_after_at      timestamptz := timestamptz '-infinity';
+  v_after_product bigint := 0::bigint;
+  v_busy     bigint[] := array[]::bigint[];
+  v_needed   bigint[];
+  v_locked   bigint[];
+  v_holds    int := 0;
+  v_orders   int := 0;
+  v_page     int;
 begin
   if p_limit is null or p_limit < 1 then
     perform flashsale_data.refuse('SA009', 'A limit is at least 1.');
   end if;
 
-  -- Searched for before any lock is taken: an old snapshot elsewhere (a backup, a
-  -- psql left open) keeps all that was ever swept since in the index, and to walk
-  -- past it takes its time. Instants whose units were all used up in time just go:
-  -- most, when a sale goes well.
+  -- Instants whose units were all used up in time just go: most, when a sale goes
+  -- well. Searched for before any lock is taken: an old snapshot elsewhere (a backup,
+  -- a psql left open) keeps all that was ever swept since in the index, and to walk
+  -- past it takes its time.
   delete from flashsale_data.lapses l
   using (
     select d.product_id, d.lapses_at
@@ -39,91 +47,65 @@ begin
     for update skip locked) d
   where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
 
-  -- The oldest instants that make up p_limit units. A hold has at least one.
-  select array_agg(due.product_id), array_agg(due.lapses_at) into v_products, v_instants
-  from (
-    select d.product_id, d.lapses_at,
-           sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
+  -- Page by page through the lapsed instants, oldest first, until p_limit holds and
+  -- as many orders are marked or none is left. One page is enough unless something in
+  -- it is locked.
+  loop
+    -- The oldest instants that make up p_limit units. A hold has at least one.
+    select array_agg(due.product_id order by due.lapses_at, due.product_id),
+           array_agg(due.lapses_at order by due.lapses_at, due.product_id)
+      into v_products, v_instants
     from (
-      select d.* from flashsale_data.lapses d
-      where d.lapses_at <= clock_timestamp() and (d.held > 0 or d.awaiting > 0)
-      order by d.lapses_at, d.product_id
-      limit p_limit) d) due
-  where due.units_before < p_limit;
+      select d.product_id, d.lapses_at,
+             sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
+      from (
+        select d.* from flashsale_data.lapses d
+        where d.lapses_at <= clock_timestamp() and d.lapses_at >= v_after_at
+          and (d.lapses_at, d.product_id) > (v_after_at, v_after_product)
+          and (d.held > 0 or d.awaiting > 0) and not d.product_id = any (v_busy)
+        order by d.lapses_at, d.product_id
+        limit p_limit) d) due
+    where due.units_before < p_limit;
+    exit when v_products is null;
+    v_after_at := v_instants[cardinality(v_instants)];
+    v_after_product := v_products[cardinality(v_products)];
 
-  -- Whoever sells a product gives back what has lapsed; this is for the others.
-  perform flashsale_data.lock_stock(array(
-    select distinct l.product_id
-    from unnest(v_products, v_instants) as l (product_id, lapses_at)
-    where l.lapses_at > (
+    -- A transaction that sells a product gives back what has lapsed; this is for the
+    -- others.
+    v_needed := array(
+      select distinct l.product_id
+      from unnest(v_products, v_instants) as l (product_id, lapses_at)
+      where l.lapses_at > (
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
-        order by s.version desc limit 1)), p_wait => false);
+        order by s.version desc limit 1));
+    if cardinality(v_needed) > 0 then
+      select l.products into v_locked from flashsale_data.lock_stock(v_needed, p_wait => false) l;
+      v_busy := v_busy || array(select unnest(v_needed) except select unnest(v_locked));
+    end if;
 
-  select array_agg(l.product_id), array_agg(l.lapses_at) into v_products, v_instants
-  from (
-    select l.product_id, l.lapses_at
-    from unnest(v_products, v_instants) as due (product_id, lapses_at)
-    join flashsale_data.lapses l using (product_id, lapses_at)
-    where l.lapses_at <= (
-      select s.lapsed_through from flashsale_data.stock s
-      where s.product_id = l.product_id
-      order by s.version desc limit 1)
-    for update of l skip locked) l;
+    select array_agg(l.product_id), array_agg(l.lapses_at) into v_products, v_instants
+    from (
+      select l.product_id, l.lapses_at
+      from unnest(v_products, v_instants) as due (product_id, lapses_at)
+      join flashsale_data.lapses l using (product_id, lapses_at)
+      where l.lapses_at <= (
+        select s.lapsed_through from flashsale_data.stock s
+        where s.product_id = l.product_id
+        order by s.version desc limit 1)
+      for update of l skip locked) l;
+    continue when v_products is null;
 
-  perform flashsale_data.open_ledger();
-  with lapsed as materialized (
-    select h.hold_id, h.product_id, h.qty, h.expires_at
-    from unnest(v_products, v_instants) as d (product_id, lapses_at)
-    join flashsale_data.holds h on h.expires_at = d.lapses_at and h.product_id = d.product_id
-    where h.status = 'active'
-    limit p_limit
-    for no key update of h skip locked
-  ), marked as (
-    update flashsale_data.holds h
-    set status = 'expired'
-    from lapsed d
-    where h.hold_id = d.hold_id
-  ), recorded as (
-    insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
-    select 'hold_expired', clock_timestamp(), d.product_id, d.hold_id, d.qty
-    from lapsed d
-  ), tidied as (
-    update flashsale_data.lapses l
-    set held = l.held - d.qty
-    from (select d.product_id, d.expires_at, sum(d.qty)::int as qty from lapsed d group by 1, 2) d
-    where l.product_id = d.product_id and l.lapses_at = d.expires_at
-  )
-  select count(*)::int into v_holds from lapsed;
+    v_page := flashsale_data.expire_holds(v_products, v_instants, p_limit - v_holds);
+    v_holds := v_holds + v_page;
+    v_page := flashsale_data.expire_orders(v_products, v_instants, p_limit - v_orders);
+    v_orders := v_orders + v_page;
 
-  with overdue as materialized (
-    select o.order_id, o.hold_id, o.product_id, o.qty, o.payment_due_at
-    from unnest(v_products, v_instants) as d (product_id, lapses_at)
-    join flashsale_data.orders o on o.payment_due_at = d.lapses_at and o.product_id = d.product_id
-    where o.status = 'pending_payment'
-    limit p_limit
-    for no key update of o skip locked
-  ), marked as (
-    update flashsale_data.orders o
-    set status = 'cancelled', cancel_reason = 'payment_overdue'
-    from overdue d
-    where o.order_id = d.order_id
-  ), recorded as (
-    insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, available_delta, data)
-    select 'order_cancelled', clock_timestamp(), d.product_id, d.hold_id, d.order_id, d.qty,
-           '{"cancel_reason": "payment_overdue"}'
-    from overdue d
-  ), tidied as (
-    update flashsale_data.lapses l
-    set awaiting = l.awaiting - d.qty
-    from (select d.product_id, d.payment_due_at, sum(d.qty)::int as qty from overdue d group by 1, 2) d
-    where l.product_id = d.product_id and l.lapses_at = d.payment_due_at
-  )
-  select count(*)::int into v_orders from overdue;
-
-  delete from flashsale_data.lapses l
-  using unnest(v_products, v_instants) as d (product_id, lapses_at)
-  where l.product_id = d.product_id and l.lapses_at = d.lapses_at and l.held = 0 and l.awaiting = 0;
+    delete from flashsale_data.lapses l
+    using unnest(v_products, v_instants) as d (product_id, lapses_at)
+    where l.product_id = d.product_id and l.lapses_at = d.lapses_at and l.held = 0 and l.awaiting = 0;
+    exit when v_holds >= p_limit or v_orders >= p_limit;
+  end loop;
 
   return v_holds + v_orders + flashsale_data.expire_inbox(p_limit);
 end

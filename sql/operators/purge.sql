@@ -5,7 +5,8 @@
 --
 -- Keep longer than the provider goes on retrying: a webhook that repeats a
 -- purged one is taken for a new one. Readers of the ledger lose what they have
--- not read. Returns what was removed, and how many. Refuses SA009 invalid_request.
+-- not read. Returns what was removed, and how many. Refuses SA009 invalid_request, also
+-- above READ COMMITTED, where a payment that came in since the snapshot is not seen.
 create or replace function flashsale.purge(p_older_than interval)
 returns table (removed text, rows bigint)
 language plpgsql security definer
@@ -22,6 +23,8 @@ begin
   -- In seconds: a month is longer or shorter by the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
     perform flashsale_data.refuse('SA009', 'An age is 0 to 100 years.');
+  elsif flashsale_data.keeps_snapshot() then
+    perform flashsale_data.refuse('SA009', 'A purge runs at READ COMMITTED.');
   end if;
   v_before := clock_timestamp() - extract(epoch from p_older_than) * interval '1 second';
 
@@ -30,11 +33,12 @@ begin
     select o.order_id from flashsale_data.orders o
     where o.status = 'cancelled' and o.created_at <= v_before
     for update skip locked);
-  -- Only now that no payment can come in for them.
+  -- Only now that no payment can come in for them. A webhook that is still stored is
+  -- the sweep's to end, which counts it: its order waits for the next purge.
   v_order_ids := array(
     select unnest(v_order_ids) except
     select p.order_id from flashsale_data.payments p
-    where p.order_id = any (v_order_ids) and p.status = 'success');
+    where p.order_id = any (v_order_ids) and (p.status = 'success' or p.result = 'stored'));
   delete from flashsale_data.payments p where p.order_id = any (v_order_ids);
   get diagnostics v_payments = row_count;
   with gone as (

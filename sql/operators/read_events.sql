@@ -22,7 +22,7 @@ declare
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 10000 then
     perform flashsale_data.refuse('SA009', 'Events are read after an event_id, 1 to 10,000 at a time.');
-  elsif current_setting('transaction_isolation') <> 'read committed' then
+  elsif flashsale_data.keeps_snapshot() then
     perform flashsale_data.refuse('SA009', 'Events are read at READ COMMITTED.');
   end if;
 

@@ -1,4 +1,4 @@
--- Takes the payment provider's word for an order: apply_payments for one
+-- Applies the payment provider's webhook for an order: apply_payments for one
 -- request, which raises its refusal. Waits for the order's lock.
 create or replace function flashsale.apply_payment(
   p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb default '{}',
@@ -22,6 +22,6 @@ begin
 end
 $$;
 comment on function flashsale.apply_payment(text, bigint, text, jsonb) is
-  'Takes the payment provider''s word for an order';
+  'Applies the payment provider''s webhook for an order';
 revoke execute on function flashsale.apply_payment(text, bigint, text, jsonb) from public;
 grant execute on function flashsale.apply_payment(text, bigint, text, jsonb) to flashsale_api;

@@ -1,12 +1,14 @@
--- Takes the payment provider's word: success, failed or cancelled, for an order.
--- What it does is in flashsale_data.settle_payments(). A webhook for an order
--- that is not there (yet) is stored, and applied when the order is created.
+-- Applies the payment provider's webhooks: success, failed or cancelled, for an order.
+-- What they do is in flashsale_data.settle_payments(). A webhook for an order that
+-- does not exist (yet) is stored, and applied when the order is created; after
+-- settings.inbox_keep it waits no longer (flashsale_data.end_waits()).
 -- One row a request, in order.
 --
--- Locks    idempotency keys (the provider's word for one event), orders by row
---          or by id, products, inbox, to commit.
--- Replays  a key that was taken before answers with the result that was
---          recorded; one that was stored, with what has become of it.
+-- Locks    idempotency keys (the provider's name of one event), orders by row or by
+--          id, stored webhooks of these keys whose wait is over, products, inbox, to
+--          commit.
+-- Replays  a key that was taken before answers with the result that was recorded;
+--          one that was stored, with what has become of it.
 -- Refuses  SA008 idempotency_key_reused (another order, status, amount or
 --          currency), SA009 invalid_request, SA011 inbox_full; 55P03 as in
 --          place_holds. What is refused is not recorded.
@@ -22,19 +24,25 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now        timestamptz := clock_timestamp();
+  v_now        timestamptz;
   -- by request
   v_faults     text[];
   v_amounts    numeric[];
   v_currencies text[];
   v_fresh      boolean[];
-  v_taken      flashsale_data.current_payments[];
-  v_forgotten  text[];
-  v_swept      int;
+  -- by key
   v_keys       text[];
-  v_known      bigint[];
-  v_unknown    bigint[];
-  -- by request of a known order
+  v_taken      flashsale_data.payments[];
+  v_over       text[];
+  v_over_ids   bigint[];
+  v_ended      int := 0;
+  -- by order
+  v_wanted     bigint[];
+  v_known      bigint[] := array[]::bigint[];
+  v_unknown    bigint[] := array[]::bigint[];
+  -- by request of a known order, and of an unknown one
+  v_news           flashsale_data.payments[];
+  v_early          flashsale_data.payments[];
   v_results        text[];
   v_order_statuses text[];
 begin
@@ -52,53 +60,65 @@ begin
 
   v_keys := flashsale_data.lock_keys('payment', array(
     select r.key from unnest(p_idempotency_keys, v_faults) as r (key, fault) where r.fault is null));
+  v_now := clock_timestamp();
 
-  -- Of one key's requests the first is served; the others are its replays.
-  select array_agg(r.fault is null and not r.taken and r.first order by r.i),
-         array_agg(r.p) filter (where (r.p).result <> 'forgotten'),
-         array_agg(r.key) filter (where (r.p).result = 'forgotten' and r.key = any (v_keys))
-    into v_fresh, v_taken, v_forgotten
+  -- Of one key's requests the first is served; the others are its replays. A stored
+  -- webhook whose wait is over makes way for what its key says now, unless it is a
+  -- captured payment. Above READ COMMITTED the lock of its order's id tells (40001)
+  -- whether an order has taken one that the snapshot shows as stored.
+  select array_agg(r.first and r.fault is null and r.key = any (v_keys)
+                   and ((r.p).idempotency_key is null or r.over and (r.p).status <> 'success') order by r.i),
+         array_agg(r.p) filter (where (r.p).idempotency_key is not null and not r.over),
+         array_agg(r.key) filter (where r.over),
+         array_agg((r.p).order_id) filter (where r.over),
+         array_agg((r.p).order_id) filter (where (r.p).result = 'stored' and flashsale_data.keeps_snapshot())
+    into v_fresh, v_taken, v_over, v_over_ids, v_wanted
   from (
-    select r.i, r.key, r.fault, p, coalesce(p.result <> 'forgotten', false) or not r.key = any (v_keys) as taken,
-           r.i = min(r.i) over (partition by r.key, r.fault is null) as first
+    select r.i, r.key, r.fault, p, r.i = min(r.i) over (partition by r.key, r.fault is null) as first,
+           p.result = 'stored' and p.wait_ends_at <= v_now and r.key = any (v_keys) as over
     from unnest(p_idempotency_keys, v_faults) with ordinality as r (key, fault, i)
-    left join flashsale_data.current_payments p on p.idempotency_key = r.key) r;
+    left join flashsale_data.payments p on p.idempotency_key = r.key) r;
+
+  v_wanted := v_wanted || array(
+    select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh);
+  if cardinality(v_wanted) > 0 then
+    select l.known, l.unknown into v_known, v_unknown from flashsale_data.lock_orders(v_wanted) l;
+  end if;
+
+  if v_over is not null then
+    -- As long as a transaction that creates the order may yet apply the webhook, it
+    -- counts as stored, and its key as taken.
+    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => false);
+    v_ended := flashsale_data.end_waits(array(
+      select p.idempotency_key from flashsale_data.payments p
+      where p.idempotency_key = any (v_over) and p.result || '' = 'stored' and p.order_id = any (v_over_ids)
+      for update skip locked), v_now);
+    select array_agg(r.fresh and not (r.key = any (v_over) and exists (
+             select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)
+      into v_fresh
+    from unnest(p_idempotency_keys, v_fresh) with ordinality as r (key, fresh, i);
+  end if;
 
   if true = any (v_fresh) then
-    select l.known, l.unknown into v_known, v_unknown
-    from flashsale_data.lock_orders(array(
-      select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh)) l;
-
-    -- Forgotten, and not swept yet: it makes way for what its key says now. Nobody
-    -- waits for its lock: the sweep skips it, and no order wants it any more.
-    if v_forgotten is not null then
-      delete from flashsale_data.payments p
-      where p.idempotency_key = any (v_forgotten) and p.result = 'stored';
-      get diagnostics v_swept = row_count;
-    end if;
-    if cardinality(v_known) > 0 then
-      select s.results, s.order_statuses into v_results, v_order_statuses
-      from (
-        select array_agg(r.key order by r.i) as keys, array_agg(r.order_id order by r.i) as order_ids,
-               array_agg(r.status order by r.i) as statuses, array_agg(r.amount order by r.i) as amounts,
-               array_agg(r.currency order by r.i) as currencies, array_agg(r.payload order by r.i) as payloads,
-               array_agg(v_now) as received_ats
-        from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
-          with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
-        where r.fresh and r.order_id = any (v_known)) k
-      cross join lateral flashsale_data.settle_payments(
-        k.keys, k.order_ids, k.statuses, k.amounts, k.currencies, k.payloads, k.received_ats) s;
-    end if;
-    -- The inbox row is the last lock of all.
-    update flashsale_data.inbox set stored = stored - v_swept where v_swept > 0;
-    if cardinality(v_unknown) > 0 then
-      perform flashsale_data.store_payments(
-        array_agg(r.key order by r.i), array_agg(r.order_id order by r.i), array_agg(r.status order by r.i),
-        array_agg(r.amount order by r.i), array_agg(r.currency order by r.i), array_agg(r.payload order by r.i))
+    select array_agg(r.payment order by r.i) filter (where r.order_id = any (v_known)),
+           array_agg(r.payment order by r.i) filter (where r.order_id = any (v_unknown))
+      into v_news, v_early
+    from (
+      select n.i, n.order_id,
+             row(n.key, null, n.order_id, n.status, n.amount, n.currency, n.payload, v_now, null, null,
+                 null)::flashsale_data.payments as payment
       from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
-        with ordinality as r (key, order_id, status, amount, currency, payload, fresh, i)
-      where r.fresh and r.order_id = any (v_unknown);
-    end if;
+        with ordinality as n (key, order_id, status, amount, currency, payload, fresh, i)
+      where n.fresh) r;
+  end if;
+  if v_news is not null then
+    select s.results, s.order_statuses into v_results, v_order_statuses
+    from flashsale_data.settle_payments(v_news) s;
+  end if;
+  -- The inbox row is the last lock of all.
+  update flashsale_data.inbox set stored = stored - v_ended where v_ended > 0;
+  if v_early is not null then
+    perform flashsale_data.store_payments(v_early);
   end if;
 
   -- Most calls: news of known orders, and no product was busy.
@@ -123,11 +143,10 @@ begin
          case when o.refusal is null then p.result end
   from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults, v_fresh)
     with ordinality as r (key, order_id, status, amount, currency, fault, fresh, i)
-  -- The wait of a stored one may have ended since its key was found taken: its
+  -- A sweep may have taken a stored one away since its key was found taken: its
   -- replay is told what was found.
   left join lateral (
-    select n.* from flashsale_data.current_payments n
-    where n.idempotency_key = r.key and n.result <> 'forgotten'
+    select n.* from flashsale_data.payments n where n.idempotency_key = r.key
     union all
     select t.* from unnest(v_taken) t where t.idempotency_key = r.key
     limit 1) p on true
@@ -144,6 +163,6 @@ begin
 end
 $$;
 comment on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) is
-  'Takes the payment provider''s word for each order; one outcome row each';
+  'Applies the payment provider''s webhooks; one outcome row each';
 revoke execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) from public;
 grant execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) to flashsale_api;

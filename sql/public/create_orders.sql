@@ -7,7 +7,7 @@
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released,
 --          SA006 hold_already_used (with the order that has used it),
 --          SA008 idempotency_key_reused, SA009 invalid_request;
---          55P03 as in place_holds.
+--          55P03 and 40001 as in place_holds.
 create or replace function flashsale.create_orders(
   p_request_nos int[], p_hold_ids bigint[], p_idempotency_keys text[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
@@ -30,6 +30,7 @@ declare
   v_products  bigint[];
   v_places    tid[];
   v_nows      timestamptz[];
+  v_early     text[];
   v_settled   boolean := false;
   -- by order that was created
   v_created     bigint[];
@@ -38,11 +39,21 @@ declare
   v_amounts     numeric[];
   v_currencies  text[];
   v_due_ats     timestamptz[];
+  -- of the call
+  v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
+  v_now         timestamptz;
+  v_orders      bigint;
+  v_units       bigint;
+  v_ordered     bigint;
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids), array_dims(p_idempotency_keys));
   v_keys := flashsale_data.lock_keys('order', p_idempotency_keys);
+  if v_keeps_snapshot then
+    perform flashsale_data.reject_unseen(p_hold_ids => p_hold_ids, p_order_keys => p_idempotency_keys);
+  end if;
 
+  v_now := flashsale_data.read_clock();
   -- Ordered, released, expired and unknown are final: no lock to say so.
   select array_agg(r.i), array_agg(r.hold_id), array_agg(r.key),
          array_agg(nextval('flashsale_data.order_ids'))
@@ -54,7 +65,7 @@ begin
       from (
         select u.i, u.hold_id, u.key, min(u.i) over (partition by u.key) as first_i
         from unnest(p_hold_ids, p_idempotency_keys) with ordinality as u (hold_id, key, i)
-        join flashsale_data.current_holds h on h.hold_id = u.hold_id and h.status = 'active'
+        join flashsale_data.holds_at(v_now) h on h.hold_id = u.hold_id and h.status = 'active'
         where u.key is null or u.key = any (v_keys) and length(u.key) between 1 and 255) r
       where (r.key is null or r.first_i = r.i)
         and not exists (
@@ -65,11 +76,32 @@ begin
   if v_order_ids is not null then
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     v_locked := flashsale_data.lock_holds(v_hold_ids);
+  end if;
+  -- Above READ COMMITTED the products of all these holds are locked, so that the lock
+  -- raises 40001 if the state of a hold or its order has changed since the snapshot.
+  if v_order_ids is not null or v_keeps_snapshot then
     select l.products, l.places, l.nows into v_products, v_places, v_nows
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
-      where h.hold_id = any (v_locked) and h.status = 'active')) l;
+      where h.hold_id = any (v_locked) and h.status = 'active'
+      union all
+      select h.product_id from flashsale_data.holds h
+      where h.hold_id = any (p_hold_ids) and v_keeps_snapshot)) l;
+  end if;
 
+  if v_order_ids is not null then
+    -- At READ COMMITTED the lock on the ids is enough: what an early webhook has
+    -- committed is visible here. Above it, this row tells (40001) whether the
+    -- inbox has moved. It is the last lock of all.
+    if v_keeps_snapshot then
+      perform from flashsale_data.inbox for no key update;
+      v_nows := array(select greatest(n, clock_timestamp()) from unnest(v_nows) n);
+    end if;
+
+    v_early := flashsale_data.announce_early_payments(v_order_ids);
+
+    -- Read after the last lock: the time at which the orders are created.
+    v_now := clock_timestamp();
     perform flashsale_data.open_ledger();
     with chosen as materialized (
       -- expires_at is judged by the clock read after the last lock, not by the
@@ -89,10 +121,11 @@ begin
       insert into flashsale_data.orders
         (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at, idempotency_key)
       select c.order_id, c.hold_id, c.product_id, c.qty, c.amount, c.currency,
-             clock_timestamp(), c.payment_due_at, c.key
+             v_now, c.payment_due_at, c.key
       from chosen c
-      -- A REPEATABLE READ caller that cannot see the key's order gets 40001 here.
+      -- A caller above READ COMMITTED that cannot see the key's order gets 40001 here.
       on conflict (idempotency_key) where idempotency_key is not null do nothing
+      returning 1
     ), used as (
       update flashsale_data.holds h
       set status = 'ordered'
@@ -114,11 +147,18 @@ begin
       from (select c.product_id, sum(c.qty)::int as qty from chosen c group by 1) c
       join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
       where s.ctid = locked.place
+      returning c.qty
+    ), written as (
+      select (select count(*) from created) as orders, (select sum(w.qty) from counted w) as units
     )
     select array_agg(c.order_id), array_agg(c.amount), array_agg(c.currency), array_agg(c.payment_due_at),
-           array_agg(c.product_id), array_agg(c.qty)
-      into v_created, v_amounts, v_currencies, v_due_ats, v_product_ids, v_qtys
-    from chosen c;
+           array_agg(c.product_id), array_agg(c.qty), min(w.orders) as orders, min(w.units) as units,
+           sum(c.qty) as units_ordered
+      into v_created, v_amounts, v_currencies, v_due_ats, v_product_ids, v_qtys, v_orders, v_units, v_ordered
+    from chosen c cross join written w;
+
+    perform flashsale_data.check_written('orders', coalesce(v_orders, 0), coalesce(cardinality(v_created), 0));
+    perform flashsale_data.check_written('units of stock', v_units, v_ordered);
 
     -- A statement of its own: an order may lapse at the instant at which its
     -- hold would have, and one statement changes a row once.
@@ -128,13 +168,9 @@ begin
     group by 1, 2
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
 
-    -- At READ COMMITTED the lock on the ids is enough: what an early webhook has
-    -- committed is visible here. Above it, this row tells (40001) whether the
-    -- inbox has moved. It is the last lock of all.
-    if current_setting('transaction_isolation') <> 'read committed' then
-      perform from flashsale_data.inbox for no key update;
+    if cardinality(v_early) > 0 then
+      v_settled := flashsale_data.settle_stored(v_early, v_created, v_now);
     end if;
-    v_settled := flashsale_data.settle_stored(v_created);
   end if;
 
   -- Most calls: everybody has an order now, and nobody has paid yet.
@@ -150,6 +186,7 @@ begin
     return;
   end if;
 
+  v_now := clock_timestamp();
   return query
   select r.request_no, o.refusal,
          case o.refusal
@@ -167,8 +204,8 @@ begin
          case when o.refusal is null then a.payment_due_at end
   from unnest(p_request_nos, p_hold_ids, p_idempotency_keys) with ordinality
     as r (request_no, hold_id, key, i)
-  left join flashsale_data.current_holds h on h.hold_id = r.hold_id
-  left join flashsale_data.current_orders a on a.hold_id = r.hold_id
+  left join flashsale_data.holds_at(v_now) h on h.hold_id = r.hold_id
+  left join flashsale_data.orders_at(v_now) a on a.hold_id = r.hold_id
   -- Not an order that a later request of this call has created.
   left join flashsale_data.orders k on k.idempotency_key = r.key
     and coalesce(v_requests[array_position(v_order_ids, k.order_id)] <= r.i, true)
@@ -180,6 +217,8 @@ begin
              when r.hold_id is null or length(r.key) not between 1 and 255 then 'SA009'
              when r.key is not null and not r.key = any (v_keys) then '55P03'
              when k.hold_id <> r.hold_id then 'SA008'
+             when v_keeps_snapshot and not coalesce(h.product_id = any (v_products), h.hold_id is null)
+               then '55P03'
              when k.hold_id = r.hold_id or c.created then null
              when h.hold_id is null then 'SA003'
              when h.status = 'expired' then 'SA004'

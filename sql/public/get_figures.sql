@@ -13,7 +13,7 @@
 --   ledger_events    events ever appended, give or take those of calls that were rolled back
 create or replace function flashsale.get_figures()
 returns table (figure text, product_id bigint, value double precision)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
@@ -21,18 +21,18 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := clock_timestamp();
+  v_now timestamptz := flashsale_data.read_clock();
 begin
   return query
   select u.figure, s.product_id, u.units::double precision
-  from (select c.* from flashsale_data.current_stock c order by c.product_id desc limit 100) s
+  from (select c.* from flashsale_data.stock_at(v_now) c order by c.product_id desc limit 100) s
   cross join lateral (
     values ('total_stock', s.total_stock), ('available', s.available), ('held', s.held),
            ('awaiting_payment', s.awaiting), ('paid', s.paid)) as u (figure, units);
 
   return query
   select 'refunds_due', null::bigint, count(*)::double precision
-  from (select from flashsale.refunds_due r limit 10000) due;
+  from flashsale.list_refunds_due(10000);
 
   return query
   select u.figure, null::bigint, u.webhooks::double precision

@@ -4,7 +4,7 @@ create or replace function flashsale.get_hold(
   p_hold_id bigint,
   out hold_id bigint, out product_id bigint, out qty int, out status text, out expires_at timestamptz,
   out order_id bigint, out order_status text)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

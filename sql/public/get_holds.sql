@@ -3,16 +3,19 @@
 create or replace function flashsale.get_holds(p_request_nos int[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, product_id bigint, qty int,
                status text, expires_at timestamptz, order_id bigint, order_status text)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+  v_now timestamptz;
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
+  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when r.hold_id is null then 'SA009' when f.hold_id is null then 'SA003' end,
@@ -20,8 +23,8 @@ begin
               when f.hold_id is null then format('There is no hold %s.', r.hold_id) end,
          f.hold_id, f.product_id, f.qty, f.status, f.expires_at, o.order_id, o.status
   from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
-  left join flashsale_data.current_holds f on f.hold_id = r.hold_id
-  left join flashsale_data.current_orders o on o.hold_id = r.hold_id
+  left join flashsale_data.holds_at(v_now) f on f.hold_id = r.hold_id
+  left join flashsale_data.orders_at(v_now) o on o.hold_id = r.hold_id
   order by r.i;
 end
 $$;

@@ -6,20 +6,23 @@ create or replace function flashsale.get_order(
   out order_id bigint, out hold_id bigint, out product_id bigint, out qty int, out status text,
   out cancel_reason text, out amount numeric, out currency text,
   out created_at timestamptz, out payment_due_at timestamptz)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
+declare
+  v_now timestamptz;
 begin
   if p_order_id is null then
     perform flashsale_data.refuse('SA009', 'An order has an id.');
   end if;
+  v_now := flashsale_data.read_clock();
   select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
     into order_id, hold_id, product_id, qty, status, cancel_reason, amount, currency, created_at, payment_due_at
-  from flashsale_data.current_orders f
+  from flashsale_data.orders_at(v_now) f
   where f.order_id = p_order_id;
   if order_id is null then
     perform flashsale_data.refuse('SA007', format('There is no order %s.', p_order_id));

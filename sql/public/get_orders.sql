@@ -5,16 +5,19 @@ create or replace function flashsale.get_orders(p_request_nos int[], p_order_ids
 returns table (request_no int, sqlstate text, detail text, order_id bigint, product_id bigint, qty int,
                status text, cancel_reason text, amount numeric, currency text,
                created_at timestamptz, payment_due_at timestamptz)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+  v_now timestamptz;
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_order_ids), array_dims(p_hold_ids));
+  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when f.order_id is null then 'SA007' end,
@@ -22,7 +25,7 @@ begin
          f.order_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
   from unnest(p_request_nos, p_order_ids, p_hold_ids) with ordinality as r (request_no, order_id, hold_id, i)
-  left join flashsale_data.current_orders f on f.order_id = r.order_id and f.hold_id = r.hold_id
+  left join flashsale_data.orders_at(v_now) f on f.order_id = r.order_id and f.hold_id = r.hold_id
   order by r.i;
 end
 $$;

@@ -4,7 +4,7 @@ create or replace function flashsale.get_product(
   p_product_id bigint,
   out id bigint, out name text, out price numeric, out currency text,
   out total_stock int, out available_stock int)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

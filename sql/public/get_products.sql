@@ -3,20 +3,23 @@
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.get_products(p_after bigint default 0, p_limit int default 100)
 returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+  v_now timestamptz;
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
     perform flashsale_data.refuse('SA009', 'A page has 1 to 1,000 products.');
   end if;
+  v_now := flashsale_data.read_clock();
   return query
   select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
-  from flashsale_data.current_stock s
+  from flashsale_data.stock_at(v_now) s
   where s.product_id > p_after
   order by s.product_id
   limit p_limit;

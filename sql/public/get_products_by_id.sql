@@ -3,16 +3,19 @@
 create or replace function flashsale.get_products_by_id(p_request_nos int[], p_product_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
                currency text, total_stock int, available_stock int)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+  v_now timestamptz;
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_product_ids));
+  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
@@ -21,7 +24,7 @@ begin
          p.product_id, p.name, p.price, p.currency, p.total_stock, p.available
   from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
   left join (
-    select s.* from flashsale_data.current_stock s
+    select s.* from flashsale_data.stock_at(v_now) s
     where s.product_id = any (p_product_ids)) p on p.product_id = r.product_id
   order by r.i;
 end

@@ -6,20 +6,23 @@
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
                awaiting_payment int, paid int)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+  v_now timestamptz;
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
     perform flashsale_data.refuse('SA009', 'Stock is told of at most 1,000 products at a time.');
   end if;
+  v_now := flashsale_data.read_clock();
   return query
   select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid
-  from flashsale_data.current_stock s
+  from flashsale_data.stock_at(v_now) s
   where s.product_id = any (p_product_ids)
   order by s.product_id;
 end

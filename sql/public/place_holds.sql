@@ -11,6 +11,8 @@
 --          55P03: another transaction has the product or key locked, and this
 --          call had others to serve. Nothing was done; send it again. A call
 --          with one request waits instead, as long as lock_timeout lets it.
+--          40001 above READ COMMITTED, where the answer would rest on a snapshot
+--          that is out of date.
 create or replace function flashsale.place_holds(
   p_request_nos int[], p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
@@ -42,9 +44,9 @@ declare
   v_keys      text[];
   v_firsts    bigint[];
   v_placers   int[] := array_fill(null::int, array[v_size]);
-  v_holds     flashsale_data.current_holds[];
-  v_hold      flashsale_data.current_holds;
-  v_orders    flashsale_data.current_orders[];
+  v_holds     flashsale_data.holds[];
+  v_hold      flashsale_data.holds;
+  v_orders    flashsale_data.orders[];
   v_placer    int;
   -- by product
   v_known     bigint[];
@@ -56,23 +58,23 @@ declare
   v_lapse_at  timestamptz[];
   v_hold_time interval;
   v_p         int;
+  -- of the call
+  v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
+  v_now       timestamptz;
+  v_written   record;
 begin
   if v_keyed then
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
-    select array_agg(r.first order by r.i), array_agg(h order by r.i), array_agg(o order by r.i)
-      into v_firsts, v_holds, v_orders
-    from (
-      select i, key, case when key is not null then min(i) over (partition by key) end
-      from unnest(p_idempotency_keys) with ordinality as u (key, i)) as r (i, key, first)
-    left join flashsale_data.current_holds h on h.idempotency_key = r.key
-    left join flashsale_data.current_orders o on o.hold_id = h.hold_id;
+  end if;
+  if v_keeps_snapshot then
+    perform flashsale_data.reject_unseen(p_product_ids => p_product_ids, p_hold_keys => p_idempotency_keys);
   end if;
 
   -- Most requests of a sale find nothing left: that takes neither a lock nor a
-  -- write. A snapshot of an older instant must not answer, so above READ
-  -- COMMITTED the lock is taken and tells by 40001. The counters alone show
-  -- whether there is something to lock for; what has lapsed is summed up only
-  -- where they show nothing.
+  -- write. The counters alone show whether there is something to lock for; what has
+  -- lapsed is summed up only where they show nothing. Above READ COMMITTED a product
+  -- is locked in any case, those of replayed holds, too: the lock raises 40001 if the
+  -- product has changed since the snapshot.
   v_wanted := array(
     select p.product_id
     from flashsale_data.products p
@@ -81,12 +83,16 @@ begin
       from flashsale_data.stock s
       where s.product_id = p.product_id
       order by s.version desc limit 1) s
-    where p.product_id = any (p_product_ids)
-      and (s.free > 0 or current_setting('transaction_isolation') <> 'read committed'));
+    where p.product_id = any (p_product_ids) and (s.free > 0 or v_keeps_snapshot));
+  if v_keeps_snapshot and v_keyed then
+    v_wanted := v_wanted || array(
+      select h.product_id from flashsale_data.holds h where h.idempotency_key = any (v_keys));
+  end if;
   if not p_product_ids <@ v_wanted then
+    v_now := flashsale_data.read_clock();
     select array_agg(s.product_id), v_wanted || array_agg(s.product_id) filter (where s.available > 0)
       into v_known, v_wanted
-    from flashsale_data.current_stock s
+    from flashsale_data.stock_at(v_now) s
     where s.product_id = any (p_product_ids) and not s.product_id = any (v_wanted);
   end if;
 
@@ -99,6 +105,18 @@ begin
     end loop;
   end if;
 
+  if v_keyed then
+    -- Read after the locks, and judged by a time read before the rows.
+    v_now := clock_timestamp();
+    select array_agg(r.first order by r.i), array_agg(h order by r.i), array_agg(o order by r.i)
+      into v_firsts, v_holds, v_orders
+    from (
+      select i, key, case when key is not null then min(i) over (partition by key) end
+      from unnest(p_idempotency_keys) with ordinality as u (key, i)) as r (i, key, first)
+    left join flashsale_data.holds_at(v_now) h on h.idempotency_key = r.key
+    left join flashsale_data.orders_at(v_now) o on o.hold_id = h.hold_id;
+  end if;
+
   for v_i in 1 .. v_size loop
     if v_keyed and p_idempotency_keys[v_i] is not null then
       v_hold := v_holds[v_i];
@@ -108,6 +126,10 @@ begin
         v_details[v_i] := 'An idempotency key has 1 to 255 characters.';
         continue;
       elsif not p_idempotency_keys[v_i] = any (v_keys) then
+        v_sqlstates[v_i] := '55P03';
+        continue;
+      elsif v_keeps_snapshot and v_hold.hold_id is not null
+            and not coalesce(v_hold.product_id = any (v_products), false) then
         v_sqlstates[v_i] := '55P03';
         continue;
       elsif v_hold.hold_id is not null then
@@ -172,11 +194,12 @@ begin
              v_expires[i] as expires_at, p_idempotency_keys[i] as idempotency_key
       from unnest(v_placed) as i
     ), held as (
-      -- A REPEATABLE READ caller that cannot see the key's hold gets 40001 here.
+      -- A caller above READ COMMITTED that cannot see the key's hold gets 40001 here.
       insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
       select r.hold_id, r.product_id, r.qty, clock_timestamp(), r.expires_at, r.idempotency_key
       from placed r
       on conflict (idempotency_key) where idempotency_key is not null do nothing
+      returning 1
     ), recorded as (
       insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
       select 'hold_placed', clock_timestamp(), r.product_id, r.hold_id, -r.qty
@@ -185,12 +208,19 @@ begin
       insert into flashsale_data.lapses as l (product_id, lapses_at, held)
       select r.product_id, r.expires_at, sum(r.qty) from placed r group by 1, 2
       on conflict (product_id, lapses_at) do update set held = l.held + excluded.held
+    ), counted as (
+      update flashsale_data.stock s
+      set version = s.version + 1, held = s.held + r.qty
+      from (select r.product_id, sum(r.qty)::int as qty from placed r group by 1) r
+      join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
+      where s.ctid = locked.place
+      returning r.qty
     )
-    update flashsale_data.stock s
-    set version = s.version + 1, held = s.held + r.qty
-    from (select r.product_id, sum(r.qty)::int as qty from placed r group by 1) r
-    join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
-    where s.ctid = locked.place;
+    select (select count(*) from held) as holds, (select sum(c.qty) from counted c) as units,
+           (select sum(r.qty) from placed r) as units_placed
+      into v_written;
+    perform flashsale_data.check_written('holds', v_written.holds, cardinality(v_placed));
+    perform flashsale_data.check_written('units of stock', v_written.units, v_written.units_placed);
   end if;
 
   return query

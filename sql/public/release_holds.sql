@@ -3,7 +3,7 @@
 --
 -- Locks    holds, then products, to commit.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA006 hold_already_used,
---          SA009 invalid_request; 55P03 as in place_holds.
+--          SA009 invalid_request; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.release_holds(p_request_nos int[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, status text)
 language plpgsql security definer
@@ -18,9 +18,13 @@ declare
   v_locked   bigint[];
   v_products bigint[];
   v_places   tid[];
+  v_now      timestamptz;
+  v_units    bigint;
+  v_released bigint;
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
+  perform flashsale_data.reject_unseen(p_hold_ids => p_hold_ids);
 
   -- Ordered, released, expired and unknown are final: no lock to say so.
   select array_agg(h.hold_id) into v_open
@@ -38,11 +42,12 @@ begin
       select h.hold_id from flashsale_data.holds h
       where h.hold_id = any (v_locked) and (h.status <> 'active' or h.product_id = any (v_products)));
 
+    v_now := clock_timestamp();
     perform flashsale_data.open_ledger();
     with released as (
       update flashsale_data.holds h
       set status = 'released'
-      from flashsale_data.current_holds f
+      from flashsale_data.holds_at(v_now) f
       where f.hold_id = any (v_locked) and h.hold_id = f.hold_id and f.status = 'active'
       returning h.hold_id, h.product_id, h.qty, h.expires_at
     ), recorded as (
@@ -54,19 +59,24 @@ begin
       set held = l.held - r.qty
       from (select r.product_id, r.expires_at, sum(r.qty)::int as qty from released r group by 1, 2) r
       where l.product_id = r.product_id and l.lapses_at = r.expires_at
+    ), counted as (
+      update flashsale_data.stock s
+      set version = s.version + 1, held = s.held - r.qty
+      from (select r.product_id, sum(r.qty)::int as qty from released r group by 1) r
+      join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
+      where s.ctid = locked.place
+      returning r.qty
     )
-    update flashsale_data.stock s
-    set version = s.version + 1, held = s.held - r.qty
-    from (select r.product_id, sum(r.qty)::int as qty from released r group by 1) r
-    join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
-    where s.ctid = locked.place;
+    select (select sum(c.qty) from counted c), (select sum(r.qty) from released r) into v_units, v_released;
+    perform flashsale_data.check_written('units of stock', v_units, v_released);
   end if;
 
+  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when r.hold_id is null then 'SA009'
               when f.hold_id is null then 'SA003'
-              when r.hold_id = any (v_open) and not r.hold_id = any (v_locked) then '55P03'
+              when f.status = 'active' or r.hold_id = any (v_open) and not r.hold_id = any (v_locked) then '55P03'
               when f.status = 'expired' then 'SA004'
               when f.status = 'ordered' then 'SA006' end,
          case when r.hold_id is null then 'A release needs a hold.'
@@ -75,7 +85,7 @@ begin
               when f.status = 'ordered' then format('Hold %s has become order %s.', r.hold_id, o.order_id) end,
          r.hold_id, f.status
   from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
-  left join flashsale_data.current_holds f on f.hold_id = r.hold_id
+  left join flashsale_data.holds_at(v_now) f on f.hold_id = r.hold_id
   left join flashsale_data.orders o on o.hold_id = r.hold_id
   order by r.i;
 end

@@ -41,8 +41,8 @@ class Shop:
         pay(db, self.paid, key="twice")
         pay(db, 1_000_001, key="given up")
         db.execute(
-            "update flashsale_data.payments set received_at = received_at - interval '2 days'"
-            " where idempotency_key = 'given up'"
+            "update flashsale_data.payments set received_at = received_at - interval '2 days',"
+            " wait_ends_at = wait_ends_at - interval '2 days' where idempotency_key = 'given up'"
         )
         expire_due(db)
 
@@ -100,6 +100,12 @@ CORRUPTIONS = {
     ],
     "money_adds_up": [
         "update flashsale_data.payments set result = 'no_change' where idempotency_key = 'twice'",
+    ],
+    "paid_its_amount": ["update flashsale_data.payments set amount = 1 where idempotency_key = 'first'"],
+    "refund_has_an_amount": [
+        "insert into flashsale_data.payments"
+        " (idempotency_key, order_id, status, payload, received_at, result, order_status)"
+        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled')",
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [

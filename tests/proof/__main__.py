@@ -24,7 +24,9 @@ from tests.proof.campaign import Row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
-LONGEST_FIRST = ("model", "faults", "crash", "sales", "bad_input", "webhook_orders", "interleavings")
+LONGEST_FIRST = (
+    *("transactions", "model", "faults", "crash", "sales", "bad_input", "webhook_orders", "interleavings"),
+)
 ALONE = ("forgery", "stuck_neighbour", "soak")
 """what measures times; nothing else runs beside it"""
 

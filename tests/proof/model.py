@@ -75,8 +75,6 @@ class Model:
     payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
     hold_keys: dict[str, int] = field(default_factory=dict)
     order_keys: dict[str, int] = field(default_factory=dict)
-    unswept: dict[str, str] = field(default_factory=dict)
-    """webhooks that wait no longer, refund_due or forgotten, and are still counted in the inbox"""
 
     def copy(self) -> "Model":
         return replace(
@@ -87,14 +85,10 @@ class Model:
             payments=dict(self.payments),
             hold_keys=dict(self.hold_keys),
             order_keys=dict(self.order_keys),
-            unswept=dict(self.unswept),
         )
 
     def tick(self, ticks: int) -> None:
         self.now += ticks
-        for key, said in list(self.payments.items()):
-            if said.result == "stored" and said.at + self.keep_ticks <= self.now:
-                self.end_wait(key, said)
 
     # --- as it stands at this instant ---
 
@@ -134,14 +128,34 @@ class Model:
     def available(self, product_id: int) -> int:
         return self.units(product_id)[0]
 
+    def is_over(self, said: Payment) -> bool:
+        """Whether a stored webhook has waited long enough for its order. It is still counted in the inbox."""
+        return said.result == "stored" and said.at + self.keep_ticks <= self.now
+
+    def over(self) -> dict[str, str]:
+        """What becomes of the stored webhooks whose wait is over."""
+        return {
+            key: "refund_due" if said.word == "success" else "forgotten"
+            for key, said in self.payments.items()
+            if self.is_over(said)
+        }
+
+    def result(self, key: str) -> str:
+        """What a webhook reads as."""
+        return self.over().get(key, self.payments[key].result)
+
     def refunds_due(self) -> list[str]:
         owed = ("refund_due", "amount_mismatch")
-        return [key for key, said in self.payments.items() if said.word == "success" and said.result in owed]
+        return [
+            key for key, said in self.payments.items() if said.word == "success" and self.result(key) in owed
+        ]
 
     def captured(self) -> list[str]:
         """Payments that the provider has taken the money for, and whose order is known or given up."""
         return [
-            key for key, said in self.payments.items() if said.word == "success" and said.result != "stored"
+            key
+            for key, said in self.payments.items()
+            if said.word == "success" and self.result(key) != "stored"
         ]
 
     def state(self) -> dict[str, dict]:
@@ -162,8 +176,12 @@ class Model:
                     if order.cancel_reason == "payment_overdue"
                 },
             },
-            "unswept": dict(self.unswept),
-            "payments": {key: [said.result, said.order_status] for key, said in self.payments.items()},
+            "unswept": self.over(),
+            "payments": {
+                key: [self.result(key), said.order_status]
+                for key, said in self.payments.items()
+                if self.result(key) != "forgotten"
+            },
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
             "wrong": {},
@@ -226,6 +244,7 @@ class Model:
             self.orders[order_id] = Order(hold_id, hold.product_id, hold.qty, self.now + self.order_ticks)
             if key is not None:
                 self.order_keys[key] = order_id
+            self.end_waits(*(k for k, said in self.payments.items() if said.order_id == order_id))
             for stored, said in list(self.payments.items()):
                 if said.result == "stored" and said.order_id == order_id:
                     result, order_status = self.settle(said)
@@ -242,9 +261,9 @@ class Model:
     def apply_payment(
         self, key: str, order_id: int, word: str, amount: str | None, currency: str | None, seen: Answer
     ) -> Answer:
+        self.end_waits(key)
         fresh = Payment(order_id, word, amount, currency, self.now, "stored")
         replayed = key in self.payments
-        self.make_way(key)
         if replayed:
             if self.payments[key].body != fresh.body:
                 return "SA008"
@@ -252,8 +271,8 @@ class Model:
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
-            if len(self.inbox()) + len(self.unswept) >= self.inbox_limit:
-                self.unswept.clear()
+            if len(self.inbox()) + len(self.over()) >= self.inbox_limit:
+                self.end_waits(*self.over())
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
@@ -265,17 +284,8 @@ class Model:
             "replayed": replayed,
         }
 
-    def make_way(self, *keys: str) -> None:
-        """What these keys have said before, and is forgotten, goes before their call does anything."""
-        for key in keys:
-            if self.unswept.get(key) == "forgotten":
-                del self.unswept[key]
-
     def settle(self, said: Payment) -> tuple[str, str]:
-        """Section 4 of the contract: the result, and the order's status after it.
-
-        A word that fails an order which is overdue is `applied` until somebody has marked it so.
-        """
+        """Section 4 of the contract: the result, and the order's status after it."""
         order = self.orders[said.order_id]
         overdue = self.is_overdue(order)
         mismatch = (said.amount or order.amount, said.currency or CURRENCY) != (order.amount, CURRENCY)
@@ -283,7 +293,7 @@ class Model:
         if mismatch:
             result = "amount_mismatch"
         elif said.word != "success":
-            result = "applied" if order.status == "pending_payment" else "no_change"
+            result = "applied" if order.status == "pending_payment" and not overdue else "no_change"
             if result == "applied":
                 order = replace(order, status="cancelled", cancel_reason=f"payment_{said.word}")
         elif order.status == "pending_payment" and not overdue:
@@ -316,16 +326,17 @@ class Model:
     # --- tidying ---
 
     def inbox(self) -> list[str]:
-        return [key for key, said in self.payments.items() if said.result == "stored"]
+        return [key for key in self.payments if self.result(key) == "stored"]
 
-    def end_wait(self, key: str, said: Payment) -> None:
-        """Of a webhook whose order has not come: a captured payment becomes a refund, the others go."""
-        if said.word == "success":
-            self.payments[key] = replace(said, result="refund_due")
-            self.unswept[key] = "refund_due"
-        else:
-            del self.payments[key]
-            self.unswept[key] = "forgotten"
+    def end_waits(self, *keys: str) -> None:
+        """Of those of these webhooks that have waited long enough, a captured payment becomes a refund; the
+        others go, and their keys are free."""
+        for key in keys:
+            match self.over().get(key):
+                case "refund_due":
+                    self.payments[key] = replace(self.payments[key], result="refund_due")
+                case "forgotten":
+                    del self.payments[key]
 
     def overdue_orders(self) -> list[int]:
         return [order_id for order_id, order in self.orders.items() if self.is_overdue(order)]
@@ -347,8 +358,8 @@ class Model:
         lapsed, overdue = self.lapsed_holds(), self.overdue_orders()
         self.mark_expired(lapsed)
         self.mark_overdue(overdue)
-        swept = len(lapsed) + len(overdue) + len(self.unswept)
-        self.unswept.clear()
+        swept = len(lapsed) + len(overdue) + len(self.over())
+        self.end_waits(*self.over())
         return {"expire_due": swept}
 
 

@@ -14,7 +14,8 @@ update flashsale_data.holds
   set placed_at = placed_at - interval '{s} s', expires_at = expires_at - interval '{s} s';
 update flashsale_data.orders
   set created_at = created_at - interval '{s} s', payment_due_at = payment_due_at - interval '{s} s';
-update flashsale_data.payments set received_at = received_at - interval '{s} s';
+update flashsale_data.payments
+  set received_at = received_at - interval '{s} s', wait_ends_at = wait_ends_at - interval '{s} s';
 update flashsale_data.events set at = at - interval '{s} s';
 update flashsale_data.stock set lapsed_through = lapsed_through - interval '{s} s';
 with gone as (delete from flashsale_data.lapses returning *)

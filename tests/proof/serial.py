@@ -16,13 +16,14 @@ def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict
     What was told to send it again, or was undone, has no part in it. A sweep leaves out what others have
     locked: it may have marked any of what is due, and `found` tells what.
     """
-    return _explain(model, [[*ways_made(model, call), *call] for call in calls], found)
+    return _explain(model, [[*waits_ended(model, call), *call] for call in calls], found)
 
 
-def ways_made(model: Model, call: Sequence[Told]) -> list[Told]:
+def waits_ended(model: Model, call: Sequence[Told]) -> list[Told]:
     """What a call does before it serves its requests."""
-    keys = tuple(r.args[0] for r, _ in call if r.function == "apply_payment" and r.args[0] in model.unswept)
-    return [(Request("make_way", keys), {})] if keys else []
+    over = model.over()
+    keys = tuple(r.args[0] for r, _ in call if r.function == "apply_payment" and r.args[0] in over)
+    return [(Request("end_waits", keys), {})] if keys else []
 
 
 def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
@@ -43,11 +44,11 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
     """The models in which the request has been answered so."""
     if seen in (BUSY, NOT_SERIALIZABLE):
         yield model
-    elif request.function == "make_way":
-        # Not for keys that others have locked.
+    elif request.function == "end_waits":
+        # Not of webhooks that others have locked.
         for keys in subsets(request.args):
             after = model.copy()
-            after.make_way(*keys)
+            after.end_waits(*keys)
             yield after
     elif request.function == "expire_due":
         if isinstance(seen, dict):
@@ -56,19 +57,32 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
         after = model.copy()
         if answered(after, request, seen) == seen and not overtakes(after, request, found):
             yield after
+        if seen == undecided(model, request):
+            yield model
+
+
+def undecided(model: Model, request: Request) -> Answer | None:
+    """What a webhook's key is told whose wait is over while another transaction may yet apply it, or ends its
+    wait: that it is stored."""
+    if request.function != "apply_payment" or request.args[0] not in model.over():
+        return None
+    said = model.payments[request.args[0]]
+    if said.body != request.args[1:]:
+        return "SA008"
+    return {"order_id": said.order_id, "status": None, "result": "stored", "replayed": True}
 
 
 def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
     """What a sweep can have marked. Of an order that has been paid since, the tables do not tell."""
     overdue = [str(order) for order in model.overdue_orders()]
     paid = [order for order in overdue if found["orders"][order][0] == "paid"]
-    for takes_inbox in {False, bool(model.unswept)}:
+    for takes_inbox in {False, bool(model.over())}:
         for marked_before in subsets(paid):
             after = model.copy()
             after.mark_expired(hold for hold in after.lapsed_holds() if str(hold) in found["marked"])
             after.mark_overdue(int(o) for o in overdue if o in found["marked"] or o in marked_before)
             if takes_inbox:
-                after.unswept.clear()
+                after.end_waits(*after.over())
             yield after
 
 

@@ -201,7 +201,7 @@ class ShopMachine(RuleBasedStateMachine):
     def ask(self, call: Call) -> None:
         answers = ask(self.db, call)
         if call.function == "apply_payment":
-            self.model.make_way(*(request.args[0] for request in call.requests))
+            self.model.end_waits(*(request.args[0] for request in call.requests))
         for i, (request, seen) in enumerate(zip(call.requests, answers, strict=True)):
             if seen == BUSY and names_again(call.requests[:i], request):
                 continue

@@ -36,18 +36,21 @@ select jsonb_build_object(
       select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue'
     ) m (id, word)),
   'unswept', (
-    select jsonb_object_agg(p.idempotency_key, c.result)
-    from flashsale_data.payments p join flashsale_data.current_payments c using (idempotency_key)
-    where p.result <> c.result),
+    select jsonb_object_agg(p.idempotency_key, case p.status when 'success' then 'refund_due' else 'forgotten' end)
+    from flashsale_data.payments p
+    where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()),
   'payments', (
-    select jsonb_object_agg(p.idempotency_key, array[p.result, p.order_status])
-    from flashsale.payments p),
+    select jsonb_object_agg(p.idempotency_key, array[
+      case when p.result = 'stored' and p.wait_ends_at <= clock_timestamp() then 'refund_due' else p.result end,
+      p.order_status])
+    from flashsale.payments p
+    where p.result <> 'stored' or p.status = 'success' or p.wait_ends_at > clock_timestamp()),
   'inbox', (
     select jsonb_object_agg(i.idempotency_key, i.place)
     from (
       select p.idempotency_key, row_number() over (order by p.arrival) as place
-      from flashsale_data.current_payments p
-      where p.result = 'stored') i),
+      from flashsale_data.payments p
+      where p.result = 'stored' and p.wait_ends_at > clock_timestamp()) i),
   'refunds_due', (select jsonb_object_agg(r.idempotency_key, r.order_id) from flashsale.refunds_due r),
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
 """

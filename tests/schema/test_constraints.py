@@ -101,6 +101,7 @@ REFUSED = [
     ("payments_status", SET_PAYMENT.format("status = 'perhaps'")),
     ("payments_result", SET_PAYMENT.format("result = 'ignored'")),
     ("payments_order_status", SET_PAYMENT.format("order_status = 'shipped'")),
+    ("payments_stored_has_a_deadline", SET_EARLY.format("wait_ends_at = null")),
     ("payments_stored_has_no_order", SET_EARLY.format("order_status = 'paid'")),
     ("inbox_stored", "update flashsale_data.inbox set stored = -1"),
     ("inbox_pkey", "insert into flashsale_data.inbox default values"),

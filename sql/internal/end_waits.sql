@@ -1,0 +1,43 @@
+-- Ends the wait of the stored webhooks with these keys, as far as it was over at
+-- p_now: the one place that decides what becomes of a webhook whose order did not
+-- come. A captured payment is never dropped, it becomes a refund. The others are
+-- deleted, and their keys are free again.
+--
+-- Expects the webhooks to be locked. For || '' see announce_early_payments(). Returns how many left the inbox; the caller takes
+-- that number off inbox.stored, which is the last lock of all.
+create or replace function flashsale_data.end_waits(p_keys text[], p_now timestamptz)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended int;
+begin
+  if cardinality(p_keys) = 0 then
+    return 0;
+  end if;
+  perform flashsale_data.open_ledger();
+  with over as materialized (
+    select p.idempotency_key, p.order_id, p.status
+    from flashsale_data.payments p
+    where p.idempotency_key = any (p_keys) and p.result || '' = 'stored' and p.wait_ends_at <= p_now
+  ), refund as (
+    update flashsale_data.payments p
+    set result = 'refund_due'
+    from over o
+    where p.idempotency_key = o.idempotency_key and o.status = 'success'
+  ), recorded as (
+    insert into flashsale_data.events (kind, at, order_id, payment_key)
+    select 'refund_due', clock_timestamp(), o.order_id, o.idempotency_key
+    from over o where o.status = 'success'
+  ), forgotten as (
+    delete from flashsale_data.payments p
+    using over o
+    where p.idempotency_key = o.idempotency_key and o.status <> 'success'
+  )
+  select count(*)::int into v_ended from over;
+  return v_ended;
+end
+$$;
+comment on function flashsale_data.end_waits(text[], timestamptz) is
+  'Ends the wait of stored webhooks: captured payments become refunds, the others go';

@@ -1,0 +1,62 @@
+-- Above READ COMMITTED: raises 40001 if one of these ids or keys that the snapshot
+-- does not show is in use by now. Without it a caller would be told that there is
+-- no such product or hold, or served as if its key were new.
+--
+-- An insert that skips conflicts raises 40001 at a row which the snapshot does not
+-- show. The rows that it does insert never stay: they name no product, so that the
+-- foreign key undoes them; products have none, and an exception undoes theirs.
+create or replace function flashsale_data.reject_unseen(
+  p_product_ids bigint[] default '{}', p_hold_ids bigint[] default '{}', p_hold_keys text[] default '{}',
+  p_order_ids bigint[] default '{}', p_order_keys text[] default '{}')
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not flashsale_data.keeps_snapshot() then
+    return;
+  end if;
+
+  begin
+    insert into flashsale_data.products (product_id, name, price, currency, created_at)
+    overriding system value
+    select u, 'undone', 0, 'XXX', clock_timestamp()
+    from unnest(p_product_ids) u
+    where u is not null
+    on conflict (product_id) do nothing;
+    raise exception using errcode = 'SA000';
+  exception when sqlstate 'SA000' then
+    null;
+  end;
+
+  begin
+    insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
+    select coalesce(u.hold_id, flashsale_data.new_hold_id()), -1, 1, clock_timestamp(), clock_timestamp(), u.key
+    from (
+      select h, null from unnest(p_hold_ids) h where h between 1 and 9007199254740991
+      union
+      select null, k from unnest(p_hold_keys) k where length(k) between 1 and 255) as u (hold_id, key)
+    on conflict do nothing;
+  exception when foreign_key_violation then
+    null;
+  end;
+
+  begin
+    insert into flashsale_data.orders
+      (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at, idempotency_key)
+    select coalesce(u.order_id, -flashsale_data.new_hold_id()), -flashsale_data.new_hold_id(), -1, 1, 0, 'XXX',
+           clock_timestamp(), clock_timestamp(), u.key
+    from (
+      -- An id that was never drawn has no order.
+      select o, null from unnest(p_order_ids) o
+      where o between 1 and coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0)
+      union
+      select null, k from unnest(p_order_keys) k where length(k) between 1 and 255) as u (order_id, key)
+    on conflict do nothing;
+  exception when foreign_key_violation then
+    null;
+  end;
+end
+$$;
+comment on function flashsale_data.reject_unseen(bigint[], bigint[], text[], bigint[], text[]) is
+  'Above READ COMMITTED, raises 40001 if an id or key is in use that the snapshot does not show';
