@@ -73,7 +73,7 @@ begin
   -- Most requests of a sale find nothing left: that takes neither a lock nor a
   -- write. The counters alone show whether there is something to lock for; what has
   -- lapsed is summed up only where they show nothing. Above READ COMMITTED a product
-  -- is locked in any case, those of replayed holds, too: the lock raises 40001 if the
+  -- is locked in any case, for replays, too: the lock raises 40001 if anything of the
   -- product has changed since the snapshot.
   v_wanted := array(
     select p.product_id
@@ -84,10 +84,6 @@ begin
       where s.product_id = p.product_id
       order by s.version desc limit 1) s
     where p.product_id = any (p_product_ids) and (s.free > 0 or v_keeps_snapshot));
-  if v_keeps_snapshot and v_keyed then
-    v_wanted := v_wanted || array(
-      select h.product_id from flashsale_data.holds h where h.idempotency_key = any (v_keys));
-  end if;
   if not p_product_ids <@ v_wanted then
     v_now := flashsale_data.read_clock();
     select array_agg(s.product_id), v_wanted || array_agg(s.product_id) filter (where s.available > 0)
@@ -128,14 +124,12 @@ begin
       elsif not p_idempotency_keys[v_i] = any (v_keys) then
         v_sqlstates[v_i] := '55P03';
         continue;
-      elsif v_keeps_snapshot and v_hold.hold_id is not null
-            and not coalesce(v_hold.product_id = any (v_products), false) then
-        v_sqlstates[v_i] := '55P03';
-        continue;
       elsif v_hold.hold_id is not null then
         if (v_hold.product_id, v_hold.qty) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
           v_sqlstates[v_i] := 'SA008';
           v_details[v_i] := 'This idempotency key has placed a hold for another product or quantity.';
+        elsif v_keeps_snapshot and not coalesce(v_hold.product_id = any (v_products), false) then
+          v_sqlstates[v_i] := '55P03';
         else
           v_hold_ids[v_i] := v_hold.hold_id;
           v_statuses[v_i] := v_hold.status;

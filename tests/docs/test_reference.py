@@ -72,7 +72,7 @@ def test_payment_results_are_those_there_are(db: psycopg.Connection) -> None:
 
 
 def test_reasons_of_refunds_are_those_of_the_view() -> None:
-    view = (ROOT / "sql/views/refunds_due.sql").read_text()
+    view = (ROOT / "sql/operators/list_refunds_due.sql").read_text()
     reasons = set(re.findall(r"(?:then|else) '(\w+)'", view))
     assert first_cells("Payments") - {"payment_failed", "payment_overdue", "payment_cancelled"} == reasons
 

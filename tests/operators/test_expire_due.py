@@ -226,6 +226,40 @@ def test_a_locked_product_holds_up_no_other(db, connect):
     assert audit(db) == []
 
 
+def test_a_locked_product_does_not_use_up_the_limit(db, connect):
+    """It has more lapsed units, and older ones, than a call marks."""
+    locked, other = create_product(db, stock=50), create_product(db)
+    make_short(db)
+    place_many(db, locked, 20)
+    hold = place_hold(db, other)
+    wait_until_lapsed(db)
+    locker = connect(autocommit=False)
+    locker.execute("select from flashsale_data.stock where product_id = %s for update", (locked,))
+    assert expire_due(db, 5) == 1
+    assert hold_status(db, hold) == "expired"
+    locker.rollback()
+    assert [expire_due(db, 5) for _ in range(5)] == [5, 5, 5, 5, 0]
+    assert audit(db) == []
+
+
+def test_locked_holds_do_not_use_up_the_limit(db, connect):
+    """Their units have been given back: another hold was placed since."""
+    product, other = create_product(db, stock=50), create_product(db)
+    make_short(db)
+    place_many(db, product, 20)
+    hold = place_hold(db, other)
+    wait_until_lapsed(db)
+    db.execute("select flashsale.change_settings('1 hour')")
+    place_hold(db, product)
+    locker = connect(autocommit=False)
+    locker.execute("select from flashsale_data.holds where product_id = %s for update", (product,))
+    assert expire_due(db, 5) == 1
+    assert hold_status(db, hold) == "expired"
+    locker.rollback()
+    assert [expire_due(db, 5) for _ in range(5)] == [5, 5, 5, 5, 0]
+    assert audit(db) == []
+
+
 def test_two_sweepers_mark_different_things(db, connect):
     one_product, other_product = create_product(db), create_product(db)
     make_short(db)

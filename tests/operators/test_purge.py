@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg import IsolationLevel
 
 from tests.operators.shop import (
     audit,
@@ -18,7 +19,7 @@ from tests.operators.shop import (
     refused,
     wait_until_lapsed,
 )
-from tests.support import wait_until_blocked
+from tests.support import wait_until, wait_until_blocked
 
 NOTHING = {"orders": 0, "payments": 0, "holds": 0, "events": 0}
 
@@ -220,3 +221,36 @@ def test_a_purge_while_selling_leaves_the_books_right(db, connect, product):
     seller.commit()
     assert audit(db) == []
     assert available(db, product) == 50 - 2 - 2
+
+
+def test_an_order_with_a_stored_webhook_waits_for_the_sweep(db, connect):
+    """Its order has passed it over, and left it to a sweep that was then rolled back."""
+    product, sweeper = create_product(db), connect(autocommit=False)
+    coming = order(db, product) + 1
+    db.execute("select flashsale.change_settings(p_inbox_keep => '1 second')")
+    assert pay(db, coming, "failed", key="early") == "stored"
+    waited = "select wait_ends_at <= clock_timestamp() from flashsale.payments"
+    wait_until(lambda: one(db, waited), "the webhook has waited too long")
+    expire_due(sweeper)
+    assert order(db, product) == coming
+    sweeper.rollback()
+    assert pay(db, coming, "cancelled", key="late") == "applied"
+    assert purge(db)["orders"] == 0
+    assert audit(db) == []
+    assert expire_due(db) == 1
+    assert purge(db)["orders"] == 1
+    assert audit(db) == []
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_a_purge_is_refused_where_it_cannot_see_a_payment_that_came_in(db, connect, level):
+    late = order(db, create_product(db))
+    pay(db, late, "cancelled")
+    purger = connect(autocommit=False)
+    purger.isolation_level = level
+    one(purger, "select 1 from flashsale.settings")
+    assert pay(db, late, key="late") == "refund_due"
+    with refused("SA009"):
+        purge(purger)
+    assert one(db, "select amount::text from flashsale.refunds_due") == "99.00"
+    assert audit(db) == []

@@ -28,6 +28,8 @@ from tests.sql.calls import (
     place_hold,
     place_holds,
     release_hold,
+    release_holds,
+    sqlstates,
     value,
     wait_until_blocked_or_done,
     wait_until_past,
@@ -241,6 +243,103 @@ def test_an_inbox_emptied_since(db, second):
     db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours', wait_ends_at = wait_ends_at - interval '24 hours'")
     assert expire_due(db) == 1
     assert outcome(apply_payment, second, "new", 10**9 + 1) == "40001"
+
+
+# --- final answers: a write does not give one that is out of date ---
+
+
+def test_a_hold_placed_since_is_not_unknown(db, product, second):
+    available(second, product)
+    hold = place_hold(db, product)
+    assert outcome(create_order, second, hold.hold_id) == "40001"
+    second.rollback()
+    available(second, product)
+    hold = place_hold(db, product)
+    assert outcome(release_hold, second, hold.hold_id) == "40001"
+
+
+def test_a_product_created_since_is_not_unknown(db, product, second):
+    available(second, product)
+    other = create_product(db)
+    assert outcome(place_hold, second, other) == "40001"
+    second.rollback()
+    available(second, product)
+    other = create_product(db)
+    assert outcome(adjust_stock, second, other, 1) == "40001"
+
+
+def test_what_there_is_not_is_unknown_at_every_level_and_leaves_no_trace(db, product, second):
+    assert sqlstates(create_orders(second, (4711,), (4712, "k"))) == ["SA003", "SA003"]
+    assert sqlstates(release_holds(second, 4711)) == ["SA003"]
+    assert sqlstates(place_holds(second, (4711, 1), (4711, 1, "k"))) == ["SA001", "SA001"]
+    second.commit()
+    for table, count in (("holds", 0), ("orders", 0), ("products", 1)):
+        assert value(db, f"select count(*) from flashsale_data.{table}") == count
+    assert outcome(adjust_stock, second, 4711, 1) == "SA001"
+
+
+def test_a_replayed_hold_is_not_told_in_an_old_state(db, product, second):
+    hold = place_hold(db, product, 1, "k")
+    available(second, product)
+    create_order(db, hold.hold_id)
+    assert outcome(place_hold, second, product, 1, "k") == "40001"
+    second.rollback()
+    assert place_hold(second, product, 1, "k").order_status == "pending_payment"
+
+
+def test_a_replayed_order_is_not_told_in_an_old_state(db, product, second):
+    hold = place_hold(db, product)
+    order = create_order(db, hold.hold_id, "k")
+    available(second, product)
+    apply_payment(db, "p", order.order_id)
+    assert outcome(create_order, second, hold.hold_id, "k") == "40001"
+    second.rollback()
+    assert create_order(second, hold.hold_id, "k").status == "paid"
+
+
+def test_the_order_of_a_used_hold_is_not_told_in_an_old_state(db, product, second):
+    hold = place_hold(db, product)
+    order = create_order(db, hold.hold_id)
+    available(second, product)
+    apply_payment(db, "p", order.order_id)
+    assert outcome(create_order, second, hold.hold_id) == "40001"
+    second.rollback()
+    assert outcome(create_order, second, hold.hold_id) == "SA006"
+
+
+def test_a_replayed_webhook_is_not_told_in_an_old_state(db, product, second):
+    order_id = next_order_id(db)
+    apply_payment(db, "p", order_id)
+    available(second, product)
+    order_units(db, product)
+    assert outcome(apply_payment, second, "p", order_id) == "40001"
+    second.rollback()
+    assert apply_payment(second, "p", order_id).result == "applied"
+
+
+def test_a_key_of_a_sold_out_product_that_was_used_since(db, product, second):
+    place_hold(db, product, 10)
+    available(second, product)
+    place_hold(db, create_product(db), 1, "k")
+    assert outcome(place_hold, second, product, 1, "k") == "40001"
+
+
+def test_a_long_key_and_odd_ids_are_refused_at_every_level(second):
+    assert outcome(place_hold, second, 1, 1, "k" * 10_000) == "SA009"
+    second.rollback()
+    assert outcome(create_order, second, -(2**63)) == "SA003"
+    second.rollback()
+    assert outcome(create_order, second, 1, "k" * 10_000) == "SA009"
+    second.rollback()
+    assert outcome(place_hold, second, 2**63 - 1) == "SA001"
+
+
+def test_read_uncommitted_is_read_committed(db, connect, product):
+    conn = connect()
+    conn.execute("set default_transaction_isolation = 'read uncommitted'")
+    conn.execute("select * from flashsale.read_events(0, 10)")
+    conn.execute("select * from flashsale.purge('1 day')")
+    assert create_order(conn, place_hold(conn, product).hold_id).status == "pending_payment"
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)

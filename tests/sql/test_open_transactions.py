@@ -1,0 +1,396 @@
+"""What a transaction that stays open must not change afterwards: decisions by the clock that it straddles, and
+decisions that another transaction makes before it waits.
+
+Each has its control: with the guard taken out of the SQL, the failure appears.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel
+
+from tests.sql.calls import (
+    apply_payment,
+    audit,
+    available,
+    change_settings,
+    create_order,
+    create_orders,
+    create_product,
+    get_hold,
+    get_order,
+    next_order_id,
+    order_units,
+    outcome,
+    place_hold,
+    place_holds,
+    refused,
+    release_hold,
+    release_holds,
+    row,
+    rows,
+    sqlstates,
+    value,
+    wait_until_blocked_or_done,
+    wait_until_past,
+)
+
+APPLY_PAYMENTS = "sql/public/apply_payments.sql"
+ANNOUNCE = "sql/internal/announce_early_payments.sql"
+CHANGE_SETTINGS = "sql/operators/change_settings.sql"
+CHECK_WRITTEN = "sql/internal/check_written.sql"
+LIST_REFUNDS = "sql/operators/list_refunds_due.sql"
+LIST_STOCK = "sql/operators/list_stock.sql"
+LOCK_KEYS = "sql/internal/lock_keys.sql"
+READ_CLOCK = "sql/internal/read_clock.sql"
+RELEASE_HOLDS = "sql/public/release_holds.sql"
+SETTLE_STORED = "sql/internal/settle_stored.sql"
+
+Connection = psycopg.Connection
+Meanwhile = Callable[..., Future]
+
+
+def store(db: Connection, key: str, word: str = "success") -> SimpleNamespace:
+    """A webhook for the next order, which waits for it one second."""
+    change_settings(db, inbox_keep="1 second")
+    order_id = next_order_id(db)
+    assert apply_payment(db, key, order_id, word).result == "stored"
+    until = value(db, "select wait_ends_at from flashsale.payments where idempotency_key = %s", key)
+    return SimpleNamespace(key=key, order_id=order_id, until=until)
+
+
+def refunds_due(db: Connection) -> list[str]:
+    found = rows(db, "select idempotency_key from flashsale.refunds_due order by 1")
+    return [refund.idempotency_key for refund in found]
+
+
+# --- the key of a webhook whose wait ends while an open transaction applies it ---
+
+
+def reuse_the_key_of_a_webhook_that_is_being_applied(
+    db: Connection, first: Connection, second: Connection, meanwhile: Meanwhile
+):
+    """An early `failed` is applied by a transaction that stays open until its wait is over; then its key comes
+    with the `success` of another order."""
+    product = create_product(db)
+    other, hold = order_units(db, product), place_hold(db, product)
+    early = store(db, "k", "failed")
+    assert create_order(first, hold.hold_id).order_id == early.order_id
+    wait_until_past(db, early.until)
+    answer = meanwhile(outcome, apply_payment, second, "k", other.order_id, "success")
+    wait_until_blocked_or_done(db, second, answer)
+    first.commit()
+    return getattr(answer.result(), "result", answer.result()), get_order(db, other.order_id).status
+
+
+def test_a_key_is_taken_while_its_webhook_may_be_applied(db, first, second, meanwhile):
+    told = reuse_the_key_of_a_webhook_that_is_being_applied(db, first, second, meanwhile)
+    assert told == ("SA008", "pending_payment")
+    assert audit(db) == []
+
+
+KEY_IS_FREE = {
+    "select array_agg(r.fresh and not (r.key = any (v_over) and exists (\n"
+    "             select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)":
+    "select array_agg(r.fresh order by r.i)"
+}  # fmt: skip
+
+
+def test_a_key_is_taken_while_its_webhook_may_be_applied_control(db, first, second, meanwhile, without):
+    """The last guard: a call fails that has not recorded what it answers."""
+    without(APPLY_PAYMENTS, KEY_IS_FREE)
+    told = reuse_the_key_of_a_webhook_that_is_being_applied(db, first, second, meanwhile)
+    assert told == ("XX000", "pending_payment")
+    assert audit(db) == []
+
+
+def test_a_call_fails_that_has_not_recorded_what_it_answers_control(db, first, second, meanwhile, without):
+    without(APPLY_PAYMENTS, KEY_IS_FREE)
+    without(CHECK_WRITTEN, {"p_written is distinct from p_expected": "false"})
+    told = reuse_the_key_of_a_webhook_that_is_being_applied(db, first, second, meanwhile)
+    assert told == ("applied", "paid")
+    assert audit(db) == ["money_adds_up", "paid_by_one_payment"]
+
+
+def test_a_hold_that_is_not_recorded_is_an_error(db, product, first, second, blocked, without):
+    """Without the lock on the key, two requests find it unused."""
+    without(LOCK_KEYS, {"perform pg_advisory_xact_lock(": "perform pg_advisory_xact_lock_shared("})
+    place_hold(first, product, 1, "k")
+    hold = blocked(place_hold, second, product, 1, "k")
+    first.commit()
+    # It has waited for the product's lock, and cannot insert the key again.
+    assert hold.result().replayed
+    other = create_product(db)
+    place_hold(first, product, 1, "j")
+    hold = blocked(place_hold, second, other, 1, "j")
+    first.commit()
+    assert hold.result() == "XX000"
+    assert available(db, other) == 10
+
+
+# --- a refund that is told while an open transaction may apply its webhook ---
+
+
+def ask_for_refunds_while_the_webhook_is_being_applied(db: Connection, first: Connection):
+    hold = place_hold(db, create_product(db))
+    early = store(db, "k")
+    assert create_order(first, hold.hold_id).status == "paid"
+    wait_until_past(db, early.until)
+    told = refunds_due(db), apply_payment(db, "k", early.order_id).result
+    first.commit()
+    return told, (refunds_due(db), apply_payment(db, "k", early.order_id).result)
+
+
+def test_a_refund_is_told_only_when_it_is_certain(db, first):
+    told, later = ask_for_refunds_while_the_webhook_is_being_applied(db, first)
+    assert told == ([], "stored")
+    assert later == ([], "applied")
+
+
+def test_a_refund_is_told_only_when_it_is_certain_control(db, first, without):
+    without(LIST_REFUNDS, {"not hashtext(w.idempotency_key)::bigint & 4294967295 = any (v_announced)": "true"})
+    told, later = ask_for_refunds_while_the_webhook_is_being_applied(db, first)
+    assert (told[0], later[0]) == (["k"], [])
+
+
+def ask_for_refunds_while_the_webhook_is_passed_over(db: Connection, first: Connection):
+    hold = place_hold(db, create_product(db))
+    early = store(db, "k")
+    wait_until_past(db, early.until)
+    told = [refunds_due(db)]
+    assert create_order(first, hold.hold_id).status == "pending_payment"
+    told.append(refunds_due(db))
+    first.commit()
+    return [*told, refunds_due(db)]
+
+
+def test_a_refund_that_was_told_stays_due(db, first):
+    assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], ["k"], ["k"]]
+    assert value(db, "select stored from flashsale_data.inbox") == 0
+    assert audit(db) == []
+
+
+def test_a_refund_that_was_told_stays_due_control(db, first, without):
+    without(ANNOUNCE, {" and p.wait_ends_at > clock_timestamp()": ""})
+    assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], [], ["k"]]
+
+
+def test_a_refund_stays_due_when_the_order_is_undone(db, first):
+    hold = place_hold(db, create_product(db))
+    early = store(db, "k")
+    create_order(first, hold.hold_id)
+    wait_until_past(db, early.until)
+    assert refunds_due(db) == []
+    first.rollback()
+    assert refunds_due(db) == ["k"]
+    change_settings(db, inbox_keep="1 day")
+    assert refunds_due(db) == ["k"]
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_a_snapshot_tells_the_refunds_that_are_recorded(db, connect, product, level):
+    early = store(db, "k")
+    reader = connect(autocommit=False)
+    reader.isolation_level = level
+    assert refunds_due(reader) == []
+    wait_until_past(db, early.until)
+    assert (refunds_due(reader), refunds_due(db)) == ([], ["k"])
+    reader.rollback()
+    assert value(db, "select flashsale.expire_due()") == 1
+    assert refunds_due(reader) == ["k"]
+
+
+# --- a change of settings that stays open while a wait ends ---
+
+
+def change_inbox_keep_while_a_wait_ends(db: Connection, first: Connection):
+    hold = place_hold(db, create_product(db))
+    early = store(db, "k")
+    change_settings(first, inbox_keep="1 day")
+    wait_until_past(db, early.until)
+    assert create_order(db, hold.hold_id).status == "pending_payment"
+    told = refunds_due(db)
+    first.commit()
+    return told, refunds_due(db)
+
+
+def test_a_webhook_that_was_passed_over_does_not_wait_again(db, first):
+    assert change_inbox_keep_while_a_wait_ends(db, first) == (["k"], ["k"])
+    assert value(db, "select result from flashsale.payments") == "refund_due"
+    assert audit(db) == []
+
+
+def test_a_webhook_that_was_passed_over_does_not_wait_again_control(db, first, without):
+    """With deadlines that move with the setting, and orders that leave what they pass over."""
+    without(CHANGE_SETTINGS, {"p.wait_ends_at > p.received_at": "p.wait_ends_at <> p.received_at"})
+    without(SETTLE_STORED, {"p.wait_ends_at <= p_now": "false"})
+    assert change_inbox_keep_while_a_wait_ends(db, first) == (["k"], [])
+    assert audit(db) == ["webhook_missed_its_order"]
+
+
+def test_a_shorter_inbox_keep_holds_for_what_is_stored_and_a_longer_one_for_what_comes(db):
+    change_settings(db, inbox_keep="1 hour")
+    apply_payment(db, "old", 1001)
+    waits = "select wait_ends_at - received_at from flashsale.payments where idempotency_key = %s"
+    change_settings(db, inbox_keep="2 hours")
+    apply_payment(db, "new", 1002)
+    assert [str(value(db, waits, key)) for key in ("old", "new")] == ["1:00:00", "2:00:00"]
+    change_settings(db, inbox_keep="30 minutes")
+    assert [str(value(db, waits, key)) for key in ("old", "new")] == ["0:30:00", "0:30:00"]
+
+
+def test_the_inbox_limit_is_read_after_its_lock(db, first, second, blocked):
+    """It becomes smaller while a webhook waits for the inbox."""
+    change_settings(db, inbox_limit=2)
+    apply_payment(first, "a", 1001)
+    webhook = blocked(apply_payment, second, "b", 1002)
+    change_settings(db, inbox_limit=1)
+    first.commit()
+    assert webhook.result() == "SA011"
+
+
+# --- states that never existed ---
+
+
+def read_in_a_snapshot_after_the_hold_lapsed(db: Connection, reader: Connection, product: int):
+    """The hold becomes an order in time, after the reader's snapshot; then its time is up."""
+    change_settings(db, hold_time="500 ms")
+    hold = place_hold(db, product, 10)
+    value(reader, "select 1 from flashsale.settings")
+    create_order(db, hold.hold_id)
+    wait_until_past(db, hold.expires_at)
+    told = [
+        get_hold(reader, hold.hold_id).status,
+        available(reader, product),
+        value(reader, "select available_stock from flashsale.stock"),
+        value(reader, "select count(*) from flashsale.active_holds"),
+    ]
+    reader.rollback()
+    return told
+
+
+@pytest.fixture(params=[IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE], ids=lambda p: p.name)
+def reader(request, connect):
+    conn = connect(autocommit=False)
+    conn.isolation_level = request.param
+    return conn
+
+
+def test_a_snapshot_is_judged_by_a_time_that_is_not_newer(db, product, reader):
+    assert read_in_a_snapshot_after_the_hold_lapsed(db, reader, product) == ["active", 0, 0, 1]
+
+
+def test_a_snapshot_is_judged_by_a_time_that_is_not_newer_control(db, product, reader, without):
+    without(READ_CLOCK, {"flashsale_data.keeps_snapshot() then": "false then"})
+    assert read_in_a_snapshot_after_the_hold_lapsed(db, reader, product)[:3] == ["expired", 10, 10]
+
+
+def test_an_order_paid_in_time_is_not_overdue_in_an_older_snapshot(db, product, reader):
+    change_settings(db, payment_window="500 ms")
+    order = order_units(db, product, 10)
+    value(reader, "select 1 from flashsale.settings")
+    apply_payment(db, "p", order.order_id)
+    wait_until_past(db, order.payment_due_at)
+    assert get_order(reader, order.order_id).status == "pending_payment"
+    assert value(reader, "select count(*) from flashsale.open_orders") == 1
+    reader.rollback()
+    assert get_order(db, order.order_id).status == "paid"
+
+
+LATE_IN_A_STATEMENT = """
+    with late as materialized (select pg_sleep_until(%s::timestamptz + '10 ms'))
+    select (select s.available_stock from flashsale.stock s where s.product_id = %s and late is not null) as stock,
+           (select p.available_stock from flashsale.get_product(%s) p where late is not null) as product,
+           (select h.status from flashsale.get_hold(%s) h where late is not null) as hold,
+           (select count(*) from flashsale.active_holds h where late is not null) as active
+    from late
+"""
+
+
+def read_late_in_a_statement(db: Connection, second: Connection, meanwhile: Meanwhile):
+    """The hold becomes an order while the statement runs, in time; the statement reads after that time."""
+    product = create_product(db, stock=10)
+    change_settings(db, hold_time="1 second")
+    hold = place_hold(db, product, 10)
+    late = meanwhile(row, second, LATE_IN_A_STATEMENT, hold.expires_at, product, product, hold.hold_id)
+    sleeping = "select wait_event from pg_stat_activity where pid = %s"
+    while value(db, sleeping, second.info.backend_pid) != "PgSleep":
+        assert not late.done()
+    create_order(db, hold.hold_id)
+    return list(late.result())
+
+
+def test_a_statement_that_runs_for_a_while_reads_states_that_were(db, second, meanwhile):
+    """The functions and the stock read as of now, the other views as of the statement's beginning."""
+    assert read_late_in_a_statement(db, second, meanwhile) == [0, 0, "ordered", 1]
+
+
+def test_a_statement_that_runs_for_a_while_reads_states_that_were_control(db, second, meanwhile, without):
+    """A function that is STABLE reads the statement's snapshot."""
+    without(LIST_STOCK, {"language plpgsql volatile": "language plpgsql stable"})
+    assert read_late_in_a_statement(db, second, meanwhile)[0] == 10
+
+
+# --- a hold that is placed between two looks of one call ---
+
+
+def release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked):
+    """The call waits for the lock of one hold; the other is committed while it waits."""
+    product, other = create_product(db), create_product(db)
+    locked = place_hold(db, product)
+    create_order(first, locked.hold_id)
+    placing = connect(autocommit=False)
+    coming = place_hold(placing, other)
+    release = blocked(release_holds, second, locked.hold_id, coming.hold_id)
+    placing.commit()
+    first.rollback()
+    return sqlstates(release.result()), get_hold(db, coming.hold_id).status
+
+
+def test_a_release_is_told_only_of_a_hold_that_is_released(db, connect, first, second, blocked):
+    told = release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked)
+    assert told == ([None, "55P03"], "active")
+
+
+def test_a_release_is_told_only_of_a_hold_that_is_released_control(
+    db, connect, first, second, blocked, without
+):
+    without(RELEASE_HOLDS, {"when f.status = 'active' or": "when"})
+    told = release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked)
+    assert told == ([None, None], "active")
+
+
+def test_an_order_for_a_hold_that_appears_meanwhile_is_to_be_repeated(db, connect, first, second, blocked):
+    product, other = create_product(db), create_product(db)
+    locked = place_hold(db, product)
+    release_hold(first, locked.hold_id)
+    placing = connect(autocommit=False)
+    coming = place_hold(placing, other)
+    orders = blocked(create_orders, second, (locked.hold_id,), (coming.hold_id,))
+    placing.commit()
+    first.rollback()
+    assert sqlstates(orders.result()) == [None, "55P03"]
+
+
+def test_a_refusal_without_words_of_its_own_is_told_in_general_ones(db):
+    with refused("55P03") as told:
+        db.execute("select flashsale_data.refuse('55P03', null)")
+    assert told.value.diag.message_primary == "Resource locked"
+
+
+# --- a batch beside a key that is being swept ---
+
+
+def test_a_key_whose_webhook_a_sweep_is_ending_counts_as_taken(db, product, first):
+    early = store(db, "k", "failed")
+    wait_until_past(db, early.until)
+    assert value(first, "select flashsale.expire_due()") == 1
+    order = order_units(db, product)
+    assert outcome(apply_payment, db, "k", order.order_id + 1) == "SA008"
+    first.commit()
+    assert apply_payment(db, "k", order.order_id).result == "applied"
+    assert sqlstates(place_holds(db, (product, 1))) == [None]
+    assert audit(db) == []
