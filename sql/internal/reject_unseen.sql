@@ -1,6 +1,7 @@
 -- Above READ COMMITTED: raises 40001 if one of these ids or keys that the snapshot
--- does not show is in use by now. Without it a caller would be told that there is
--- no such product or hold, or served as if its key were new.
+-- does not show is in use by now, or if the settings have changed. Without it a caller
+-- would be told that there is no such product or hold, be served as if its key were
+-- new, or by settings that hold no longer.
 --
 -- An insert that skips conflicts raises 40001 at a row which the snapshot does not
 -- show. The rows that it does insert never stay: they name no product, so that the
@@ -16,12 +17,14 @@ begin
   if not flashsale_data.keeps_snapshot() then
     return;
   end if;
+  perform from flashsale_data.settings for key share;
 
+  -- Each in ascending order: an insert waits for another transaction's row.
   begin
     insert into flashsale_data.products (product_id, name, price, currency, created_at)
     overriding system value
     select u, 'undone', 0, 'XXX', clock_timestamp()
-    from unnest(p_product_ids) u
+    from (select distinct unnest(p_product_ids) order by 1) as wanted (u)
     where u is not null
     on conflict (product_id) do nothing;
     raise exception using errcode = 'SA000';
@@ -35,7 +38,8 @@ begin
     from (
       select h, null from unnest(p_hold_ids) h where h between 1 and 9007199254740991
       union
-      select null, k from unnest(p_hold_keys) k where length(k) between 1 and 255) as u (hold_id, key)
+      select null, k from unnest(p_hold_keys) k where length(k) between 1 and 255
+      order by 1, 2) as u (hold_id, key)
     on conflict do nothing;
   exception when foreign_key_violation then
     null;
@@ -51,7 +55,8 @@ begin
       select o, null from unnest(p_order_ids) o
       where o between 1 and coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0)
       union
-      select null, k from unnest(p_order_keys) k where length(k) between 1 and 255) as u (order_id, key)
+      select null, k from unnest(p_order_keys) k where length(k) between 1 and 255
+      order by 1, 2) as u (order_id, key)
     on conflict do nothing;
   exception when foreign_key_violation then
     null;

@@ -79,7 +79,8 @@ begin
         v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
         v_paid[v_p] := v_paid[v_p] + v_order.qty;
         v_left := v_left || v_order.order_id;
-        v_events := v_events || flashsale_data.order_event('order_paid', v_order, v_key, 0);
+        v_events := v_events || row(null, 'order_paid', null, v_order.product_id, v_order.hold_id, v_order.order_id,
+          v_key, 0, null)::flashsale_data.events;
       elsif v_order.status = 'paid' or v_order.cancel_reason = 'payment_cancelled' then
         v_result := 'refund_due';
       else
@@ -87,7 +88,8 @@ begin
           v_order.status := 'cancelled';
           v_order.cancel_reason := 'payment_overdue';
           v_left := v_left || v_order.order_id;
-          v_events := v_events || flashsale_data.order_event('order_cancelled', v_order, null, v_order.qty);
+          v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id, v_order.order_id,
+            null, v_order.qty, jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
         end if;
         -- Its units went back on sale; somebody else may have them now.
         if v_order.qty <= v_available[v_p] then
@@ -96,7 +98,8 @@ begin
           v_order.cancel_reason := null;
           v_available[v_p] := v_available[v_p] - v_order.qty;
           v_paid[v_p] := v_paid[v_p] + v_order.qty;
-          v_events := v_events || flashsale_data.order_event('order_paid', v_order, v_key, -v_order.qty);
+          v_events := v_events || row(null, 'order_paid', null, v_order.product_id, v_order.hold_id, v_order.order_id,
+            v_key, -v_order.qty, null)::flashsale_data.events;
         else
           v_result := 'refund_due';
         end if;
@@ -109,13 +112,15 @@ begin
       v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
       v_available[v_p] := v_available[v_p] + v_order.qty;
       v_left := v_left || v_order.order_id;
-      v_events := v_events || flashsale_data.order_event('order_cancelled', v_order, v_key, v_order.qty);
+      v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id, v_order.order_id,
+        v_key, v_order.qty, jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
     else
       v_result := 'no_change';
     end if;
 
     if v_result in ('refund_due', 'amount_mismatch') then
-      v_events := v_events || flashsale_data.order_event(v_result, v_order, v_key, 0);
+      v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id, v_order.order_id,
+        v_key, 0, null)::flashsale_data.events;
     end if;
     results[v_i] := v_result;
     order_statuses[v_i] := case when v_overdue and v_result in ('amount_mismatch', 'no_change') then 'cancelled'
@@ -148,8 +153,9 @@ begin
     on conflict (idempotency_key) do nothing;
   end if;
   get diagnostics v_written = row_count;
-  perform flashsale_data.check_written('payments', v_written,
-    cardinality(case when v_are_stored then results else array_remove(results, null) end));
+  if v_written <> cardinality(case when v_are_stored then results else array_remove(results, null) end) then
+    perform flashsale_data.raise_unwritten('payments');
+  end if;
 
   if true = any (v_changed) then
     update flashsale_data.orders o

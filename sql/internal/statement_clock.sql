@@ -1,8 +1,7 @@
--- The time by which a view judges the rows of the statement that it stands in: when
--- that statement began, above READ COMMITTED when the transaction did. Not newer than
--- the statement's snapshot; read_clock() says why. A view, since functions in views
--- are called with the rights of the reader.
+-- The time for views and functions in SQL that measure how long something has waited:
+-- when the statement began, above READ COMMITTED when the transaction did. A view,
+-- since functions in views are called with the rights of the reader.
 create or replace view flashsale_data.statement_clock as
 select case when current_setting('transaction_isolation') in ('repeatable read', 'serializable')
             then transaction_timestamp() else statement_timestamp() end as now;
-comment on view flashsale_data.statement_clock is 'A time that is not newer than this statement''s snapshot';
+comment on view flashsale_data.statement_clock is 'When this statement began; above READ COMMITTED, when its transaction did';

@@ -21,6 +21,7 @@ begin
     return 0;
   end if;
 
+  perform flashsale_data.reject_unseen();
   -- The inbox row is the last lock of all; it makes the limit exact. The settings
   -- are read after it: the limit may change while this waits.
   select i.stored into v_room from flashsale_data.inbox i for no key update;
@@ -56,7 +57,9 @@ begin
     from stored s
   )
   select count(*) into v_written from stored;
-  perform flashsale_data.check_written('payments', v_written, v_room);
+  if v_written <> v_room then
+    perform flashsale_data.raise_unwritten('payments');
+  end if;
   update flashsale_data.inbox set stored = stored + v_room;
   return v_room;
 end

@@ -18,12 +18,12 @@ as $$
             where e.event_id <= step.event_id - 1000
             order by e.event_id desc limit 1)
     from step
-    where step.at > statement_timestamp() - interval '10 seconds'
+    where step.at > (select clock.now from flashsale_data.statement_clock clock) - interval '10 seconds'
   )
   select e.product_id, e.kind, count(*)
   from flashsale_data.events e
   where e.event_id >= (select min(step.event_id) from step)
-    and e.at > statement_timestamp() - interval '10 seconds'
+    and e.at > (select clock.now from flashsale_data.statement_clock clock) - interval '10 seconds'
   group by 1, 2;
 $$;
 comment on function flashsale.count_events() is 'How many events of each kind each product has seen in 10 seconds';

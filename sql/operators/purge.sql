@@ -26,6 +26,8 @@ begin
   elsif flashsale_data.keeps_snapshot() then
     perform flashsale_data.refuse('SA009', 'A purge runs at READ COMMITTED.');
   end if;
+  -- One at a time: two would wait for each other's events.
+  perform pg_advisory_xact_lock(hashtext('flashsale.purge'), 0);
   v_before := clock_timestamp() - extract(epoch from p_older_than) * interval '1 second';
 
   -- Locked rows are in use, so not finished; nobody waits for a purge.

@@ -35,6 +35,7 @@ declare
   v_taken      flashsale_data.payments[];
   v_over       text[];
   v_over_ids   bigint[];
+  v_wait       boolean;
   v_ended      int := 0;
   -- by order
   v_wanted     bigint[];
@@ -65,18 +66,22 @@ begin
   -- Of one key's requests the first is served; the others are its replays. A stored
   -- webhook whose wait is over makes way for what its key says now, unless it is a
   -- captured payment. Above READ COMMITTED the lock of its order's id tells (40001)
-  -- whether an order has taken one that the snapshot shows as stored.
+  -- whether an order has taken one that the snapshot shows as waiting.
   select array_agg(r.first and r.fault is null and r.key = any (v_keys)
                    and ((r.p).idempotency_key is null or r.over and (r.p).status <> 'success') order by r.i),
-         array_agg(r.p) filter (where (r.p).idempotency_key is not null and not r.over),
+         array_agg(r.p) filter (where (r.p).idempotency_key is not null),
          array_agg(r.key) filter (where r.over),
          array_agg((r.p).order_id) filter (where r.over),
-         array_agg((r.p).order_id) filter (where (r.p).result = 'stored' and flashsale_data.keeps_snapshot())
-    into v_fresh, v_taken, v_over, v_over_ids, v_wanted
+         cardinality(p_request_nos) = 1 and bool_or(r.over and ((r.p).order_id, (r.p).status, (r.p).amount,
+           (r.p).currency) is distinct from (r.order_id, r.status, r.amount, r.currency)),
+         array_agg((r.p).order_id) filter (
+           where (r.p).result = 'stored' and not r.over and flashsale_data.keeps_snapshot())
+    into v_fresh, v_taken, v_over, v_over_ids, v_wait, v_wanted
   from (
-    select r.i, r.key, r.fault, p, r.i = min(r.i) over (partition by r.key, r.fault is null) as first,
+    select r.i, r.key, r.order_id, r.status, r.amount, r.currency, r.fault, p, r.i = min(r.i) over (partition by r.key, r.fault is null) as first,
            p.result = 'stored' and p.wait_ends_at <= v_now and r.key = any (v_keys) as over
-    from unnest(p_idempotency_keys, v_faults) with ordinality as r (key, fault, i)
+    from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults) with ordinality
+      as r (key, order_id, status, amount, currency, fault, i)
     left join flashsale_data.payments p on p.idempotency_key = r.key) r;
 
   v_wanted := v_wanted || array(
@@ -86,9 +91,13 @@ begin
   end if;
 
   if v_over is not null then
-    -- As long as a transaction that creates the order may yet apply the webhook, it
-    -- counts as stored, and its key as taken.
-    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => false);
+    -- As long as a transaction that creates the order may yet apply the webhook, or a
+    -- sweep that is open ends its wait, the webhook counts as stored. A request that
+    -- its key would refuse for that is not answered before: it waits, or is busy.
+    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => v_wait);
+    if v_wait then
+      perform from flashsale_data.payments p where p.idempotency_key = any (v_over) for update;
+    end if;
     v_ended := flashsale_data.end_waits(array(
       select p.idempotency_key from flashsale_data.payments p
       where p.idempotency_key = any (v_over) and p.result || '' = 'stored' and p.order_id = any (v_over_ids)
@@ -97,6 +106,9 @@ begin
              select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)
       into v_fresh
     from unnest(p_idempotency_keys, v_fresh) with ordinality as r (key, fresh, i);
+    v_over := array(
+      select p.idempotency_key from flashsale_data.payments p
+      where p.idempotency_key = any (v_over) and p.result || '' = 'stored');
   end if;
 
   if true = any (v_fresh) then
@@ -158,7 +170,8 @@ begin
       when p.idempotency_key is null and r.fresh and r.order_id = any (v_unknown) then 'SA011'
       when p.idempotency_key is null then '55P03'
       when (p.order_id, p.status, p.amount, p.currency)
-           is distinct from (r.order_id, r.status, r.amount, r.currency) then 'SA008' end as refusal) o
+           is distinct from (r.order_id, r.status, r.amount, r.currency)
+        then case when r.key = any (v_over) and not r.fresh then '55P03' else 'SA008' end end as refusal) o
   order by r.i;
 end
 $$;

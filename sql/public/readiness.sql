@@ -3,7 +3,7 @@
 -- scheduler; only the marking of lapsed holds and orders waits.
 create or replace function flashsale.readiness(
   out schema_version text, out schema_digest text, out scheduler text, out scheduler_detail text)
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -26,7 +26,7 @@ begin
   elsif v_scheduler.schedule is null then
     scheduler := 'not_scheduled';
     scheduler_detail := 'No job tidies this database; run flashsale migrate.';
-  elsif greatest(v_scheduler.last_run_at, v_scheduler.scheduled_at) < clock_timestamp() - interval '3 minutes' then
+  elsif greatest(v_scheduler.last_run_at, v_scheduler.scheduled_at) < flashsale_data.read_clock() - interval '3 minutes' then
     scheduler := 'dead';
     scheduler_detail := format('pg_cron last tidied at %s.', coalesce(v_scheduler.last_run_at::text, 'no time'));
   else
