@@ -5,7 +5,8 @@ Time stands still in here, and is counted in ticks: whoever moves the database's
 ids are the database's to choose, so a request comes with the answer that was seen, and only a new id is taken
 from it.
 
-An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal.
+An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal. What
+other transactions have locked, and a function therefore leaves alone, is its argument `left`.
 """
 
 from collections.abc import Collection, Iterable
@@ -46,7 +47,8 @@ class Payment:
     word: str
     amount: str | None
     currency: str | None
-    at: int
+    received_at: int
+    waits_until: int
     result: str
     order_status: str | None = None
 
@@ -61,7 +63,7 @@ class Model:
 
     :param hold_ticks: how long a hold lasts
     :param order_ticks: how long an order awaits payment
-    :param keep_ticks: how long a webhook waits for its order
+    :param keep_ticks: how long a webhook that comes now waits for its order
     """
 
     hold_ticks: int = 3
@@ -130,7 +132,7 @@ class Model:
 
     def is_over(self, said: Payment) -> bool:
         """Whether a stored webhook has waited long enough for its order. It is still counted in the inbox."""
-        return said.result == "stored" and said.at + self.keep_ticks <= self.now
+        return said.result == "stored" and said.waits_until <= self.now
 
     def over(self) -> dict[str, str]:
         """What becomes of the stored webhooks whose wait is over."""
@@ -183,6 +185,8 @@ class Model:
                 if self.result(key) != "forgotten"
             },
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
+            "ticks_left": {key: self.payments[key].waits_until - self.now for key in self.inbox()},
+            "settings": {"inbox_keep": self.keep_ticks},
             "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
             "wrong": {},
         }
@@ -227,7 +231,9 @@ class Model:
         self.holds[hold_id] = replace(self.holds[hold_id], status="released")
         return {"hold_id": hold_id, "status": "released"}
 
-    def create_order(self, hold_id: int, key: str | None, seen: Answer) -> Answer:
+    def create_order(
+        self, hold_id: int, key: str | None, seen: Answer, left: Collection[str] = ()
+    ) -> Answer:
         replayed = key in self.order_keys
         if replayed:
             order_id = self.order_keys[key]
@@ -244,9 +250,11 @@ class Model:
             self.orders[order_id] = Order(hold_id, hold.product_id, hold.qty, self.now + self.order_ticks)
             if key is not None:
                 self.order_keys[key] = order_id
-            self.end_waits(*(k for k, said in self.payments.items() if said.order_id == order_id))
-            for stored, said in list(self.payments.items()):
-                if said.result == "stored" and said.order_id == order_id:
+            of_it = [k for k, said in self.payments.items() if said.order_id == order_id and k not in left]
+            self.end_waits(*of_it)
+            for stored in of_it:
+                said = self.payments.get(stored)
+                if said is not None and said.result == "stored":
                     result, order_status = self.settle(said)
                     self.payments[stored] = replace(said, result=result, order_status=order_status)
         order = self.orders[order_id]
@@ -259,10 +267,19 @@ class Model:
         }
 
     def apply_payment(
-        self, key: str, order_id: int, word: str, amount: str | None, currency: str | None, seen: Answer
+        self,
+        key: str,
+        order_id: int,
+        word: str,
+        amount: str | None,
+        currency: str | None,
+        seen: Answer,
+        left: Collection[str] = (),
     ) -> Answer:
         self.end_waits(key)
-        fresh = Payment(order_id, word, amount, currency, self.now, "stored")
+        fresh = Payment(
+            order_id, word, amount, currency, self.now, self.now + self.keep_ticks, "stored"
+        )
         replayed = key in self.payments
         if replayed:
             if self.payments[key].body != fresh.body:
@@ -272,7 +289,7 @@ class Model:
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
             if len(self.inbox()) + len(self.over()) >= self.inbox_limit:
-                self.end_waits(*self.over())
+                self.end_waits(*(self.over().keys() - left))
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
@@ -323,6 +340,23 @@ class Model:
             "available_stock": self.available(product_id),
         }
 
+    def change_settings(self, keep_ticks: int, seen: Answer, left: Collection[str] = ()) -> Answer:
+        """A shorter wait is the wait of what is stored already, too; a longer one only of what comes."""
+        self.keep_ticks = keep_ticks
+        for key in self.shortened_by(keep_ticks):
+            if key not in left:
+                said = self.payments[key]
+                self.payments[key] = replace(said, waits_until=said.received_at + keep_ticks)
+        return {}
+
+    def shortened_by(self, keep_ticks: int) -> list[str]:
+        """The stored webhooks whose wait is longer than this."""
+        return [
+            key
+            for key, said in self.payments.items()
+            if said.result == "stored" and said.waits_until > said.received_at + keep_ticks
+        ]
+
     # --- tidying ---
 
     def inbox(self) -> list[str]:
@@ -361,6 +395,37 @@ class Model:
         swept = len(lapsed) + len(overdue) + len(self.over())
         self.end_waits(*self.over())
         return {"expire_due": swept}
+
+
+    def finished_orders(self) -> list[int]:
+        """Marked cancelled, with no captured payment, and no webhook that is still to be ended."""
+        kept = {said.order_id for said in self.payments.values() if said.word == "success"}
+        kept |= {said.order_id for said in self.payments.values() if said.result == "stored"}
+        return [
+            order_id
+            for order_id, order in self.orders.items()
+            if order.status == "cancelled" and order_id not in kept
+        ]
+
+    def finished_holds(self) -> list[int]:
+        """Released, or marked expired."""
+        return [hold_id for hold_id, hold in self.holds.items() if hold.status in ("expired", "released")]
+
+    def purge(self, seen: Answer, left: Collection[int] = ()) -> Answer:
+        """Remove what is finished, however young; an id or a key of it is unknown again."""
+        orders = [order_id for order_id in self.finished_orders() if order_id not in left]
+        payments = [key for key, said in self.payments.items() if said.order_id in orders]
+        holds = [hold_id for hold_id in self.finished_holds() if hold_id not in left]
+        holds += [self.orders[order_id].hold_id for order_id in orders]
+        for key in payments:
+            del self.payments[key]
+        for order_id in orders:
+            del self.orders[order_id]
+        for hold_id in holds:
+            del self.holds[hold_id]
+        self.order_keys = {key: order_id for key, order_id in self.order_keys.items() if order_id in self.orders}
+        self.hold_keys = {key: hold_id for key, hold_id in self.hold_keys.items() if hold_id in self.holds}
+        return {"orders": len(orders), "payments": len(payments), "holds": len(holds)}
 
 
 def new_id(seen: Answer, name: str, known: Collection[int]) -> int:

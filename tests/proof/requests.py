@@ -9,6 +9,7 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from tests.proof.model import Answer
+from tests.proof.moved_clock import TICK
 
 BUSY = "55P03"
 NOT_SERIALIZABLE = "40001"
@@ -21,6 +22,14 @@ COLUMNS = {
     "apply_payment": ("text", "bigint", "text", "jsonb"),
     "adjust_stock": ("bigint", "int"),
     "expire_due": ("int",),
+    "change_settings": ("interval",),
+    "purge": ("interval",),
+}
+# These answer something else than a row for each request.
+QUERIES = {
+    "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
+    "purge": "select jsonb_object_agg(removed, rows) filter (where removed <> 'events')"
+    " from flashsale.purge($1::interval)",
 }
 TIMES = ("expires_at", "payment_due_at")
 OF_THE_BATCH = ("request_no", "sqlstate", "detail")
@@ -30,7 +39,7 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail")
 class Request:
     """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
     apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta),
-    expire_due(limit)."""
+    expire_due(limit), change_settings(keep_ticks), purge()."""
 
     function: str
     args: tuple
@@ -43,6 +52,10 @@ class Request:
             key, order_id, word, amount, currency = args
             payload = {"amount": amount, "currency": currency}
             args = key, order_id, word, json.dumps({k: v for k, v in payload.items() if v is not None})
+        elif self.function == "change_settings":
+            args = (f"{args[0] * TICK} s",)
+        elif self.function == "purge":
+            args = ("0",)
         return tuple(None if field is None else str(field) for field in args)
 
 
@@ -70,7 +83,10 @@ class Call:
             ]
         (request,) = self.requests
         arguments = ", ".join(f"${i + 1}::{t}" for i, t in enumerate(types))
-        return f"select to_jsonb(r) from flashsale.{self.function}({arguments}) r".encode(), [
+        query = QUERIES.get(
+            self.function, f"select to_jsonb(r) from flashsale.{self.function}({arguments}) r"
+        )
+        return query.encode(), [
             None if field is None else field.encode() for field in request.fields
         ]
 

@@ -35,8 +35,10 @@ wishes = {
     "release_hold": st.tuples(pick),
     "create_order": st.tuples(pick, maybe_key),
     "apply_payment": st.tuples(st.integers(0, 60), pick, words, amounts, currencies),
-    "adjust_stock": st.tuples(pick, st.integers(-3, 3)),
+    "adjust_stock": st.tuples(pick, st.one_of(st.integers(-3, 3), st.just("all that is available"))),
     "expire_due": st.just(()),
+    "purge": st.just(()),
+    "change_settings": st.tuples(st.sampled_from([2, 4, 12, 20])),
 }
 batched = ("place_hold", "release_hold", "create_order", "apply_payment")
 
@@ -107,6 +109,14 @@ class ShopMachine(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.ask_one("expire_due", ())
 
+    @rule()
+    def purge(self) -> None:
+        self.ask_one("purge", ())
+
+    @rule(wish=wishes["change_settings"])
+    def change_settings(self, wish: tuple) -> None:
+        self.ask_one("change_settings", wish)
+
     @rule(wishes=a_batch)
     def ask_a_batch(self, wishes: tuple[str, list[tuple]]) -> None:
         self.ask(self.call_for(wishes))
@@ -171,10 +181,15 @@ class ShopMachine(RuleBasedStateMachine):
                     amount = None
                 return Request(function, (f"pay {key}", order_id, word, amount, currency))
             case "adjust_stock":
-                product, delta = wish
-                return Request(function, (self.product(product), delta))
+                number, delta = wish
+                product = self.product(number)
+                if delta == "all that is available":
+                    delta = -self.model.available(product) if product in self.model.totals else -1
+                return Request(function, (product, delta))
             case "expire_due":
                 return Request(function, (1000,))
+            case "purge" | "change_settings":
+                return Request(function, wish)
         raise AssertionError(function)
 
     def product(self, number: int) -> int:
@@ -188,8 +203,10 @@ class ShopMachine(RuleBasedStateMachine):
         return 1 if number % 40 == 39 or not known else known[number // 40 % len(known)]
 
     def order(self, number: int) -> int:
-        """Mostly one of the last few; now and then one of the next two."""
+        """Mostly one of the last few; now and then one of the next two, or one that may have been purged."""
         known = list(self.model.orders)[-4 if number % 4 else 0 :]
+        if number % 20 == 19:
+            return max(1, next_order_id(self.db) - 1 - number // 20 % 4)
         coming = next_order_id(self.db) if number % 5 == 0 or not known else 0
         return coming + number // 5 % 2 if coming else known[number // 5 % len(known)]
 
@@ -214,6 +231,7 @@ class ShopMachine(RuleBasedStateMachine):
         for seen in answers:
             self.met[seen if isinstance(seen, str) else seen.get("result", "served")] += 1
             self.met["replayed"] += not isinstance(seen, str) and seen.get("replayed", False)
+            self.met["purged"] += isinstance(seen, dict) and seen.get("orders", 0)
         stock = self.db.execute(STOCK, (list(self.model.totals),)).fetchall()
         assert stock == [
             (product_id, *self.model.units(product_id)) for product_id in sorted(self.model.totals)

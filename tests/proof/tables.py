@@ -5,16 +5,17 @@ import json
 import psycopg
 from psycopg.pq import ExecStatus
 
+from tests.proof.moved_clock import TICK
 from tests.proof.requests import send_prepared
 
 # No truncate: every function would be planned anew.
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
-delete from flashsale_data.products; update flashsale_data.inbox set stored = 0
+delete from flashsale_data.ledger_carried; delete from flashsale_data.products; update flashsale_data.inbox set stored = 0
 """
 
-STATE = b"""
+STATE = f"""
 select jsonb_build_object(
   'units', (
     select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting_payment, s.paid])
@@ -51,9 +52,17 @@ select jsonb_build_object(
       select p.idempotency_key, row_number() over (order by p.arrival) as place
       from flashsale_data.payments p
       where p.result = 'stored' and p.wait_ends_at > clock_timestamp()) i),
+  'ticks_left', (
+    select jsonb_object_agg(p.idempotency_key,
+      ceil(extract(epoch from p.wait_ends_at - clock_timestamp()) / {TICK})::int)
+    from flashsale_data.payments p
+    where p.result = 'stored' and p.wait_ends_at > clock_timestamp()),
+  'settings', (
+    select jsonb_build_object('inbox_keep', (extract(epoch from s.inbox_keep) / {TICK})::int)
+    from flashsale_data.settings s),
   'refunds_due', (select jsonb_object_agg(r.idempotency_key, r.order_id) from flashsale.refunds_due r),
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
-"""
+""".encode()
 
 # audit() is planned anew at each call, which takes longer than to run it on a few rows. This is its own text,
 # in a function that keeps its plan.

@@ -23,7 +23,7 @@ PLAYERS = 2
 
 MUST_MEET = {
     *("SA001", "SA002", "SA003", "SA004", "SA005", "SA006", "SA008", "SA009", "SA010", "SA011"),
-    *("applied", "no_change", "refund_due", "amount_mismatch", "stored", "replayed"),
+    *("applied", "no_change", "refund_due", "amount_mismatch", "stored", "replayed", "purged"),
 }
 """what a whole campaign that met everything has been told; SA007 is for reads"""
 

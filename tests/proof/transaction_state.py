@@ -26,7 +26,7 @@ for each statement execute function proof.archive()
 """
 INSTANTS = ("at", "expires_at", "payment_due_at", "placed_at", "created_at", "received_at")
 ARCHIVED = ("holds", "orders", "payments", "events")
-RESET = f"delete from flashsale_data.ledger_carried; {EMPTY}; truncate proof.removed"
+RESET = f"{EMPTY}; truncate proof.removed"
 
 Row = dict[str, Any]
 
