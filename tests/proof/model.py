@@ -231,9 +231,7 @@ class Model:
         self.holds[hold_id] = replace(self.holds[hold_id], status="released")
         return {"hold_id": hold_id, "status": "released"}
 
-    def create_order(
-        self, hold_id: int, key: str | None, seen: Answer, left: Collection[str] = ()
-    ) -> Answer:
+    def create_order(self, hold_id: int, key: str | None, seen: Answer, left: Collection[str] = ()) -> Answer:
         replayed = key in self.order_keys
         if replayed:
             order_id = self.order_keys[key]
@@ -277,9 +275,7 @@ class Model:
         left: Collection[str] = (),
     ) -> Answer:
         self.end_waits(key)
-        fresh = Payment(
-            order_id, word, amount, currency, self.now, self.now + self.keep_ticks, "stored"
-        )
+        fresh = Payment(order_id, word, amount, currency, self.now, self.now + self.keep_ticks, "stored")
         replayed = key in self.payments
         if replayed:
             if self.payments[key].body != fresh.body:
@@ -396,7 +392,6 @@ class Model:
         self.end_waits(*self.over())
         return {"expire_due": swept}
 
-
     def finished_orders(self) -> list[int]:
         """Marked cancelled, with no captured payment, and no webhook that is still to be ended."""
         kept = {said.order_id for said in self.payments.values() if said.word == "success"}
@@ -423,7 +418,9 @@ class Model:
             del self.orders[order_id]
         for hold_id in holds:
             del self.holds[hold_id]
-        self.order_keys = {key: order_id for key, order_id in self.order_keys.items() if order_id in self.orders}
+        self.order_keys = {
+            key: order_id for key, order_id in self.order_keys.items() if order_id in self.orders
+        }
         self.hold_keys = {key: hold_id for key, hold_id in self.hold_keys.items() if hold_id in self.holds}
         return {"orders": len(orders), "payments": len(payments), "holds": len(holds)}
 

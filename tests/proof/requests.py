@@ -86,9 +86,7 @@ class Call:
         query = QUERIES.get(
             self.function, f"select to_jsonb(r) from flashsale.{self.function}({arguments}) r"
         )
-        return query.encode(), [
-            None if field is None else field.encode() for field in request.fields
-        ]
+        return query.encode(), [None if field is None else field.encode() for field in request.fields]
 
 
 def alone(function: str, *args: object) -> Call:

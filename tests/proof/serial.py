@@ -13,15 +13,16 @@ def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict
     """The model after an order of these requests that gives each the answer it has got, and leaves behind
     what the tables say; none if no order does. The requests of one call stay in their order.
 
-    What was told to send it again, or was undone, has no part in it. A sweep and a purge leave out what others
-    have locked, and so does what ends or shortens the wait of webhooks: each may have done any part of its
-    work, and `found` and its answer tell which.
+    What was told to send it again, or was undone, has no part in it. A sweep and a purge leave out what
+    others have locked, and so does what ends or shortens the wait of webhooks: each may have done any part of
+    its work, and `found` and its answer tell which.
     """
-    return _explain(model, [[*waits_ended(model, call), *call] for call in calls], found)
+    return _explain(model, [[*waits_ended(model, call), *call] for call in calls], found, set())
 
 
 def waits_ended(model: Model, call: Sequence[Told]) -> list[Told]:
-    """What a call does before it serves its requests. Which waits are over then depends on what came before."""
+    """What a call does before it serves its requests. Which waits are over then depends on what came
+    before."""
     keys = tuple(
         r.args[0]
         for r, _ in call
@@ -32,15 +33,22 @@ def waits_ended(model: Model, call: Sequence[Told]) -> list[Told]:
     return [(Request("end_waits", keys), {})] if keys else []
 
 
-def _explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
+def _explain(
+    model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict], tried: set[tuple]
+) -> Model | None:
+    """`tried` is where earlier attempts have been, in vain."""
     if not any(calls):
         return model if model.state() == found else None
+    place = (*map(len, calls), repr(model))
+    if place in tried:
+        return None
+    tried.add(place)
     for i, call in enumerate(calls):
         if not call:
             continue
         (request, seen), *later = call
         for after in outcomes(model, request, seen, found):
-            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found)
+            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found, tried)
             if explained is not None:
                 return explained
     return None
@@ -50,7 +58,9 @@ def one_by_one(model: Model, told: Sequence[Told], found: dict[str, dict]) -> bo
     """Whether these requests, each after the other's commit, were answered as the contract says, and left
     behind what it says. Nothing is locked then."""
     after = model.copy()
-    return all(answered(after, request, seen) == seen for request, seen in told) and after.state() == found
+    return (
+        all(answered_alone(after, request, seen) == seen for request, seen in told) and after.state() == found
+    )
 
 
 def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict]) -> Iterator[Model]:
@@ -75,7 +85,7 @@ def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict
                 after = model.copy()
                 if answered(after, request, seen, **left) == seen and not overtakes(after, request, found):
                     yield after
-            if seen == undecided(model, request):
+            if undone(model, request, seen) or seen == undecided(model, request):
                 yield model
 
 
@@ -83,13 +93,7 @@ def what_it_left(model: Model, request: Request, found: dict[str, dict]) -> Iter
     """Which webhooks the request may have left alone, since others had them locked, as an argument."""
     match request.function:
         case "change_settings":
-            # A webhook that is no longer in the inbox does not tell.
-            (keep_ticks,) = request.args
-            sooner = {key: model.payments[key].received_at + keep_ticks for key in model.shortened_by(keep_ticks)}
-            ticks_left = found["ticks_left"]
-            certain = {key for key in sooner if key in ticks_left and model.now + ticks_left[key] > sooner[key]}
-            for gone in subsets([key for key in sooner if key not in ticks_left]):
-                yield {"left": {*certain, *gone}}
+            yield from ({"left": left} for left in waits_left_long(model, *request.args, found))
         case "create_order" | "apply_payment":
             # Whose wait was over all along, and has not been ended.
             yield {}
@@ -100,9 +104,33 @@ def what_it_left(model: Model, request: Request, found: dict[str, dict]) -> Iter
             yield {}
 
 
+def waits_left_long(model: Model, keep_ticks: int, found: dict[str, dict]) -> Iterator[tuple[str, ...]]:
+    """Which webhooks a shorter inbox_keep may have left alone: those that another transaction was storing,
+    applying or ending. Where they stand now tells, unless they have left the inbox, or their key was free
+    and is used again."""
+    unsure, left = [], []
+    for key in model.shortened_by(keep_ticks):
+        said = model.payments[key]
+        shortened = said.received_at + keep_ticks
+        now_until = model.now + found["ticks_left"][key] if key in found["ticks_left"] else None
+        if now_until == said.waits_until and shortened > model.now:
+            left.append(key)
+        elif now_until != shortened and key not in found["unswept"]:
+            unsure.append(key)
+    yield from ((*left, *some) for some in subsets(unsure))
+
+
+def undone(model: Model, request: Request, seen: Answer) -> bool:
+    """Whether a refusal of the scalar form may have undone what it did first: to end waits."""
+    if request.function != "apply_payment" or not isinstance(seen, str):
+        return False
+    after = model.copy()
+    return answered(after, request, seen) == seen and after.payments != model.payments
+
+
 def undecided(model: Model, request: Request) -> Answer | None:
-    """What a webhook's key is told whose wait is over while another transaction may yet apply it, ends its wait
-    or shortens it: that it is stored."""
+    """What a webhook's key is told whose wait is over while another transaction may yet apply it, ends its
+    wait or shortens it: that it is stored."""
     if request.function != "apply_payment" or request.args[0] not in model.over():
         return None
     said = model.payments[request.args[0]]
@@ -121,7 +149,9 @@ def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
     for ended in {(), tuple(over - found["unswept"].keys())}:
         for marked_before in subsets(paid):
             after = model.copy()
-            after.mark_expired(h for h in after.lapsed_holds() if str(h) in marked or str(h) not in found["holds"])
+            after.mark_expired(
+                h for h in after.lapsed_holds() if str(h) in marked or str(h) not in found["holds"]
+            )
             after.mark_overdue(
                 int(o) for o in overdue if o in marked or o in marked_before or o not in orders
             )
@@ -137,7 +167,9 @@ def purges(model: Model, seen: Answer, found: dict[str, dict]) -> Iterator[Model
     orders, holds = model.finished_orders(), model.finished_holds()
     for removed_orders, removed_holds in itertools.product(
         itertools.combinations([o for o in orders if str(o) not in found["orders"]], seen["orders"]),
-        itertools.combinations([h for h in holds if str(h) not in found["holds"]], seen["holds"] - seen["orders"]),
+        itertools.combinations(
+            [h for h in holds if str(h) not in found["holds"]], seen["holds"] - seen["orders"]
+        ),
     ):
         after = model.copy()
         if after.purge(seen, left={*orders, *holds}.difference(removed_orders, removed_holds)) == seen:
@@ -158,3 +190,12 @@ def overtakes(model: Model, request: Request, found: dict[str, dict]) -> bool:
 def answered(model: Model, request: Request, seen: Answer, **left: Collection) -> Answer:
     """What the contract says to this request; the model is then as it is after it."""
     return getattr(model, request.function)(*request.args, seen, **left)
+
+
+def answered_alone(model: Model, request: Request, seen: Answer) -> Answer:
+    """The same of a call of the scalar form: a refusal undoes all that the call has done."""
+    payments = dict(model.payments)
+    answer = answered(model, request, seen)
+    if isinstance(answer, str):
+        model.payments = payments
+    return answer

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.proof.model import CURRENCY, PRICE, Answer, Model
 from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import BUSY, Call, Request, ask, receive, send
-from tests.proof.serial import answered, explain
+from tests.proof.serial import answered, answered_alone, explain
 from tests.proof.tables import EMPTY, state
 from tests.sql.calls import change_settings, next_order_id
 
@@ -217,12 +217,12 @@ class ShopMachine(RuleBasedStateMachine):
 
     def ask(self, call: Call) -> None:
         answers = ask(self.db, call)
-        if call.function == "apply_payment":
+        if call.batch and call.function == "apply_payment":
             self.model.end_waits(*(request.args[0] for request in call.requests))
         for i, (request, seen) in enumerate(zip(call.requests, answers, strict=True)):
             if seen == BUSY and names_again(call.requests[:i], request):
                 continue
-            expected = answered(self.model, request, seen)
+            expected = (answered if call.batch else answered_alone)(self.model, request, seen)
             assert seen == expected, f"{request} of {call}: {seen}, where the contract says {expected}"
         self.counted(answers)
 

@@ -12,7 +12,8 @@ from tests.proof.requests import send_prepared
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
-delete from flashsale_data.ledger_carried; delete from flashsale_data.products; update flashsale_data.inbox set stored = 0
+delete from flashsale_data.ledger_carried; delete from flashsale_data.products;
+update flashsale_data.inbox set stored = 0
 """
 
 STATE = f"""
@@ -37,12 +38,14 @@ select jsonb_build_object(
       select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue'
     ) m (id, word)),
   'unswept', (
-    select jsonb_object_agg(p.idempotency_key, case p.status when 'success' then 'refund_due' else 'forgotten' end)
+    select jsonb_object_agg(p.idempotency_key,
+      case p.status when 'success' then 'refund_due' else 'forgotten' end)
     from flashsale_data.payments p
     where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()),
   'payments', (
     select jsonb_object_agg(p.idempotency_key, array[
-      case when p.result = 'stored' and p.wait_ends_at <= clock_timestamp() then 'refund_due' else p.result end,
+      case when p.result = 'stored' and p.wait_ends_at <= clock_timestamp() then 'refund_due'
+           else p.result end,
       p.order_status])
     from flashsale.payments p
     where p.result <> 'stored' or p.status = 'success' or p.wait_ends_at > clock_timestamp()),
