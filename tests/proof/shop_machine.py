@@ -224,6 +224,8 @@ class ShopMachine(RuleBasedStateMachine):
                 continue
             expected = (answered if call.batch else answered_alone)(self.model, request, seen)
             assert seen == expected, f"{request} of {call}: {seen}, where the contract says {expected}"
+        if call.function in ("change_settings", "purge"):
+            assert state(self.db) == self.model.state(), f"after {call}"
         self.counted(answers)
 
     def counted(self, answers: Sequence[Answer]) -> None:

@@ -93,6 +93,11 @@ def declined(db: psycopg.Connection, model: Model, product: int) -> Shop:
     )  # fmt: skip
 
 
+def refused(db: psycopg.Connection, model: Model, product: int) -> Shop:
+    """As waited, but with the failed webhook alone."""
+    return after_waits(db, model, product, over={FAILED_EARLY: "failed"}, waiting={}, waits=0)
+
+
 def after_waits(
     db: psycopg.Connection,
     model: Model,
@@ -232,7 +237,7 @@ class Interleaver:
 
     def __init__(self, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]) -> None:
         self.db = db
-        self.sessions = [Session(connect(), db) for _ in range(3)]
+        self.sessions = [Session(connect(), db) for _ in range(4)]
         for session in self.sessions:
             # A deadlock is to be found at once, and nothing hangs.
             session.conn.execute("set deadlock_timeout = '20ms'; set statement_timeout = '20s'")
@@ -370,3 +375,19 @@ def test_every_interleaving_is_some_serial_order(
         " too long",
         f"all; {interleaver.undone:,} with a 40001" if keeps else "all; no deadlock",
     )
+
+
+def test_a_purge_leaves_an_order_whose_webhook_is_still_to_be_ended(
+    interleaver: Interleaver, campaign: Campaign
+) -> None:
+    """The webhook's wait is over, but it is locked when the order is created."""
+    level = IsolationLevel.READ_COMMITTED
+    names = ("shorter inbox_keep", "create_order", "failed", "purge")
+    shop = interleaver.open(refused)
+    if campaign.full:
+        interleaver.run(shop, names, level, begun=True)
+    else:
+        calls = [OPERATIONS[name](shop) for name in names]
+        for last in ((3, 3, 0), (0, 3, 3)):
+            assert interleaver.take(shop, calls, (0, 1, 2, 3, 0, 1, 1, 2, 2, *last), level) is None
+    campaign.tried(f"{interleaver.tried:,} interleavings at READ COMMITTED of {', '.join(names)}")
