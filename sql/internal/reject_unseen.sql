@@ -17,7 +17,7 @@ begin
   if not flashsale_data.keeps_snapshot() then
     return;
   end if;
-  perform from flashsale_data.settings for key share;
+  perform from flashsale_data.settings for share;
 
   -- Each in ascending order: an insert waits for another transaction's row.
   begin

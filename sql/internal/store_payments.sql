@@ -21,10 +21,10 @@ begin
     return 0;
   end if;
 
-  perform flashsale_data.reject_unseen();
   -- The inbox row is the last lock of all; it makes the limit exact. The settings
   -- are read after it: the limit may change while this waits.
   select i.stored into v_room from flashsale_data.inbox i for no key update;
+  perform flashsale_data.reject_unseen();
   select * into v_settings from flashsale_data.settings;
   v_room := v_settings.inbox_limit - v_room;
   if v_room < cardinality(p_payments) then

@@ -1,8 +1,13 @@
 -- Changes the behaviour that every caller shares. An argument left out, or null,
 -- leaves its setting alone. Holds and orders that exist keep the times they were
--- given. A shorter inbox_keep holds for webhooks that are stored already, too; a
--- longer one only for those that come: a wait that is over is never taken up again.
+-- given. A shorter inbox_keep holds for webhooks that are stored already, too, except
+-- for one that another transaction is storing or has locked just then; a longer one only
+-- for those that come: a wait that is over is never taken up again.
 -- Returns the settings as they are now. Refuses SA009 invalid_request.
+--
+-- Locks    the settings, and the webhooks whose wait it shortens, to commit. The orders
+--          of these webhooks wait for that while they hold their product: call it in a
+--          transaction of its own.
 create or replace function flashsale.change_settings(
   p_hold_time interval default null, p_payment_window interval default null,
   p_inbox_limit int default null, p_inbox_keep interval default null,

@@ -384,3 +384,14 @@ def test_whoever_tries_again_after_40001_is_served_in_the_end(db, at_once, level
 
     answers = at_once(buy, [(buyer,) for buyer in range(16)])
     assert sorted(answers) == ["SA002"] * 4 + ["paid"] * 12
+
+
+def test_settings_that_were_changed_since_are_not_used(db, product, second):
+    change_settings(db, inbox_limit=0)
+    available(second, product)
+    change_settings(db, inbox_limit=10)
+    assert outcome(apply_payment, second, "k", 10**9) == "40001"
+    second.rollback()
+    available(second, product)
+    change_settings(db, hold_time="1 hour")
+    assert outcome(place_hold, second, product) == "40001"
