@@ -369,3 +369,32 @@ def test_an_unreachable_database_is_said_to_be_so():
 def test_nobody_but_the_owner_can_reach_the_tables(connect):
     with pytest.raises(errors.InsufficientPrivilege):
         connect("flashsale_app").execute("select from flashsale_data.settings")
+
+
+def test_a_stored_webhook_gets_a_deadline_and_one_that_was_passed_over_waits_no_longer(empty_database):
+    apply(empty_database, "0002.tables", say=lambda _: None)
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute(
+            """
+            insert into flashsale_data.products (name, price, currency, created_at) values ('Shoe', 1, 'USD', now());
+            insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
+              values (1, 1, 1, 'ordered', now(), now());
+            insert into flashsale_data.orders
+              (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at)
+              values (1, 1, 1, 1, 1, 'USD', '2026-01-01 12:00Z', '2026-01-01 13:00Z');
+            insert into flashsale_data.payments
+              (idempotency_key, order_id, status, payload, received_at, result, order_status)
+              values ('passed over', 1, 'success', '{}', '2026-01-01 11:00Z', 'stored', null),
+                     ('waits', 2, 'success', '{}', '2026-01-01 11:00Z', 'stored', null),
+                     ('known', 1, 'success', '{}', '2026-01-01 11:00Z', 'refund_due', 'paid')
+            """
+        )
+        apply(empty_database, "0003.inbox-deadlines", say=lambda _: None)
+        deadlines = conn.execute(
+            "select idempotency_key, wait_ends_at at time zone 'UTC' from flashsale_data.payments order by 1"
+        ).fetchall()
+    assert [(key, str(at)) for key, at in deadlines] == [
+        ("known", "None"),
+        ("passed over", "2026-01-01 12:00:00"),
+        ("waits", "2026-01-02 11:00:00"),
+    ]

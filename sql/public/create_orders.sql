@@ -81,7 +81,7 @@ begin
     from flashsale_data.lock_stock(array(
       select h.product_id from flashsale_data.holds h
       where h.hold_id = any (v_locked) and h.status = 'active'
-      union all
+      union
       select h.product_id from flashsale_data.holds h
       where h.hold_id = any (p_hold_ids) and v_keeps_snapshot)) l;
   end if;

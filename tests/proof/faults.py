@@ -317,7 +317,7 @@ FAULTS = [
     Fault(
         "a replayed webhook is told in an old state",
         APPLY_PAYMENTS,
-        {"(r.p).result = 'stored' and flashsale_data.keeps_snapshot()": "false"},
+        {"(r.p).result = 'stored' and not r.over and flashsale_data.keeps_snapshot()": "false"},
         ISOLATION + "test_a_replayed_webhook_is_not_told_in_an_old_state",
     ),
     # Idempotency.
@@ -336,7 +336,7 @@ FAULTS = [
     Fault(
         "a webhook's replay is not compared with its body",
         APPLY_PAYMENTS,
-        {"then 'SA008' end as refusal": "then null end as refusal"},
+        {"else 'SA008' end end as refusal": "else null end end as refusal"},
         PAYMENTS + "test_the_same_key_with_another_body_is_refused_and_has_no_effect",
     ),
     Fault(
@@ -436,6 +436,18 @@ FAULTS = [
         APPLY_PAYMENTS,
         {"and not (r.key = any (v_over) and exists (": "and (true or exists ("},
         OPEN + "test_a_key_is_taken_while_its_webhook_may_be_applied",
+    ),
+    Fault(
+        "a key that is being freed is refused for good",
+        APPLY_PAYMENTS,
+        {"case when r.key = any (v_over) and not r.fresh then '55P03' else 'SA008' end": "'SA008'"},
+        OPEN + "test_a_key_whose_webhook_a_sweep_is_ending_is_waited_for",
+    ),
+    Fault(
+        "settings that were changed since the snapshot are used",
+        "sql/internal/reject_unseen.sql",
+        {"perform from flashsale_data.settings for share;": ""},
+        ISOLATION + "test_settings_that_were_changed_since_are_not_used",
     ),
     Fault(
         "a hold need not be recorded",
