@@ -2,12 +2,13 @@
 -- whose order did not come within their wait are among them before a sweep has
 -- recorded it, if it is certain: a refund that was told stays due.
 --
--- A transaction that may apply a stored webhook announces it by an advisory lock, and
--- reads the clock after that (announce_early_payments()). So this reads the clock,
--- then the locks, then the rows: what is announced by now is left out; what is
--- announced later is found over by the transaction that announces it; and what a
--- transaction that has ended did is in the rows. Where that order cannot be kept (above
--- READ COMMITTED, and on a standby, which has no locks), only what is recorded is told.
+-- A transaction that may apply stored webhooks announces the time from which their wait
+-- may end, by an advisory lock, and reads the clock after that
+-- (announce_early_payments()). So this reads the clock, then the locks, then the rows: a
+-- wait that ended after an announced time is left out; a transaction that announces
+-- later finds it over; and what a transaction that has ended did is in the rows. Where
+-- that order cannot be kept (above READ COMMITTED, and on a standby, which has no
+-- locks), only what is recorded is told.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.list_refunds_due(p_limit int default null)
 returns table (idempotency_key text, order_id bigint, amount numeric, currency text,
@@ -17,20 +18,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_now       timestamptz := clock_timestamp();
-  v_announced bigint[];
+  v_now        timestamptz := clock_timestamp();
+  v_hundredths bigint := floor(extract(epoch from v_now) * 100)::bigint;
+  v_certain    timestamptz;
 begin
   if p_limit < 0 then
     perform flashsale_data.refuse('SA009', 'A limit is 0 or more.');
   end if;
-  if flashsale_data.keeps_snapshot() or pg_is_in_recovery() then
-    v_now := timestamptz '-infinity';
-  end if;
-  v_announced := array(
-    select l.objid::bigint from pg_locks l
-    where l.locktype = 'advisory' and l.granted and l.objsubid = 2
-      and l.database = (select d.oid from pg_database d where d.datname = current_database())
-      and l.classid = (hashtext('flashsale.early_payment')::bigint & 4294967295)::oid);
+  -- A lock holds the lower 31 bits of the hundredths. One that was taken since v_now
+  -- lies ahead of it, and looks as if it were far behind.
+  select case when flashsale_data.keeps_snapshot() or pg_is_in_recovery() then '-infinity'
+              else least(v_now, to_timestamp((v_hundredths - max(announced.behind)) / 100.0)) end
+    into v_certain
+  from pg_locks l
+  cross join lateral (select (v_hundredths - l.objid::bigint) & 2147483647 as behind) announced
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+    and l.classid = (hashtext('flashsale.early_payments')::bigint & 4294967295)::oid
+    and announced.behind < 1073741824;
 
   return query
   select p.idempotency_key, p.order_id, coalesce(p.amount, o.amount), coalesce(p.currency, o.currency),
@@ -45,8 +50,7 @@ begin
     where d.status = 'success' and d.result in ('refund_due', 'amount_mismatch')
     union all
     select w.* from flashsale_data.payments w
-    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_now
-      and not hashtext(w.idempotency_key)::bigint & 4294967295 = any (v_announced)) p
+    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) p
   left join flashsale_data.orders o on o.order_id = p.order_id
   limit p_limit;
 end

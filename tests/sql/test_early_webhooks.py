@@ -177,3 +177,11 @@ def test_room_in_the_inbox_is_found_with_nobody_sweeping(db):
     outcomes = apply_payments(db, *[(f"new{i}", 2000 + i, "failed") for i in range(4)])
     assert sqlstates(outcomes) == [None, None, None, "SA011"]
     assert value(db, "select count(*) from flashsale.refunds_due") == 3
+
+
+def test_thousands_of_webhooks_for_one_order_do_not_use_up_the_lock_table(db, product):
+    order_id = next_order_id(db)
+    for batch in range(10):
+        apply_payments(db, *[(f"p{batch}-{i}", order_id, "failed") for i in range(1000)])
+    assert order_units(db, product).status == "cancelled"
+    assert value(db, "select stored from flashsale_data.inbox") == 0
