@@ -24,7 +24,7 @@ bench: ## measure everything, 50 minutes, into bench/results/; QUICK=1 takes 3; 
 	@bin/bootstrap bench
 	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
-proof: ## try to break every promise, within an hour, into tests/proof/RESULTS.md; SEED=n replays
+proof: ## try to break every promise, in an hour and a half, into tests/proof/RESULTS.md; SEED=n replays
 	@bin/bootstrap test
 	@exec .venv/bin/python -m tests.proof $(if $(SEED),--seed $(SEED)) $(ARGS)
 

@@ -516,7 +516,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                         "ready",
                         "reachable",
                         "current",
-                        "0002.tables",
+                        "0003.inbox-deadlines",
                         "3f0c2a",
                         "not_scheduled",
                         "No job tidies this database; run flashsale migrate.",
@@ -531,7 +531,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 {
                     "database": "reachable",
                     "schema": "outdated",
-                    "schema_version": "0002.tables",
+                    "schema_version": "0003.inbox-deadlines",
                     "schema_digest": "3f0c2a",
                     "scheduler": "not_scheduled",
                     "scheduler_detail": "No job tidies this database; run flashsale migrate.",
