@@ -176,7 +176,7 @@ def overdue(http: httpx.Client, product: int, ops: psycopg.Connection) -> int:
         (["cancelled"], "failed", True, ("cancelled", "no_change")),
         (["overdue"], "success", True, ("paid", "applied")),
         (["overdue"], "success", False, ("cancelled", "refund_due")),
-        (["overdue"], "failed", True, ("cancelled", "applied")),
+        (["overdue"], "failed", True, ("cancelled", "no_change")),
         (["overdue", "sweep"], "success", True, ("paid", "applied")),
         (["overdue", "sweep"], "success", False, ("cancelled", "refund_due")),
         (["overdue", "sweep"], "failed", True, ("cancelled", "no_change")),
