@@ -1,6 +1,6 @@
 -- Finds the stored webhooks of these orders, which the caller is about to create, and
 -- announces, if there are any, that it may apply webhooks whose wait ends from now on: by
--- a shared advisory lock whose number is the time, in hundredths of a second.
+-- a shared advisory lock whose number is the time, in tenths of a second.
 -- list_refunds_due() tells no refund that the announcement puts in doubt. The caller
 -- reads the clock after this, and applies no webhook whose wait is over by then. One
 -- lock, however many webhooks; no transaction ever waits for it.
@@ -22,7 +22,7 @@ begin
     where p.order_id = any (p_order_ids) and p.result || '' = 'stored');
   if cardinality(v_keys) > 0 then
     perform pg_advisory_xact_lock_shared(hashtext('flashsale.early_payments'),
-      (floor(extract(epoch from v_now) * 100)::bigint % 2147483648)::int);
+      (floor(extract(epoch from v_now) * 10)::bigint % 2147483648)::int);
   end if;
   return v_keys;
 end

@@ -1,5 +1,6 @@
 -- Holds and orders lapse on whole tenths of a second, rounded up, so that all
--- that lapses at one instant is one row of flashsale_data.lapses.
+-- that lapses at one instant is one row of flashsale_data.lapses. The waits of stored
+-- webhooks end so, too: announce_early_payments() tells times no finer than that.
 create or replace function flashsale_data.next_tenth(p_at timestamptz)
 returns timestamptz
 language sql stable

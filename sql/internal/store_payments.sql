@@ -10,14 +10,14 @@ as $$
 declare
   v_settings flashsale_data.settings;
   v_room     int;
-  v_now      timestamptz;
+  v_now      timestamptz := clock_timestamp();
   v_written  bigint;
 begin
   -- A full inbox turns a flood away without making it queue for a lock.
   if not flashsale_data.keeps_snapshot()
      and exists (select from flashsale_data.inbox i, flashsale_data.settings s where i.stored >= s.inbox_limit)
      and not exists (
-       select from flashsale_data.payments p where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()) then
+       select from flashsale_data.payments p where p.result = 'stored' and p.wait_ends_at <= v_now) then
     return 0;
   end if;
 
@@ -27,13 +27,14 @@ begin
   perform flashsale_data.reject_unseen();
   select * into v_settings from flashsale_data.settings;
   v_room := v_settings.inbox_limit - v_room;
+  v_now := clock_timestamp();
   if v_room < cardinality(p_payments) then
     v_room := v_room + flashsale_data.expire_inbox(v_settings.inbox_limit);
     -- A webhook whose wait is over takes no room, even while another transaction has
     -- it locked.
     v_room := v_room + (
       select count(*)::int from flashsale_data.payments p
-      where p.result = 'stored' and p.wait_ends_at <= clock_timestamp());
+      where p.result = 'stored' and p.wait_ends_at <= v_now);
   end if;
   v_room := least(v_room, cardinality(p_payments));
   if v_room <= 0 then
@@ -41,13 +42,12 @@ begin
   end if;
 
   perform flashsale_data.open_ledger();
-  v_now := clock_timestamp();
   -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
   with stored as (
     insert into flashsale_data.payments
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at, result)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload,
-           v_now, v_now + v_settings.inbox_keep, 'stored'
+           v_now, flashsale_data.next_tenth(v_now + v_settings.inbox_keep), 'stored'
     from unnest(p_payments[:v_room]) p
     on conflict (idempotency_key) do nothing
     returning idempotency_key, order_id

@@ -27,6 +27,10 @@ begin
   elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
     perform flashsale_data.refuse('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
+  if p_inbox_keep is not null and flashsale_data.keeps_snapshot() then
+    -- Tells (40001) whether a webhook has been stored since the snapshot.
+    perform from flashsale_data.inbox for no key update;
+  end if;
   update flashsale_data.settings s
   set hold_time = coalesce(extract(epoch from p_hold_time) * interval '1 second', s.hold_time),
       payment_window = coalesce(extract(epoch from p_payment_window) * interval '1 second', s.payment_window),
@@ -39,10 +43,11 @@ begin
     with kept as (
       select p.idempotency_key
       from flashsale_data.payments p
-      where p.result = 'stored' and p.wait_ends_at > p.received_at + change_settings.inbox_keep
+      where p.result = 'stored'
+        and p.wait_ends_at > flashsale_data.next_tenth(p.received_at + change_settings.inbox_keep)
       for update skip locked)
     update flashsale_data.payments p
-    set wait_ends_at = p.received_at + change_settings.inbox_keep
+    set wait_ends_at = flashsale_data.next_tenth(p.received_at + change_settings.inbox_keep)
     from kept k
     where p.idempotency_key = k.idempotency_key;
   end if;

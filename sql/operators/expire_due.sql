@@ -30,6 +30,7 @@ declare
   v_holds    int := 0;
   v_orders   int := 0;
   v_page     int;
+  v_now      timestamptz := clock_timestamp();
 begin
   if p_limit is null or p_limit < 1 then
     perform flashsale_data.refuse('SA009', 'A limit is at least 1.');
@@ -43,7 +44,7 @@ begin
   using (
     select d.product_id, d.lapses_at
     from flashsale_data.lapses d
-    where d.lapses_at <= clock_timestamp() and d.held = 0 and d.awaiting = 0
+    where d.lapses_at <= v_now and d.held = 0 and d.awaiting = 0
     for update skip locked) d
   where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
 
@@ -60,7 +61,7 @@ begin
              sum(d.held + d.awaiting) over (order by d.lapses_at, d.product_id) - d.held - d.awaiting as units_before
       from (
         select d.* from flashsale_data.lapses d
-        where d.lapses_at <= clock_timestamp() and d.lapses_at >= v_after_at
+        where d.lapses_at <= v_now and d.lapses_at >= v_after_at
           and (d.lapses_at, d.product_id) > (v_after_at, v_after_product)
           and (d.held > 0 or d.awaiting > 0) and not d.product_id = any (v_busy)
         order by d.lapses_at, d.product_id

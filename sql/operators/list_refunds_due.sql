@@ -19,19 +19,19 @@ as $$
 #variable_conflict use_column
 declare
   v_now        timestamptz := clock_timestamp();
-  v_hundredths bigint := floor(extract(epoch from v_now) * 100)::bigint;
+  v_tenths     bigint := floor(extract(epoch from v_now) * 10)::bigint;
   v_certain    timestamptz;
 begin
   if p_limit < 0 then
     perform flashsale_data.refuse('SA009', 'A limit is 0 or more.');
   end if;
-  -- A lock holds the lower 31 bits of the hundredths. One that was taken since v_now
+  -- A lock holds the lower 31 bits of the tenths. One that was taken since v_now
   -- lies ahead of it, and looks as if it were far behind.
   select case when flashsale_data.keeps_snapshot() or pg_is_in_recovery() then '-infinity'
-              else least(v_now, to_timestamp((v_hundredths - max(announced.behind)) / 100.0)) end
+              else least(v_now, to_timestamp((v_tenths - max(announced.behind)) / 10.0)) end
     into v_certain
   from pg_locks l
-  cross join lateral (select (v_hundredths - l.objid::bigint) & 2147483647 as behind) announced
+  cross join lateral (select (v_tenths - l.objid::bigint) & 2147483647 as behind) announced
   where l.locktype = 'advisory' and l.granted and l.objsubid = 2
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.classid = (hashtext('flashsale.early_payments')::bigint & 4294967295)::oid

@@ -35,6 +35,7 @@ declare
   v_taken      flashsale_data.payments[];
   v_over       text[];
   v_over_ids   bigint[];
+  v_busy       text[];
   v_wait       boolean;
   v_ended      int := 0;
   -- by order
@@ -86,6 +87,11 @@ begin
 
   v_wanted := v_wanted || array(
     select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh);
+  -- One call holds no lock of an order while it waits for another: it waits for the id
+  -- of the old webhook's order first, and for no other then.
+  if v_wait then
+    v_wanted := v_wanted || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);
+  end if;
   if cardinality(v_wanted) > 0 then
     select l.known, l.unknown into v_known, v_unknown from flashsale_data.lock_orders(v_wanted) l;
   end if;
@@ -94,7 +100,7 @@ begin
     -- As long as a transaction that creates the order may yet apply the webhook, or a
     -- sweep that is open ends its wait, the webhook counts as stored. A request that
     -- its key would refuse for that is not answered before: it waits, or is busy.
-    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => v_wait);
+    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => false);
     if v_wait then
       perform from flashsale_data.payments p where p.idempotency_key = any (v_over) for update;
     end if;
@@ -106,9 +112,12 @@ begin
              select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)
       into v_fresh
     from unnest(p_idempotency_keys, v_fresh) with ordinality as r (key, fresh, i);
-    v_over := array(
+    v_busy := array(
       select p.idempotency_key from flashsale_data.payments p
       where p.idempotency_key = any (v_over) and p.result || '' = 'stored');
+    v_taken := array(
+      select t from unnest(v_taken) t
+      where not t.idempotency_key = any (v_over) or t.idempotency_key = any (v_busy));
   end if;
 
   if true = any (v_fresh) then
@@ -171,7 +180,7 @@ begin
       when p.idempotency_key is null then '55P03'
       when (p.order_id, p.status, p.amount, p.currency)
            is distinct from (r.order_id, r.status, r.amount, r.currency)
-        then case when r.key = any (v_over) and not r.fresh then '55P03' else 'SA008' end end as refusal) o
+        then case when r.key = any (v_busy) then '55P03' else 'SA008' end end as refusal) o
   order by r.i;
 end
 $$;

@@ -57,7 +57,7 @@ select jsonb_build_object(
       where p.result = 'stored' and p.wait_ends_at > clock_timestamp()) i),
   'ticks_left', (
     select jsonb_object_agg(p.idempotency_key,
-      ceil(extract(epoch from p.wait_ends_at - clock_timestamp()) / {TICK})::int)
+      ceil(extract(epoch from p.wait_ends_at - interval '1 second' - clock_timestamp()) / {TICK})::int)
     from flashsale_data.payments p
     where p.result = 'stored' and p.wait_ends_at > clock_timestamp()),
   'settings', (

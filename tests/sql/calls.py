@@ -178,6 +178,15 @@ def wait_until_past(conn: psycopg.Connection, instant: object) -> None:
     wait_until(lambda: value(conn, "select clock_timestamp() >= %s", instant), f"it is {instant}")
 
 
+def age_inbox(conn: psycopg.Connection, age: str = "24 hours 100 milliseconds") -> None:
+    """Every webhook has come so much earlier. Unless told otherwise, all that are stored have waited enough."""
+    conn.execute(
+        "update flashsale_data.payments set received_at = received_at - %(age)s::interval,"
+        " wait_ends_at = wait_ends_at - %(age)s::interval",
+        {"age": age},
+    )
+
+
 def place_short_hold(conn: psycopg.Connection, product_id: int, qty: int = 1, lasting: str = "100 ms") -> Any:
     change_settings(conn, hold_time=lasting)
     hold = place_hold(conn, product_id, qty)

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.sql.calls import (
+    age_inbox,
     TITLES,
     adjust_stock,
     apply_payment,
@@ -254,7 +255,7 @@ def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_f
     order = order_units(db, product)
     apply_payment(first, "p", order.order_id)
     answers = blocked(apply_payments, second, ("old", 10**9, "failed"), ("q", order.order_id, "success"))
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours', wait_ends_at = wait_ends_at - interval '24 hours'")
+    age_inbox(db)
     assert expire_due(db) == 1
     first.commit()
     assert [answer[1:] for answer in answers.result()] == [
@@ -267,7 +268,7 @@ def test_a_forgotten_webhook_takes_no_room_while_its_key_is_used_again(db, produ
     change_settings(db, inbox_limit=1)
     order = order_units(db, product)
     apply_payment(db, "p", 10**9, "failed")
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours', wait_ends_at = wait_ends_at - interval '24 hours'")
+    age_inbox(db)
     first.execute("select from flashsale_data.stock for update")
     payment = blocked(apply_payment, second, "p", order.order_id)
     assert apply_payment(db, "q", 10**9 + 1).result == "stored"
@@ -383,7 +384,7 @@ def test_a_sweep_leaves_an_order_that_is_being_paid(db, product, first, second):
 def test_a_sweep_of_the_inbox_and_the_order_it_waits_for(db, product, first, second, blocked):
     hold = place_hold(db, product)
     apply_payment(db, "p", next_order_id(db))
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours', wait_ends_at = wait_ends_at - interval '24 hours'")
+    age_inbox(db)
     assert expire_due(first) == 1
     second.execute("set lock_timeout = '1ms'")
     assert create_order(second, hold.hold_id).status == "pending_payment"

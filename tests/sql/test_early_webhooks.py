@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sql.calls import (
+    age_inbox,
     apply_payment,
     apply_payments,
     audit,
@@ -10,6 +11,7 @@ from tests.sql.calls import (
     change_settings,
     create_order,
     create_orders,
+    create_product,
     expire_due,
     get_order,
     next_order_id,
@@ -112,14 +114,6 @@ def test_an_order_makes_room_in_a_full_inbox(db, product):
     assert apply_payment(db, "b", 1002).result == "stored"
 
 
-def age_inbox(db, interval="24 hours"):
-    db.execute(
-        "update flashsale_data.payments set received_at = received_at - %(age)s::interval,"
-        " wait_ends_at = wait_ends_at - %(age)s::interval",
-        {"age": interval},
-    )
-
-
 def test_a_stored_webhook_is_kept_for_24_hours_and_applied_until_then(db, product):
     apply_payment(db, "p", next_order_id(db))
     age_inbox(db, "23 hours 59 minutes")
@@ -185,3 +179,38 @@ def test_thousands_of_webhooks_for_one_order_do_not_use_up_the_lock_table(db, pr
         apply_payments(db, *[(f"p{batch}-{i}", order_id, "failed") for i in range(1000)])
     assert order_units(db, product).status == "cancelled"
     assert value(db, "select stored from flashsale_data.inbox") == 0
+
+
+def test_a_freed_key_that_meets_a_busy_product_is_to_be_sent_again(db, product, first):
+    other = create_product(db)
+    busy, free = order_units(db, product), order_units(db, other)
+    apply_payment(db, "k", 10**9, "failed")
+    age_inbox(db)
+    place_hold(first, product)
+    news = [("a", free.order_id, "success"), ("k", busy.order_id, "success"), ("k", busy.order_id, "success")]
+    assert sqlstates(apply_payments(db, *news)) == [None, "55P03", "55P03"]
+    first.rollback()
+    assert [outcome.result for outcome in apply_payments(db, *news)] == ["applied"] * 3
+    assert audit(db) == []
+
+
+def test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so(db):
+    apply_payment(db, "k", 10**9, "failed")
+    age_inbox(db)
+    change_settings(db, inbox_limit=0)
+    for order_id, word in ((10**9, "failed"), (10**9 + 1, "success")):
+        with refused("SA011"):
+            apply_payment(db, "k", order_id, word)
+        assert sqlstates(apply_payments(db, ("k", order_id, word))) == ["SA011"]
+    assert value(db, "select count(*) from flashsale.payments") == 0
+
+
+def test_a_batch_stores_a_freed_key_only_if_there_is_room(db):
+    order_id = next_order_id(db)
+    change_settings(db, inbox_limit=1)
+    apply_payment(db, "k", order_id, "cancelled")
+    age_inbox(db)
+    outcomes = apply_payments(db, ("new", 10**9, "success"), ("k", order_id, "cancelled"))
+    assert sqlstates(outcomes) == [None, "SA011"]
+    assert value(db, "select array_agg(idempotency_key) from flashsale.payments") == ["new"]
+    assert audit(db) == []

@@ -13,6 +13,7 @@ from psycopg import IsolationLevel, errors
 
 from tests.sql.calls import (
     adjust_stock,
+    age_inbox,
     apply_payment,
     available,
     change_settings,
@@ -240,7 +241,7 @@ def test_an_inbox_emptied_since(db, second):
     change_settings(db, inbox_limit=1)
     apply_payment(db, "old", 10**9)
     value(second, "select count(*) from flashsale_data.payments")
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '24 hours', wait_ends_at = wait_ends_at - interval '24 hours'")
+    age_inbox(db)
     assert expire_due(db) == 1
     assert outcome(apply_payment, second, "new", 10**9 + 1) == "40001"
 
