@@ -176,7 +176,7 @@ def test_a_refund_that_was_told_stays_due(db, first):
 
 def test_a_refund_that_was_told_stays_due_control(db, first, without):
     """The order may still apply another webhook, and says from when on."""
-    without(ANNOUNCE, {"epoch from v_now": "epoch from v_now - interval '1 hour'"})
+    without(ANNOUNCE, {"epoch from clock_timestamp()": "epoch from clock_timestamp() - interval '1 hour'"})
     assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], [], ["k"]]
 
 
