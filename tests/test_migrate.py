@@ -376,7 +376,8 @@ def test_a_stored_webhook_gets_a_deadline_and_one_that_was_passed_over_waits_no_
     with psycopg.connect(empty_database, autocommit=True) as conn:
         conn.execute(
             """
-            insert into flashsale_data.products (name, price, currency, created_at) values ('Shoe', 1, 'USD', now());
+            insert into flashsale_data.products (name, price, currency, created_at)
+              values ('Shoe', 1, 'USD', now());
             insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
               values (1, 1, 1, 'ordered', now(), now());
             insert into flashsale_data.orders

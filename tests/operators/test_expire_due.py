@@ -393,7 +393,10 @@ def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
 
 def make_stale(db):
     """Webhooks came longer ago than the inbox keeps them."""
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '2 days', wait_ends_at = wait_ends_at - interval '2 days'")
+    db.execute(
+        "update flashsale_data.payments set received_at = received_at - interval '2 days',"
+        " wait_ends_at = wait_ends_at - interval '2 days'"
+    )
 
 
 def test_a_captured_payment_whose_order_never_came_becomes_a_refund(db):

@@ -220,7 +220,10 @@ def test_a_payment_of_an_overdue_order_whose_units_are_gone(db, ops):
 
 def test_a_payment_whose_order_never_came(db, ops):
     pay(db, 1_000_000, key="lost", amount="5.00", currency="EUR")
-    db.execute("update flashsale_data.payments set received_at = received_at - interval '2 days', wait_ends_at = wait_ends_at - interval '2 days'")
+    db.execute(
+        "update flashsale_data.payments set received_at = received_at - interval '2 days',"
+        " wait_ends_at = wait_ends_at - interval '2 days'"
+    )
     expire_due(db)
     assert refunds(ops) == [("lost", 1_000_000, Decimal("5.00"), "EUR", "order_unknown")]
 

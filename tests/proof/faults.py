@@ -447,9 +447,11 @@ FAULTS = [
     Fault(
         "a payment waits for an order while it holds another",
         APPLY_PAYMENTS,
-        {"v_wanted := v_wanted || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);":
-         "select l.known, l.unknown into v_known, v_unknown from flashsale_data.lock_orders(v_wanted) l;"
-         " perform flashsale_data.lock_order_ids(v_over_ids, p_wait => true);"},
+        {
+            "v_wanted := v_wanted || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);":
+            "select l.known, l.unknown into v_known, v_unknown from flashsale_data.lock_orders(v_wanted) l;"
+            " perform flashsale_data.lock_order_ids(v_over_ids, p_wait => true);"
+        },
         OPEN + "test_payments_under_each_others_keys_do_not_deadlock",
     ),
     Fault(
@@ -467,7 +469,10 @@ FAULTS = [
     Fault(
         "a hold need not be recorded",
         PLACE_HOLDS,
-        {"r.idempotency_key\n      from placed r\n": "r.idempotency_key\n      from placed r on conflict do nothing\n"},
+        {
+            "r.idempotency_key\n      from placed r\n": "r.idempotency_key\n      from placed r"
+            " on conflict do nothing\n"
+        },
         OPEN + "test_a_hold_that_is_not_recorded_is_an_error",
     ),
     Fault(
@@ -524,8 +529,10 @@ FAULTS = [
     Fault(
         "a failure changes an order that is overdue",
         SETTLE_PAYMENTS,
-        {"'pending_payment' and not v_overdue then\n      v_result := 'applied';\n      v_order.status := 'cancelled'":
-         "'pending_payment' then\n      v_result := 'applied';\n      v_order.status := 'cancelled'"},
+        {
+            "and not v_overdue then\n      v_result := 'applied';\n      v_order.status := 'cancelled'":
+            "then\n      v_result := 'applied';\n      v_order.status := 'cancelled'"
+        },
         PAYMENTS + "test_the_table[an_overdue_order--failed-cancelled-no_change-payment_overdue-0]",
     ),
     Fault(
@@ -543,7 +550,10 @@ FAULTS = [
     Fault(
         "the inbox has no limit",
         STORE_PAYMENTS,
-        {"i.stored >= s.inbox_limit": "false", "v_room := v_settings.inbox_limit - v_room": "v_room := 1000000"},
+        {
+            "i.stored >= s.inbox_limit": "false",
+            "v_room := v_settings.inbox_limit - v_room": "v_room := 1000000",
+        },
         EARLY + "test_past_the_cap_webhooks_for_unknown_orders_are_refused",
     ),
     Fault(

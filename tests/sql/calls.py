@@ -179,7 +179,7 @@ def wait_until_past(conn: psycopg.Connection, instant: object) -> None:
 
 
 def age_inbox(conn: psycopg.Connection, age: str = "24 hours 100 milliseconds") -> None:
-    """Every webhook has come so much earlier. Unless told otherwise, all that are stored have waited enough."""
+    """Every webhook has come so much earlier; without an age, all that are stored have waited enough."""
     conn.execute(
         "update flashsale_data.payments set received_at = received_at - %(age)s::interval,"
         " wait_ends_at = wait_ends_at - %(age)s::interval",

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from tests.sql.calls import (
-    age_inbox,
     TITLES,
     adjust_stock,
+    age_inbox,
     apply_payment,
     apply_payments,
     audit,

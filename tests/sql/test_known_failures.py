@@ -199,7 +199,10 @@ def test_failure_after_success_restocks_nothing(db, product):
 
 
 def test_failure_after_success_restocks_nothing_control(db, product, without):
-    without(SETTLE_PAYMENTS, {"elsif v_order.status = 'pending_payment' and not v_overdue then": "elsif true then"})
+    without(
+        SETTLE_PAYMENTS,
+        {"elsif v_order.status = 'pending_payment' and not v_overdue then": "elsif true then"},
+    )
     assert fail_after_succeeding(db, product) == (("cancelled", "applied"), 9)
     assert {"awaiting_counter", "paid_counter", "paid_by_one_payment"} <= set(audit(db))
 

@@ -1,5 +1,5 @@
-"""What a transaction that stays open must not change afterwards: decisions by the clock that it straddles, and
-decisions that another transaction makes before it waits.
+"""What a transaction that stays open must not change afterwards: decisions by the clock that it straddles,
+and decisions that another transaction makes before it waits.
 
 Each has its control: with the guard taken out of the SQL, the failure appears.
 """
@@ -73,8 +73,8 @@ def refunds_due(db: Connection) -> list[str]:
 def reuse_the_key_of_a_webhook_that_is_being_applied(
     db: Connection, first: Connection, second: Connection, meanwhile: Meanwhile
 ):
-    """An early `failed` is applied by a transaction that stays open until its wait is over; then its key comes
-    with the `success` of another order."""
+    """An early `failed` is applied by a transaction that stays open until its wait is over; then its key
+    comes with the `success` of another order."""
     product = create_product(db)
     other, hold = order_units(db, product), place_hold(db, product)
     early = store(db, "k", "failed")
@@ -237,7 +237,8 @@ def test_a_shorter_inbox_keep_holds_for_what_is_stored_and_a_longer_one_for_what
     change_settings(db, inbox_keep="1 hour")
     apply_payment(db, "old", 1001)
     waits = (
-        "select date_trunc('second', wait_ends_at - received_at) from flashsale.payments where idempotency_key = %s"
+        "select date_trunc('second', wait_ends_at - received_at)"
+        " from flashsale.payments where idempotency_key = %s"
     )
     change_settings(db, inbox_keep="2 hours")
     apply_payment(db, "new", 1002)
@@ -306,7 +307,8 @@ def test_an_order_paid_in_time_is_not_overdue_in_an_older_snapshot(db, product, 
 
 LATE_IN_A_STATEMENT = """
     with late as materialized (select pg_sleep_until(%s::timestamptz + '10 ms'))
-    select (select s.available_stock from flashsale.stock s where s.product_id = %s and late is not null) as stock,
+    select (select s.available_stock from flashsale.stock s
+            where s.product_id = %s and late is not null) as stock,
            (select p.available_stock from flashsale.get_product(%s) p where late is not null) as product,
            (select h.status from flashsale.get_hold(%s) h where late is not null) as hold,
            (select count(*) from flashsale.active_holds h where late is not null) as active
@@ -417,5 +419,7 @@ def test_payments_under_each_others_keys_do_not_deadlock(db, connect, first, blo
     payments = [blocked(apply_payment, second, "a", 10**9 + 1), blocked(apply_payment, third, "b", 10**9)]
     first.commit()
     answers = [getattr(payment.result(), "result", payment.result()) for payment in payments]
-    assert sorted(answers) in (["55P03", "stored"], ["stored", "stored"])
+    # Either may have to be sent again, since the other had an order of its own locked.
+    assert {*answers} <= {"55P03", "stored"}
+    assert {apply_payment(db, *news).result for news in (("a", 10**9 + 1), ("b", 10**9))} == {"stored"}
     assert audit(db) == []
