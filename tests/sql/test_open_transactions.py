@@ -262,7 +262,7 @@ def test_the_inbox_limit_is_read_after_its_lock(db, first, second, blocked):
 
 def read_in_a_snapshot_after_the_hold_lapsed(db: Connection, reader: Connection, product: int):
     """The hold becomes an order in time, after the reader's snapshot; then its time is up."""
-    change_settings(db, hold_time="500 ms")
+    change_settings(db, hold_time="1 second")
     hold = place_hold(db, product, 10)
     value(reader, "select 1 from flashsale.settings")
     create_order(db, hold.hold_id)
@@ -294,7 +294,7 @@ def test_a_snapshot_is_judged_by_a_time_that_is_not_newer_control(db, product, r
 
 
 def test_an_order_paid_in_time_is_not_overdue_in_an_older_snapshot(db, product, reader):
-    change_settings(db, payment_window="500 ms")
+    change_settings(db, payment_window="1 second")
     order = order_units(db, product, 10)
     value(reader, "select 1 from flashsale.settings")
     apply_payment(db, "p", order.order_id)
