@@ -158,7 +158,7 @@ FAULTS = [
         "idempotency keys are not locked",
         "sql/internal/lock_keys.sql",
         {"perform pg_advisory_xact_lock(": "perform pg_advisory_xact_lock_shared("},
-        CONCURRENCY + "test_a_request_waits_for_the_one_that_came_with_its_key",
+        CONCURRENCY + "test_a_request_waits_for_the_one_that_came_with_its_key_for_another_product",
     ),
     Fault(
         "the id of a coming order is not locked",

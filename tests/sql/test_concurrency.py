@@ -86,6 +86,17 @@ def test_a_request_waits_for_the_one_that_came_with_its_key(
     assert available(db, product) == 8
 
 
+@pytest.mark.parametrize(("end", "answer"), [("commit", "SA008"), ("rollback", "active")])
+def test_a_request_waits_for_the_one_that_came_with_its_key_for_another_product(
+    db, product, first, second, blocked, end, answer
+):
+    """They have no other lock in common."""
+    place_hold(first, product, 1, "k")
+    hold = blocked(place_hold, second, create_product(db), 1, "k")
+    getattr(first, end)()
+    assert getattr(hold.result(), "status", hold.result()) == answer
+
+
 def test_one_key_with_different_bodies_at_once_serves_one_of_them(db, product, at_once):
     holds = at_once(place_hold, [(product, qty, "k") for qty in range(1, 9)])
     assert holds.count("SA008") == 7
