@@ -15,13 +15,13 @@ except InvalidSettings as error:
     sys.exit(f"flashsale: {error}")
 
 wsgi_app = "api.app:application"
-worker_class = "api.worker.Worker"
+worker_class = "api.server.gunicorn_worker.Worker"
 bind = [f"{_settings.host}:{_settings.port}"]
 if _settings.metrics_port is not None:
     bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
 
 # One process joins all requests into the fewest calls, and shares no hot row with a sibling. More only help
-# where Python alone is short of a core; each brings its own 7 to 13 connections (api/checkout.py).
+# where Python alone is short of a core; each brings its own 7 to 13 connections (api/database/client.py).
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 
 # Workers add up their counts in files of this folder. Whoever loads this file is their master: it keeps its
@@ -37,7 +37,7 @@ timeout = 30  # seconds without a heartbeat until a worker counts as hung
 graceful_timeout = 15  # seconds; requests are answered within 2
 preload_app = False  # connections do not survive a fork
 control_socket_disable = True  # its one path a user would be shared by every server of that user
-logger_class = "api.logs.Logger"
+logger_class = "api.telemetry.logging.Logger"
 
 
 def post_worker_init(worker):

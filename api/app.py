@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import falcon.asgi
 
-from api import exposition, metrics, problems
-from api.access import Access
-from api.assets import page_routes
-from api.checkout import Checkout
-from api.docs import docs_routes, problem_routes
-from api.figures import Figures
-from api.health import Liveness, Readiness
-from api.holds import Hold, Holds
-from api.live import Live, ProductLive
-from api.openapi import OpenApi, kinds
-from api.orders import Order, Orders
-from api.payments import PaymentWebhook
-from api.products import Product, Products
-from api.pulse import Pulse
-from api.request_ids import RequestIds
+from api import problems
+from api.database.client import Checkout
+from api.openapi.document import OpenApi, kinds
+from api.openapi.pages import docs_routes, problem_routes
+from api.resources import metrics as exposition
+from api.resources.health import Liveness, Readiness
+from api.resources.holds import Hold, Holds
+from api.resources.orders import Order, Orders
+from api.resources.payment_webhook import PaymentWebhook
+from api.resources.products import Product, Products
 from api.settings import Settings
-from api.signatures import Signatures
+from api.static_files import page_routes
+from api.stock_feed import Live, ProductLive
+from api.telemetry import metrics
+from api.telemetry.access_log import Access
+from api.telemetry.reporter import Pulse
+from api.telemetry.request_id import RequestIds
+from api.telemetry.sale_metrics import Figures
+from api.webhook_signatures import Signatures
 
 if TYPE_CHECKING:
-    from api.tracing import Traces
+    from api.telemetry.tracing import Traces
 
 log = logging.getLogger("flashsale.api")
 
@@ -128,7 +130,7 @@ def _traces(environment: Mapping[str, str]) -> "Traces | None":
     if not any(map(environment.get, names)) or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     try:
-        from api import tracing
+        from api.telemetry import tracing
     except ModuleNotFoundError:
         log.warning("there are no traces, although OTEL_ variables are set: pip install 'flashsale[otel]'")
         return None

@@ -11,8 +11,8 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from api import metrics
-from api.joining import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack, Row
+from api.database.batching import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack, Row
+from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
 
@@ -169,7 +169,7 @@ _STATUS_LINE = {status.value: f"{status.value} {status.phrase}" for status in ht
 
 
 def type_of(kind: Kind) -> str:
-    """A problem's `type`, a path of this server at which it is told to people (api/docs)."""
+    """A problem's `type`, a path of this server at which it is told to people (api/openapi/pages.py)."""
     return f"/problems/{kind.code}"
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import psycopg
 
-from api import operations, problems
-from api.operations import OPERATIONS, Refusal
+from api import problems
+from api.openapi import operations
+from api.openapi.operations import OPERATIONS, Refusal
 from api.problems import Kind
 from flashsale.cluster import SUPERUSER, Cluster, stop_server
 from flashsale.load import read_files

@@ -3,9 +3,9 @@
 from typing import Any
 
 from api.app import App, create_app
-from api.signatures import Signatures
+from api.webhook_signatures import Signatures
 
 
 def app_over(checkout: Any) -> App:
-    """The application over something that stands in for api.checkout.Checkout."""
+    """The application over something that stands in for api.database.client.Checkout."""
     return create_app(checkout, Signatures((), allow_unsigned=True), dict)

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from api.joining import Row
+from api.database.batching import Row
 from bench.baselines import app_over
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from api.joining import Row
+from api.database.batching import Row
 from bench.baselines import app_over
 
 PRICE = Decimal("99.00")

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from api.joining import Row
+from api.database.batching import Row
 from bench.baselines import app_over
 from bench.baselines.call_each import Pool
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import uvicorn
 
-from api import admission
-from api.protocol import uvicorn_settings
+from api.server import admission
+from api.server.http_protocol import uvicorn_settings
 
 GET = b"GET /%d HTTP/1.1\r\nHost: shop\r\n\r\n"
 

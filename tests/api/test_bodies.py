@@ -7,8 +7,8 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api import bodies
 from api.problems import HOLD_NOT_FOUND, Problem
+from api.schemas import requests as bodies
 from tests.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
 
 

@@ -7,8 +7,8 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.docs import docs_routes
-from api.openapi import kinds
+from api.openapi.document import kinds
+from api.openapi.pages import docs_routes
 from api.problems import Kind, type_of
 
 

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from api.functions import CREATE_ORDERS, PLACE_HOLDS
+from api.database.functions import CREATE_ORDERS, PLACE_HOLDS
 
 KEYS = [
     "plain",

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.checkout import FAST_LOCK_TIMEOUT, PATIENT_LOCK_TIMEOUT
-from api.joining import (
+from api.database.batching import (
     LOCKED,
     Busy,
     Joiner,
@@ -18,7 +17,8 @@ from api.joining import (
     Overloaded,
     RolledBack,
 )
-from api.lanes import HANG_TIMEOUT, STATEMENT_TIMEOUT
+from api.database.client import FAST_LOCK_TIMEOUT, PATIENT_LOCK_TIMEOUT
+from api.database.connection import HANG_TIMEOUT, STATEMENT_TIMEOUT
 from tests.api.clock import run
 
 QUICK = Limits(patience=0.2, deadline=0.4, pause=0.001, tick=0.01)

@@ -1,4 +1,4 @@
-"""The live streams of api/live.py by themselves. Over HTTP they are tested in tests/page/test_stream.py."""
+"""The live streams of api/stock_feed.py by themselves; tests/page/test_stream.py tests them over HTTP."""
 
 import asyncio
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.joining import NotSent, Overloaded
-from api.live import Limits, Listener, Live
+from api.database.batching import NotSent, Overloaded
+from api.stock_feed import Limits, Listener, Live
 from tests.api.clock import run
 
 

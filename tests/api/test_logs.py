@@ -16,10 +16,10 @@ import psycopg
 import pytest
 from gunicorn.config import Config
 
-from api import metrics
-from api.checkout import Checkout
-from api.logs import MOST, Json, Logger, Ration, Text
-from api.pulse import Pulse
+from api.database.client import Checkout
+from api.telemetry import metrics
+from api.telemetry.logging import MOST, Json, Logger, Ration, Text
+from api.telemetry.reporter import Pulse
 from tests.api.scraping import watched_server
 from tests.support import ROOT, wait_until
 

@@ -12,12 +12,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api import problems
 from api.app import App, create_app
-from api.checkout import Checkout
-from api.health import Liveness
-from api.openapi import document, kinds, routes
-from api.operations import OPERATIONS
+from api.database.client import Checkout
+from api.openapi.document import document, kinds, routes
+from api.openapi.operations import OPERATIONS
 from api.problems import Kind
-from api.signatures import Signatures
+from api.resources.health import Liveness
+from api.webhook_signatures import Signatures
 
 Json = dict[str, Any]
 

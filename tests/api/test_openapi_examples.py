@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from api.app import create_app
-from api.checkout import Checkout
-from api.joining import OutcomeUnknown, Overloaded
-from api.protocol import MAX_HEAD_BYTES
-from api.signatures import Signatures
+from api.database.batching import OutcomeUnknown, Overloaded
+from api.database.client import Checkout
+from api.server.http_protocol import MAX_HEAD_BYTES
+from api.webhook_signatures import Signatures
 from tests.api.test_openapi import Json, fits, operations, resolved
 from tests.api.wire import send_raw
 

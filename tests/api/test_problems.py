@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from api import problems
-from api.protocol import MAX_HEAD_BYTES
+from api.server.http_protocol import MAX_HEAD_BYTES
 from tests.api.wire import exchange_raw, send_raw
 
 JSON = {"content-type": "application/json"}

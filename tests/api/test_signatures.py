@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from api.problems import Problem
-from api.signatures import Signatures
+from api.webhook_signatures import Signatures
 
 OLD, NEW, OTHER = ("whsec_" + base64.b64encode(bytes([n]) * 24).decode() for n in (1, 2, 3))
 BODY = b'{"idempotency_key":"pay_abc_123","order_id":99,"status":"success"}'

@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from api.joining import Joiner, RolledBack
-from api.observing import REQUEST, Observer
-from api.tracing import Traces
+from api.database.batching import Joiner, RolledBack
+from api.telemetry.batch_metrics import REQUEST, Observer
+from api.telemetry.tracing import Traces
 from flashsale.cluster import Cluster
 from flashsale.seed import APP_ROLE
 from tests.api.scraping import watched_server

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 import uvloop
 
-from api.functions import PLACE_HOLDS
-from api.joining import Joiner, Limits, NotSent, OutcomeUnknown, RolledBack
-from api.lanes import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connection_string
+from api.database.batching import Joiner, Limits, NotSent, OutcomeUnknown, RolledBack
+from api.database.connection import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connection_string
+from api.database.functions import PLACE_HOLDS
 from flashsale.cluster import Cluster
 from flashsale.seed import APP_ROLE
 from tests.support import running_server, wait_until, wait_until_blocked
@@ -224,7 +224,7 @@ async def listening(handle: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIt
 
 
 def test_a_server_that_says_nothing_is_absent_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.lanes.RECONNECT_PAUSE", 60)
+    monkeypatch.setattr("api.database.connection.RECONNECT_PAUSE", 60)
     attempts = 0
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,7 +318,7 @@ def test_a_connection_that_falls_silent_is_cut_and_replaced(
             assert (await one.call([(1, 1, "before")]))[0][1] is None
             talking.clear()
             with monkeypatch.context() as patch, pytest.raises(OutcomeUnknown):
-                patch.setattr("api.lanes.HANG_TIMEOUT", 0.3)
+                patch.setattr("api.database.connection.HANG_TIMEOUT", 0.3)
                 await one.call([(1, 1, "silence")])
             talking.set()
             row = (await one.call([(1, 1, "silence")]))[0]

@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from api.operations import OPERATIONS
+from api.openapi.operations import OPERATIONS
 from tests.page.conftest import DESKTOP, PHONE
 
 

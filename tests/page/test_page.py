@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from api.assets import PAGE
+from api.static_files import PAGE
 
 FILES = ["/", *(f"/page/{path.name}" for path in sorted(PAGE.iterdir()) if path.suffix != ".html")]
 

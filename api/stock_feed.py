@@ -24,13 +24,13 @@ from typing import Any
 import msgspec
 from falcon.asgi import Request, Response, SSEvent
 
-from api import metrics
-from api.answers import encode, instant
-from api.bodies import id_from_path
-from api.checkout import Checkout
-from api.joining import NotSent, Overloaded, RolledBack, Row
+from api.database.batching import NotSent, Overloaded, RolledBack, Row
+from api.database.client import Checkout
 from api.problems import PRODUCT_NOT_FOUND, UNAVAILABLE, refuse
-from api.protocol import END_STREAM
+from api.schemas.requests import id_from_path
+from api.schemas.responses import encode, instant
+from api.server.http_protocol import END_STREAM
+from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
 

@@ -11,10 +11,11 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api import metrics, problems
-from api.admission import Gate
+from api import problems
 from api.problems import Kind
-from api.request_ids import RequestIds
+from api.server.admission import Gate
+from api.telemetry import metrics
+from api.telemetry.request_id import RequestIds
 
 MAX_HEAD_BYTES = 64 * 1024
 """of request line and headers together"""

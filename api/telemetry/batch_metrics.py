@@ -7,7 +7,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
-from api import metrics
+from api.telemetry import metrics
 
 REQUEST: ContextVar[Any] = ContextVar("request", default=None)
 """the `context` (Falcon) of the request that a task answers: what is noted there shows in log and traces"""
@@ -25,7 +25,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Where spans of calls come from (api/tracing.py)."""
+    """Where spans of calls come from (api/telemetry/tracing.py)."""
 
     def call(self, function: str, way: str, batch: Sequence[Asked]) -> Span | None: ...
 

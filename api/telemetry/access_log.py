@@ -13,10 +13,10 @@ from typing import Any
 from falcon.asgi import Request, Response
 from msgspec import json
 
-from api import metrics
 from api.problems import MEDIA_TYPE
-from api.protocol import BEGAN
-from api.request_ids import HEADER
+from api.server.http_protocol import BEGAN
+from api.telemetry import metrics
+from api.telemetry.request_id import HEADER
 
 log = logging.getLogger("flashsale.access")
 

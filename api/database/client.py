@@ -1,6 +1,6 @@
 """The checkout's functions as this process calls them: which are joined, and over how many connections.
 
-A function that writes has two connections, fast and patient (api/joining.py), the latter opened when it is
+A function that writes has two connections, fast and patient (batching.py), the latter opened when it is
 first needed; a function that reads has one; up to two more, from a pool, serve what is not joined. That is 7
 connections in quiet times and 13 at most for each process. More would not be faster: calls of one function
 mostly wait for the same rows, and a connection carries hundreds of requests at a time.
@@ -13,11 +13,11 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool
 
-from api import functions
-from api.functions import Function
-from api.joining import Joiner, NotSent, OutcomeUnknown, Row
-from api.lanes import CONNECT_TIMEOUT, Lane, connection_string, cut_later, outcome_of
-from api.observing import Observer, Tracer
+from api.database import functions
+from api.database.batching import Joiner, NotSent, OutcomeUnknown, Row
+from api.database.connection import CONNECT_TIMEOUT, Lane, connection_string, cut_later, outcome_of
+from api.database.functions import Function
+from api.telemetry.batch_metrics import Observer, Tracer
 
 FAST_LOCK_TIMEOUT = 50
 """milliseconds; what a locked row costs those behind it on the fast lane"""

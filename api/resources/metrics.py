@@ -10,10 +10,11 @@ from typing import Any
 import falcon.asgi
 from falcon.asgi import Request, Response
 
-from api import metrics, problems
-from api.figures import Figures
-from api.pulse import Pulse
-from api.request_ids import RequestIds
+from api import problems
+from api.telemetry import metrics
+from api.telemetry.reporter import Pulse
+from api.telemetry.request_id import RequestIds
+from api.telemetry.sale_metrics import Figures
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 

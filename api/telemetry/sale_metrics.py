@@ -12,9 +12,9 @@ import psycopg
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from api import functions
-from api.joining import Row
-from api.lanes import CONNECT_TIMEOUT, connection_string
+from api.database import functions
+from api.database.batching import Row
+from api.database.connection import CONNECT_TIMEOUT, connection_string
 
 KEEP = 1.0
 """seconds for which an answer, or that there is none, counts as new"""
@@ -46,7 +46,7 @@ _OF_ALL: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
 
 
 class Figures:
-    """The newest figures, as a source of metrics (api/metrics.py).
+    """The newest figures, as a source of metrics (api/telemetry/metrics.py).
 
     :param url: libpq connection string or URI
     """

@@ -16,14 +16,14 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from api.observing import Asked
-from api.request_ids import HEADER
+from api.telemetry.batch_metrics import Asked
+from api.telemetry.request_id import HEADER
 
 _caller = TraceContextTextMapPropagator()
 
 
 class Traces:
-    """Middleware for requests, and where the spans of calls come from (api/observing.py).
+    """Middleware for requests, and where the spans of calls come from (api/telemetry/batch_metrics.py).
 
     :param provider: of spans; it is shut down with the application
     """

@@ -11,9 +11,9 @@ import msgspec
 from falcon.asgi import Response
 from msgspec import UNSET, Meta, UnsetType
 
-from api.bodies import HoldId, OrderId, ProductId, Quantity
-from api.joining import Row
-from api.observing import REQUEST
+from api.database.batching import Row
+from api.schemas.requests import HoldId, OrderId, ProductId, Quantity
+from api.telemetry.batch_metrics import REQUEST
 
 encode = msgspec.json.Encoder().encode
 

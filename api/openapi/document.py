@@ -11,8 +11,8 @@ import falcon.inspect
 import msgspec
 from falcon.asgi import App, Request, Response
 
-from api import answers, problems
-from api.operations import (
+from api import problems
+from api.openapi.operations import (
     ABOUT,
     ANY_REQUEST,
     IDEMPOTENCY_KEY,
@@ -29,7 +29,8 @@ from api.operations import (
     is_page,
 )
 from api.problems import Kind
-from api.signatures import HEADERS as SIGNATURE_HEADERS
+from api.schemas import responses as answers
+from api.webhook_signatures import HEADERS as SIGNATURE_HEADERS
 
 Json = dict[str, Any]
 
@@ -101,7 +102,7 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
     paths: dict[str, Json] = {}
     routed = set(routes(app))
     if unknown := routed - OPERATIONS.keys():
-        raise LookupError(f"routes that api/operations.py does not describe: {sorted(unknown)}")
+        raise LookupError(f"routes that api/openapi/operations.py does not describe: {sorted(unknown)}")
     for (method, path), operation in OPERATIONS.items():
         if (method, path) in routed:
             paths.setdefault(path, {})[method.lower()] = _operation(operation, allow_unsigned)

@@ -2,12 +2,12 @@
 
 from falcon.asgi import Request, Response
 
-from api import bodies
-from api.answers import CREATED, UNSET, CreatedOrder, encode, instant, mark_replay, money
-from api.answers import Order as OrderAnswer
-from api.bodies import MAX_HOLD_ID, id_from_path, idempotency_key
-from api.checkout import Checkout
+from api.database.client import Checkout
 from api.problems import ORDER_NOT_FOUND, refuse
+from api.schemas import requests as bodies
+from api.schemas.requests import MAX_HOLD_ID, id_from_path, idempotency_key
+from api.schemas.responses import CREATED, UNSET, CreatedOrder, encode, instant, mark_replay, money
+from api.schemas.responses import Order as OrderAnswer
 
 
 class Orders:

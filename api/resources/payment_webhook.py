@@ -2,11 +2,11 @@
 
 from falcon.asgi import Request, Response
 
-from api import bodies
-from api.answers import ACCEPTED, Payment, StoredPayment, encode, mark_replay
-from api.checkout import Checkout
+from api.database.client import Checkout
 from api.problems import refuse
-from api.signatures import Signatures
+from api.schemas import requests as bodies
+from api.schemas.responses import ACCEPTED, Payment, StoredPayment, encode, mark_replay
+from api.webhook_signatures import Signatures
 
 
 class PaymentWebhook:

@@ -7,7 +7,7 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from api.observing import REQUEST
+from api.telemetry.batch_metrics import REQUEST
 
 HEADER = "X-Request-ID"
 

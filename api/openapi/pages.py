@@ -12,11 +12,11 @@ from string import Template
 
 from falcon.asgi import Request, Response
 
-from api.assets import Asset
-from api.openapi import answered_by, kinds
+from api.openapi.document import answered_by, kinds
 from api.problems import Kind, type_of
+from api.static_files import Asset
 
-_OURS = Path(__file__).parent
+_OURS = Path(__file__).parent / "static"
 _VIEWERS = Path(str(distribution("offapi").locate_file("offapi")))  # to import it would load all of them
 
 # As on the page at /, but for the pictures that Swagger UI's style sheet has in itself.

@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from api import metrics
-from api.checkout import Checkout
-from api.logs import ration
+from api.database.client import Checkout
+from api.telemetry import metrics
+from api.telemetry.logging import ration
 
 log = logging.getLogger("flashsale.pulse")
 

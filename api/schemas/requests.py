@@ -21,7 +21,7 @@ from api.problems import (
     Kind,
     Problem,
 )
-from api.protocol import CUT
+from api.server.http_protocol import CUT
 
 MAX_BYTES = 16 * 1024
 MAX_DEPTH = 64
@@ -31,7 +31,7 @@ MAX_HOLD_ID = 2**53 - 1
 IDEMPOTENCY_KEY = r"[!-~]{1,255}"
 """what the header may hold: 1 to 255 visible ASCII characters"""
 
-# Descriptions and examples here and in api/answers.py are what /openapi.json says.
+# Descriptions and examples here and in api/schemas/responses.py are what /openapi.json says.
 ProductId = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT, description="A product.", examples=[1])]
 HoldId = Annotated[
     int,

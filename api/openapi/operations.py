@@ -1,6 +1,6 @@
 """What each call of the HTTP interface takes and answers: the table that /openapi.json is made of.
 
-The shapes are the Structs that the code reads and writes (api/bodies.py, api/answers.py), the problems its
+The shapes are the Structs that the code reads and writes (api/schemas/), the problems its
 table (api/problems.py). What is told here beside them is held against a running server by
 tests/api/test_openapi.py: each example is sent, or brought about, and compared with what comes.
 """
@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from api import answers, bodies, problems, products
-from api.bodies import HoldId, OrderId, ProductId
-from api.live import Sample
+from api import problems
 from api.problems import Kind
-from api.request_ids import SANE
+from api.resources import products
+from api.schemas import requests as bodies
+from api.schemas import responses as answers
+from api.schemas.requests import HoldId, OrderId, ProductId
+from api.stock_feed import Sample
+from api.telemetry.request_id import SANE
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from api.functions import Function
-from api.joining import NotSent, OutcomeUnknown, RolledBack, Row
-from api.observing import Observer, WayObserver
-from api.session import Session
+from api.database.batching import NotSent, OutcomeUnknown, RolledBack, Row
+from api.database.functions import Function
+from api.database.prepared_statement import Session
+from api.telemetry.batch_metrics import Observer, WayObserver
 
 log = logging.getLogger("flashsale.api")
 

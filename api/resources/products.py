@@ -2,10 +2,10 @@
 
 from falcon.asgi import Request, Response
 
-from api.answers import encode, product
-from api.bodies import MAX_BIGINT, id_from_path, whole_number
-from api.checkout import Checkout
+from api.database.client import Checkout
 from api.problems import PRODUCT_NOT_FOUND, refuse
+from api.schemas.requests import MAX_BIGINT, id_from_path, whole_number
+from api.schemas.responses import encode, product
 
 PAGE = 100
 """products on a page, unless the request says otherwise"""

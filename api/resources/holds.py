@@ -4,12 +4,12 @@ from datetime import datetime
 
 from falcon.asgi import Request, Response
 
-from api import bodies
-from api.answers import CREATED, NO_CONTENT, UNSET, OrderOfHold, encode, instant, mark_replay
-from api.answers import Hold as HoldAnswer
-from api.bodies import MAX_HOLD_ID, id_from_path, idempotency_key
-from api.checkout import Checkout
+from api.database.client import Checkout
 from api.problems import HOLD_NOT_FOUND, refuse
+from api.schemas import requests as bodies
+from api.schemas.requests import MAX_HOLD_ID, id_from_path, idempotency_key
+from api.schemas.responses import CREATED, NO_CONTENT, UNSET, OrderOfHold, encode, instant, mark_replay
+from api.schemas.responses import Hold as HoldAnswer
 
 
 class Holds:

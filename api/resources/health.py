@@ -6,10 +6,10 @@ from collections.abc import Callable
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.answers import Alive, Ready, encode
-from api.checkout import Checkout
-from api.joining import NotSent, RolledBack
+from api.database.batching import NotSent, RolledBack
+from api.database.client import Checkout
 from api.problems import NOT_READY, answer
+from api.schemas.responses import Alive, Ready, encode
 
 _ALIVE = encode(Alive("alive"))
 

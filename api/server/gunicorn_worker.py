@@ -2,7 +2,7 @@
 
 from uvicorn_worker import UvicornWorker
 
-from api.protocol import uvicorn_settings
+from api.server.http_protocol import uvicorn_settings
 
 
 class Worker(UvicornWorker):

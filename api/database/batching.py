@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from api.observing import REQUEST, Observer, WayObserver
+from api.telemetry.batch_metrics import REQUEST, Observer, WayObserver
 
 log = logging.getLogger("flashsale.api")
 
@@ -82,7 +82,7 @@ class Limits:
     """requests that wait on the fast way, at most; the next one is refused at once"""
     patient_queue: int = 500
     """the same on the patient way. All that wait for locked rows must leave room among those that the server
-    lets in at once (api/admission.py) for whoever wants another row"""
+    lets in at once (api/server/admission.py) for whoever wants another row"""
     patience: float = 0.8
     """from a request's arrival until the last moment at which it may be sent"""
     deadline: float = 1.9

@@ -1,0 +1,1 @@
+"""One file a URL: parse the request, call one SQL function, respond."""

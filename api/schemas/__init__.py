@@ -1,0 +1,1 @@
+"""What clients send and receive: its shapes, and strict parsing."""

@@ -1,0 +1,1 @@
+"""HTTP below ASGI: the protocol, admission control, the gunicorn worker."""
