@@ -103,8 +103,8 @@ def from_environment() -> exposition.Application:
 
     :raises InvalidSettings:
     """
-    from flashsale.load import digest
-    from flashsale.migrate import SQL, migration_ids
+    from flashsale.database.migrations import SQL, migration_ids
+    from flashsale.database.sql_loader import digest
 
     settings = Settings.from_environment(os.environ)
     newest = migration_ids()[-1]

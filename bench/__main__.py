@@ -11,7 +11,7 @@ import click
 
 from bench import growth, overload, plot, rates, report
 from bench.findings import Findings, Say
-from flashsale.cluster import find_binary
+from flashsale.local.cluster import find_binary
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("rates", "growth", "overload")

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 
 from bench.machine import cpu_seconds
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.migrate import migrate
-from flashsale.seed import APP_ROLE, create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import APP_ROLE, create_app_role
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 NAME = "flashsale"
 PLENTY = 2_000_000_000
@@ -28,7 +28,7 @@ class AuditFailed(Exception):
 class Database:
     """A running cluster with the schema in it.
 
-    :param cluster: as flashsale/cluster.py makes them
+    :param cluster: as flashsale/local/cluster.py makes them
     :param pid: of the postmaster
     """
 

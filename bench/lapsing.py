@@ -12,7 +12,7 @@ from bench.database import Database
 from bench.findings import Findings, Say
 from bench.offer import offering
 from bench.servers import Server
-from flashsale.scheduler import unschedule
+from flashsale.database.pg_cron import unschedule
 
 FILLED_A_SECOND = 15_000
 """holds that are surely filled in in a second"""

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.generator import Order, Seen
 from bench.servers import Server
 from bench.wrk import Broken
-from flashsale.migrate import ROOT
+from flashsale.database.migrations import ROOT
 
 BODY = '{"product_id":1,"qty":1}'
 HOLD = (

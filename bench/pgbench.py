@@ -7,8 +7,8 @@ from statistics import mean
 from bench.database import NAME, Database
 from bench.machine import run
 from bench.works import Script
-from flashsale.cluster import find_binary
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import find_binary
 
 WARM_UP = 1
 """seconds that do not count: a connection's first call plans for some 30 ms, under the hot lock"""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine import cpu_seconds
-from flashsale.account import guard
-from flashsale.migrate import ROOT
+from flashsale.database.migrations import ROOT
+from flashsale.local.os_account import guard
 
 FLASHSALE = "api.app:application"
 CEILING = "bench.baselines.ceiling:application"

@@ -20,9 +20,9 @@ from api import problems
 from api.openapi import operations
 from api.openapi.operations import OPERATIONS, Refusal
 from api.problems import Kind
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.load import read_files
-from flashsale.migrate import SQL, migrate
+from flashsale.database.migrations import SQL, migrate
+from flashsale.database.sql_loader import read_files
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 REFERENCE = Path(__file__).with_name("reference.md")
 WIDTH = 96

@@ -1,3 +1,3 @@
-from flashsale.cli import main
+from flashsale.cli.main import main
 
 main()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from api.settings import InvalidSettings, Settings
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 
 VARIABLE = "FLASHSALE_WEBHOOK_SECRETS"
 

@@ -24,9 +24,9 @@ import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import PORT, SUPERUSER, Cluster, stop_server
-from flashsale.migrate import migrate
-from flashsale.seed import APP_ROLE, create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import APP_ROLE, create_app_role
+from flashsale.local.cluster import PORT, SUPERUSER, Cluster, stop_server
 from tests.support import running_server
 
 # The run's data is thrown away: nothing is gained by waiting for the disk.

@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.account import guard
-from flashsale.cluster import find_binary, has_pg_cron
+from flashsale.local.cluster import find_binary, has_pg_cron
+from flashsale.local.os_account import guard
 
 ROOT = Path(__file__).resolve().parent.parent
 

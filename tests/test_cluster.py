@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale import processes
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
+from flashsale.local import processes
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 pytestmark = pytest.mark.slow
 FAST = {"fsync": "off", "shared_buffers": "16MB"}

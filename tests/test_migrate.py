@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from flashsale.load import SqlError, digest
-from flashsale.migrate import MIGRATIONS, apply, migrate, migration_ids
-from flashsale.refusal import Refusal
+from flashsale.database.migrations import MIGRATIONS, apply, migrate, migration_ids
+from flashsale.database.sql_loader import SqlError, digest
+from flashsale.errors import Refusal
 
 Write = Callable[[str, str], Path]
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 import yaml
 
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.api.scraping import Metrics, watched_server
 from tests.support import ROOT
 

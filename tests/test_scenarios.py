@@ -10,9 +10,9 @@ import httpx
 import psycopg
 import pytest
 
-from flashsale import scheduler
-from flashsale.cluster import SUPERUSER, Cluster
-from flashsale.up import DATABASE
+from flashsale.database import pg_cron as scheduler
+from flashsale.local.cluster import SUPERUSER, Cluster
+from flashsale.local.supervisor import DATABASE
 from tests.support import wait_until
 from tests.upping import FLASHSALE, Up, data_folder
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale import scheduler
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.migrate import migrate
+from flashsale.database import pg_cron as scheduler
+from flashsale.database.migrations import migrate
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 from tests.support import needs_pg_cron, wait_until
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale import processes, scheduler
-from flashsale.cluster import Cluster
+from flashsale.database import pg_cron as scheduler
+from flashsale.local import processes
+from flashsale.local.cluster import Cluster
 from tests.support import wait_until
 from tests.upping import FLASHSALE, Up, data_folder
 

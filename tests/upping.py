@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flashsale import processes
-from flashsale.cluster import Cluster
+from flashsale.local import processes
+from flashsale.local.cluster import Cluster
 from tests.support import ROOT, answers, free_port, wait_until
 
 FLASHSALE = [str(ROOT / ".venv/bin/flashsale")]

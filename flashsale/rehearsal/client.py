@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 from flashsale.rehearsal.record import NO_ANSWER, Answer, Call, Kind, Seen
 
 TIMEOUT = 15

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import psycopg
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 
 PATIENCE = 300
 """seconds for which putting the settings back is tried, should the database be away"""

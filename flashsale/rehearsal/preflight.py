@@ -6,10 +6,10 @@ from typing import Any
 
 import aiohttp
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 from flashsale.rehearsal.shop import Product
 from flashsale.webhook_secrets import VARIABLE
-from flashsale.webhook_signing import signature_headers
+from flashsale.webhooks import signature_headers
 
 TIMEOUT = aiohttp.ClientTimeout(10)
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from flashsale.cli.output import seconds as span
 from flashsale.rehearsal import figures, plots
 from flashsale.rehearsal.buyers import Shares
 from flashsale.rehearsal.record import CALLS, NO_ANSWER, Kind, Outcome, Units
 from flashsale.rehearsal.run import Options, Rehearsal
-from flashsale.terminal import seconds as span
 
 _PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import uvloop
 
-from flashsale.connection import explain
-from flashsale.refusal import Refusal
+from flashsale.database.connection import explain
+from flashsale.errors import Refusal
 from flashsale.rehearsal import checks, machine, preflight, shop
 from flashsale.rehearsal.buyers import Cast, Shares, cast
 from flashsale.rehearsal.client import opened

@@ -18,7 +18,7 @@ import msgspec
 from flashsale.rehearsal.buyers import Buyer, Cast, Step
 from flashsale.rehearsal.client import JSON, Client, Unanswered
 from flashsale.rehearsal.record import Answer, Kind, Outcome, Phase, Purchase, Seen, Units, Word
-from flashsale.webhook_signing import signature_headers
+from flashsale.webhooks import signature_headers
 
 WAIT_FOR_UNITS = 10
 """seconds beyond the hold time after which nobody waits any longer for units that somebody still holds"""

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 
 PRICE = Decimal("99.00")
 CURRENCY = "XTS"

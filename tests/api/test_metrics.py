@@ -10,8 +10,8 @@ import httpx
 import psycopg
 import pytest
 
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.api.scraping import Metrics, watched_server
 from tests.api.test_openapi_examples import send_raw
 from tests.support import wait_until

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from standardwebhooks import Webhook
 
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.support import running_server
 
 URL = "/api/payments/webhook"

@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from api.database.batching import Joiner, RolledBack
 from api.telemetry.batch_metrics import REQUEST, Observer
 from api.telemetry.tracing import Traces
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.api.scraping import watched_server
 from tests.support import wait_until
 

@@ -19,8 +19,8 @@ import uvloop
 from api.database.batching import Joiner, Limits, NotSent, OutcomeUnknown, RolledBack
 from api.database.connection import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connection_string
 from api.database.functions import PLACE_HOLDS
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.support import running_server, wait_until, wait_until_blocked
 
 HOLD = {"product_id": 1, "qty": 1}

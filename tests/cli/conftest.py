@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from flashsale import scheduler
-from flashsale.cli import main
-from flashsale.cluster import SUPERUSER, Cluster
+from flashsale.cli.main import main
+from flashsale.database import pg_cron as scheduler
+from flashsale.local.cluster import SUPERUSER, Cluster
 from tests.operators.emptied import emptied_database
 
 shared, postgresql = emptied_database("flashsale_cli")

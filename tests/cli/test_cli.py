@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 import pytest
 
-from flashsale.cli import main
+from flashsale.cli.main import main
 from tests.operators.shop import create_product
 from tests.support import ROOT
 

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale import diagnosis, scheduler
-from flashsale.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
-from flashsale.migrate import migrate, migration_ids
+from flashsale.database import pg_cron as scheduler
+from flashsale.database.migrations import migrate, migration_ids
+from flashsale.doctor import diagnosis
+from flashsale.local.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
 from tests.operators.shop import create_product, one
 from tests.support import needs_pg_cron
 

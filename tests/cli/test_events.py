@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from flashsale.commands import events as command
+from flashsale.cli import events as command
 from tests.operators.shop import audit, create_product, one, order, pay, place_hold, place_many
 from tests.support import ROOT, wait_until
 

@@ -16,8 +16,8 @@ from click.testing import Result
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.operators.shop import audit, create_product, one, place_hold
 from tests.support import ROOT, free_port, running_server, wait_until
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from standardwebhooks import Webhook
 
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
 from tests.operators.shop import create_order, create_product, one, order, order_status, place_hold
 from tests.support import free_port, running_server
 

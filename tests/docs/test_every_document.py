@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from flashsale.cli import main
+from flashsale.cli.main import main
 from tests.docs.documents import PATHS, blocks, examples
 from tests.support import ROOT
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron
+from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron
 from tests.docs.documents import Reader
 from tests.operators.shop import create_order, pay, place_hold
 from tests.support import ROOT, wait_until_blocked

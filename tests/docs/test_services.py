@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from flashsale.cluster import Cluster
+from flashsale.local.cluster import Cluster
 from tests.docs.documents import Reader
 from tests.operators.emptied import emptied_database
 from tests.operators.shop import audit, create_product, one, order, pay, place_hold

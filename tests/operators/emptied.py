@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import Cluster
+from flashsale.local.cluster import Cluster
 
 OURS = "relnamespace = 'flashsale_data'::regnamespace"
 TABLES = f"select relname from pg_class where {OURS} and relkind = 'r'"

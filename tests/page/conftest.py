@@ -30,9 +30,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import PORT, SUPERUSER, Cluster
-from flashsale.migrate import migrate
-from flashsale.seed import APP_ROLE, create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import APP_ROLE, create_app_role
+from flashsale.local.cluster import PORT, SUPERUSER, Cluster
 from tests.support import running_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

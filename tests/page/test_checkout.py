@@ -5,7 +5,7 @@ import re
 import psycopg
 from playwright.sync_api import Locator, Page, expect
 
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
 from tests.support import running_server
 
 SECRET = "whsec_" + "c2VjcmV0" * 6

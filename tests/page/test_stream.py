@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
 from tests.support import running_server, wait_until
 
 POLLERS = """

@@ -11,9 +11,9 @@ from unittest import mock
 
 import psycopg
 
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.migrate import migrate
-from flashsale.seed import create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import create_app_role
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 LIBRARIES = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 MICROSECOND = timedelta(microseconds=1)

@@ -9,7 +9,7 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import Cluster
+from flashsale.local.cluster import Cluster
 from tests.proof.campaign import Campaign
 
 

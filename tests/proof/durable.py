@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg
 
-from flashsale.cluster import SUPERUSER, Cluster, stop_server
-from flashsale.migrate import migrate
-from flashsale.seed import APP_ROLE, create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import APP_ROLE, create_app_role
+from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 DATABASE = "flashsale"
 

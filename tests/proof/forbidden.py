@@ -1,6 +1,6 @@
 """What a role with only flashsale_api may not do: to each object there is, and to become somebody else."""
 
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
 
 ACTIONS: dict[str, list[str]] = {
     "r": [

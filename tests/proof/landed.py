@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psycopg
 
-from flashsale.cluster import SUPERUSER, Cluster, find_binary, stop_server
-from flashsale.migrate import migrate
-from flashsale.seed import create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import create_app_role
+from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, stop_server
 from tests.support import ROOT
 
 STATES = Path(__file__).parent / "states"

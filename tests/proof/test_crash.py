@@ -18,7 +18,7 @@ from random import Random
 import psycopg
 import pytest
 
-from flashsale import processes
+from flashsale.local import processes
 from tests.proof.buyers import InSql, OverHttp
 from tests.proof.campaign import Campaign
 from tests.proof.durable import Durable, durable_database

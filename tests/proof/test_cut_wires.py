@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.cluster import PORT, SUPERUSER, Cluster
-from flashsale.migrate import migrate
-from flashsale.seed import APP_ROLE, create_app_role
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import APP_ROLE, create_app_role
+from flashsale.local.cluster import PORT, SUPERUSER, Cluster
 from tests.proof.buyers import Answer, Connection
 from tests.proof.campaign import Campaign
 from tests.proof.wire import Cut, Manner, To, Watch, Wire, wire

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 import standardwebhooks.webhooks
 
-from flashsale.cluster import Cluster
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.api.test_signatures import BODY, NEW, OLD, OTHER, is_accepted, signed
 from tests.operators.shop import audit, create_product, one, order
 from tests.proof import flood

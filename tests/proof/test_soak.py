@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from flashsale import processes
+from flashsale.local import processes
 from tests.proof.buyers import Answer, Connection, p99
 from tests.proof.campaign import Campaign
 from tests.proof.durable import Durable, durable_database

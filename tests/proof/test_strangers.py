@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from flashsale.seed import APP_ROLE
+from flashsale.database.seed import APP_ROLE
 from tests.operators.shop import audit, create_order, create_product, one, order, pay, place_hold
 from tests.proof.bait import bait
 from tests.proof.campaign import Campaign

@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.cluster import Cluster
-from flashsale.definitions import differences, wrong_grants
-from flashsale.migrate import SQL, apply, migrate, migration_ids
-from flashsale.seed import APP_ROLE
+from flashsale.database.drift import differences, wrong_grants
+from flashsale.database.migrations import SQL, apply, migrate, migration_ids
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import Cluster
 from tests.operators.shop import audit, one
 from tests.proof.campaign import Campaign
 from tests.proof.landed import STATES, dump, restore

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from flashsale.load import SqlError, load
-from flashsale.migrate import SQL
+from flashsale.database.migrations import SQL
+from flashsale.database.sql_loader import SqlError, load
 from tests.proof.transactions import Session
 from tests.sql import calls
 

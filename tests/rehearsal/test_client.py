@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 from flashsale.rehearsal import client as client_module
 from flashsale.rehearsal.client import Unanswered, opened
 from flashsale.rehearsal.record import Answer, Kind, Seen

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flashsale.load import read_files
+from flashsale.database.sql_loader import read_files
 from tests.operators.shop import one
 from tests.support import ROOT
 

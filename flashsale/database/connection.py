@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flashsale.cluster import SUPERUSER, Cluster
-from flashsale.refusal import Refusal
-from flashsale.up import DATABASE, Settings
+from flashsale.errors import Refusal
+from flashsale.local.cluster import SUPERUSER, Cluster
+from flashsale.local.supervisor import DATABASE, Settings
 
 CONNECT_TIMEOUT = 10
 """seconds, unless the URL says otherwise"""

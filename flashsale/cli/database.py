@@ -5,10 +5,10 @@ import sys
 
 import click
 
-from flashsale import up as foreground
-from flashsale.connection import admin_url, settings
-from flashsale.migrate import migrate as migrate_database
-from flashsale.refusal import Refusal
+from flashsale.database.connection import admin_url, settings
+from flashsale.database.migrations import migrate as migrate_database
+from flashsale.errors import Refusal
+from flashsale.local import supervisor as foreground
 
 
 @click.command()

@@ -5,8 +5,8 @@ import sys
 import click
 from psycopg.rows import dict_row
 
-from flashsale.connection import connect
-from flashsale.terminal import json_option, show
+from flashsale.cli.output import json_option, show
+from flashsale.database.connection import connect
 
 
 @click.command()

@@ -14,12 +14,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from flashsale.commands.product import BIGINT, Money
-from flashsale.connection import connect, settings
-from flashsale.refusal import Refusal
-from flashsale.terminal import console, json_option, printable, to_json
+from flashsale.cli.output import console, json_option, printable, to_json
+from flashsale.cli.product import BIGINT, Money
+from flashsale.database.connection import connect, settings
+from flashsale.errors import Refusal
 from flashsale.webhook_secrets import webhook_secrets
-from flashsale.webhook_signing import signature_headers
+from flashsale.webhooks import signature_headers
 
 PATH = "/api/payments/webhook"
 TIMEOUT = 10

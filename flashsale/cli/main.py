@@ -1,20 +1,20 @@
-"""The `flashsale` command: what it can do. Each command is in flashsale/commands, in the file of its name."""
+"""The `flashsale` command and its subcommands; each is in the file of its name."""
 
 import click
 import psycopg
 
-from flashsale.commands.audit import audit
-from flashsale.commands.completion import completion
-from flashsale.commands.cron import cron
-from flashsale.commands.database import destroy, migrate, psql, up
-from flashsale.commands.doctor import doctor
-from flashsale.commands.events import events
-from flashsale.commands.product import product
-from flashsale.commands.rehearse import rehearse
-from flashsale.commands.watch import watch
-from flashsale.commands.webhook import webhook
-from flashsale.connection import explain
-from flashsale.refusal import Refusal
+from flashsale.cli.audit import audit
+from flashsale.cli.completion import completion
+from flashsale.cli.cron import cron
+from flashsale.cli.database import destroy, migrate, psql, up
+from flashsale.cli.doctor import doctor
+from flashsale.cli.events import events
+from flashsale.cli.product import product
+from flashsale.cli.rehearse import rehearse
+from flashsale.cli.watch import watch
+from flashsale.cli.webhook import webhook
+from flashsale.database.connection import explain
+from flashsale.errors import Refusal
 
 
 class _Commands(click.Group):

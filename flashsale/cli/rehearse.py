@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from flashsale.connection import admin_url, connect, settings
-from flashsale.refusal import Refusal
-from flashsale.terminal import console, json_option, table, text, to_json
+from flashsale.cli.output import console, json_option, table, text, to_json
+from flashsale.database.connection import admin_url, connect, settings
+from flashsale.errors import Refusal
 from flashsale.webhook_secrets import webhook_secrets
 
 if TYPE_CHECKING:

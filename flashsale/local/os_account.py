@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from flashsale.commands.product import BIGINT
-from flashsale.connection import explain, repeatedly
-from flashsale.terminal import console, json_option, seconds, table, text, to_json
+from flashsale.cli.output import console, json_option, seconds, table, text, to_json
+from flashsale.cli.product import BIGINT
+from flashsale.database.connection import explain, repeatedly
 
 _Look = dict[str, Any] | psycopg.OperationalError
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import psycopg
 
-from flashsale import processes
-from flashsale.account import guard
-from flashsale.cluster import FOLDER_MODE, SUPERUSER, Cluster, stop_server
-from flashsale.migrate import ROOT, migrate
-from flashsale.refusal import Refusal
-from flashsale.seed import APP_ROLE, create_app_role, create_first_product
+from flashsale.database.migrations import ROOT, migrate
+from flashsale.database.seed import APP_ROLE, create_app_role, create_first_product
+from flashsale.errors import Refusal
+from flashsale.local import processes
+from flashsale.local.cluster import FOLDER_MODE, SUPERUSER, Cluster, stop_server
+from flashsale.local.os_account import guard
 
 DATABASE = "flashsale"
 # Longer than gunicorn gives its own workers to finish.

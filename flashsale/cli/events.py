@@ -7,8 +7,8 @@ import psycopg
 from psycopg.rows import dict_row
 from rich.text import Text
 
-from flashsale.connection import explain, repeatedly
-from flashsale.terminal import console, printable, text, to_json
+from flashsale.cli.output import console, printable, text, to_json
+from flashsale.database.connection import explain, repeatedly
 
 PAGE = 1000
 """events in one call"""

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from flashsale.load import GRANTEES, SCHEMAS, SqlFile, read_files
+from flashsale.database.sql_loader import GRANTEES, SCHEMAS, SqlFile, read_files
 
 _MADE_OR_NAMED = re.compile(
     r"^((?:create or replace|comment on|(?:revoke|grant) \w+ on)(?: function| procedure| view)? )"

@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
 
 SCHEMAS = ["flashsale", "flashsale_data"]
 FOLDERS = ["internal", "public", "operators", "views"]

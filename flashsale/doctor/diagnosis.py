@@ -11,13 +11,13 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from yoyo.migrations import default_migration_table
 
-from flashsale import scheduler
-from flashsale.connection import admin_url, connect, explain
-from flashsale.definitions import differences, wrong_grants
-from flashsale.load import digest
-from flashsale.migrate import MIGRATIONS, OLDEST_SERVER, SQL, YOYO_SCHEMA, migration_ids
-from flashsale.refusal import Refusal
-from flashsale.terminal import seconds
+from flashsale.cli.output import seconds
+from flashsale.database import pg_cron as scheduler
+from flashsale.database.connection import admin_url, connect, explain
+from flashsale.database.drift import differences, wrong_grants
+from flashsale.database.migrations import MIGRATIONS, OLDEST_SERVER, SQL, YOYO_SCHEMA, migration_ids
+from flashsale.database.sql_loader import digest
+from flashsale.errors import Refusal
 from flashsale.webhook_secrets import VARIABLE, webhook_secrets
 
 CLOCK_WARNING = 1.0

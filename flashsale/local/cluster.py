@@ -16,9 +16,9 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from flashsale import processes
-from flashsale.account import Account, account_for
-from flashsale.refusal import Refusal
+from flashsale.errors import Refusal
+from flashsale.local import processes
+from flashsale.local.os_account import Account, account_for
 
 OLDEST_POSTGRESQL = 15
 SUPERUSER = "postgres"

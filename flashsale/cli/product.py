@@ -5,8 +5,8 @@ from decimal import Decimal, InvalidOperation
 import click
 from psycopg.rows import dict_row
 
-from flashsale.connection import connect
-from flashsale.terminal import json_option, printable, show, to_json
+from flashsale.cli.output import json_option, printable, show, to_json
+from flashsale.database.connection import connect
 
 BIGINT = click.IntRange(1, 2**63 - 1)
 INT = click.IntRange(-(2**31), 2**31 - 1)

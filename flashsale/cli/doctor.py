@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from flashsale.diagnosis import Finding, diagnose
-from flashsale.terminal import console, json_option, text, to_json
+from flashsale.cli.output import console, json_option, text, to_json
+from flashsale.doctor.diagnosis import Finding, diagnose
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 

@@ -17,11 +17,11 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
-from flashsale import scheduler
-from flashsale.load import SqlError, digest, load
-from flashsale.refusal import Refusal
+from flashsale.database import pg_cron as scheduler
+from flashsale.database.sql_loader import SqlError, digest, load
+from flashsale.errors import Refusal
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = ROOT / "migrations"
 SQL = ROOT / "sql"
 

@@ -8,10 +8,10 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from flashsale import scheduler
-from flashsale.connection import admin_url, connect
-from flashsale.refusal import Refusal
-from flashsale.terminal import console, json_option, seconds, table, text, to_json
+from flashsale.cli.output import console, json_option, seconds, table, text, to_json
+from flashsale.database import pg_cron as scheduler
+from flashsale.database.connection import admin_url, connect
+from flashsale.errors import Refusal
 
 _JOBS = """
     select j.jobname as name, j.schedule, j.active, j.username as role, j.command,

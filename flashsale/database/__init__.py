@@ -1,0 +1,1 @@
+"""The database: migrations, sql/, what differs from them, pg_cron."""

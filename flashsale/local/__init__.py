@@ -1,0 +1,1 @@
+"""`flashsale up`: a private cluster and the HTTP server, in the foreground."""
