@@ -9,7 +9,7 @@ server          base URL of gunicorn serving that database, logged in as the rol
 empty_database  superuser's URL of a fresh database with nothing in it
 cluster         the cluster itself (for the whole run)
 
-Waiting for something to happen, and other things tests share, are in tests/support.py.
+Waiting for something to happen, and other things tests share, are in tests/support.
 """
 
 import shutil
@@ -27,7 +27,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster, stop_server
-from tests.support import running_server
+from tests.support.http import running_server
 
 # The run's data is thrown away: nothing is gained by waiting for the disk.
 SETTINGS = {

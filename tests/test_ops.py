@@ -12,8 +12,8 @@ import yaml
 
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.api.scraping import Metrics, watched_server
 from tests.support import ROOT
+from tests.support.metrics_scrape import Metrics, watched_server
 
 DASHBOARD = json.loads((ROOT / "ops/grafana-dashboard.json").read_text())
 ALERTS = yaml.safe_load((ROOT / "ops/alerts.yml").read_text())

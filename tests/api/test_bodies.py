@@ -9,7 +9,7 @@ import pytest
 
 from api.problems import HOLD_NOT_FOUND, Problem
 from api.schemas import requests as bodies
-from tests.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
+from tests.support.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
 
 
 def refusal(parse: Callable[..., Any], *arguments: Any) -> tuple[int, str, str]:

@@ -19,7 +19,7 @@ from api.database.batching import (
 )
 from api.database.client import FAST_LOCK_TIMEOUT, PATIENT_LOCK_TIMEOUT
 from api.database.connection import HANG_TIMEOUT, STATEMENT_TIMEOUT
-from tests.api.clock import run
+from tests.api.event_loop_clock import run
 
 QUICK = Limits(patience=0.2, deadline=0.4, pause=0.001, tick=0.01)
 

@@ -9,7 +9,7 @@ import pytest
 
 from api.database.batching import NotSent, Overloaded
 from api.stock_feed import Limits, Listener, Live
-from tests.api.clock import run
+from tests.api.event_loop_clock import run
 
 
 class NoCheckout:

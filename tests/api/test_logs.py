@@ -20,8 +20,9 @@ from api.database.client import Checkout
 from api.telemetry import metrics
 from api.telemetry.logging import MOST, Json, Logger, Ration, Text
 from api.telemetry.reporter import Pulse
-from tests.api.scraping import watched_server
-from tests.support import ROOT, wait_until
+from tests.support import ROOT
+from tests.support.metrics_scrape import watched_server
+from tests.support.waiting import wait_until
 
 
 def lines(log: Path) -> list[dict[str, Any]]:

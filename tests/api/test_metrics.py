@@ -12,9 +12,9 @@ import pytest
 
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.api.scraping import Metrics, watched_server
 from tests.api.test_openapi_examples import send_raw
-from tests.support import wait_until
+from tests.support.metrics_scrape import Metrics, watched_server
+from tests.support.waiting import wait_until
 
 Watched = tuple[httpx.Client, Metrics]
 

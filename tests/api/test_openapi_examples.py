@@ -15,8 +15,8 @@ from api.database.batching import OutcomeUnknown, Overloaded
 from api.database.client import Checkout
 from api.server.http_protocol import MAX_HEAD_BYTES
 from api.webhook_signatures import Signatures
+from tests.api.raw_connection import send_raw
 from tests.api.test_openapi import Json, fits, operations, resolved
-from tests.api.wire import send_raw
 
 MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
 

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.support import running_server
+from tests.support.http import running_server
 
 URL = "/api/payments/webhook"
 

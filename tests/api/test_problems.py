@@ -9,7 +9,7 @@ import pytest
 
 from api import problems
 from api.server.http_protocol import MAX_HEAD_BYTES
-from tests.api.wire import exchange_raw, send_raw
+from tests.api.raw_connection import exchange_raw, send_raw
 
 JSON = {"content-type": "application/json"}
 

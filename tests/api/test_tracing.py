@@ -21,8 +21,8 @@ from api.telemetry.batch_metrics import REQUEST, Observer
 from api.telemetry.tracing import Traces
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.api.scraping import watched_server
-from tests.support import wait_until
+from tests.support.metrics_scrape import watched_server
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

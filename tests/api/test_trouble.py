@@ -21,7 +21,8 @@ from api.database.connection import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connect
 from api.database.functions import PLACE_HOLDS
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.support import running_server, wait_until, wait_until_blocked
+from tests.support.http import running_server
+from tests.support.waiting import wait_until, wait_until_blocked
 
 HOLD = {"product_id": 1, "qty": 1}
 

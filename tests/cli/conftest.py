@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from flashsale.cli.main import main
 from flashsale.database import pg_cron as scheduler
 from flashsale.local.cluster import SUPERUSER, Cluster
-from tests.operators.emptied import emptied_database
+from tests.support.database import emptied_database
 
 shared, postgresql = emptied_database("flashsale_cli")
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.operators.shop import create_product, place_hold
+from tests.support.sale_steps import create_product, place_hold
 
 
 def test_it_is_content_where_every_invariant_holds(flashsale, db):

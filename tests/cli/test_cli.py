@@ -12,8 +12,8 @@ import click
 import pytest
 
 from flashsale.cli.main import main
-from tests.operators.shop import create_product
 from tests.support import ROOT
+from tests.support.sale_steps import create_product
 
 PROGRAM = str(ROOT / ".venv/bin/flashsale")
 COMMANDS = [

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.operators.shop import create_product, make_short, place_hold, wait_until_lapsed
-from tests.support import needs_pg_cron
+from tests.support.database import needs_pg_cron
+from tests.support.sale_steps import create_product, make_short, place_hold, wait_until_lapsed
 
 
 @pytest.fixture

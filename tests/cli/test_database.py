@@ -1,4 +1,4 @@
-"""`flashsale psql` and `migrate`. What `up` and `destroy` do is in tests/test_up.py."""
+"""`flashsale psql` and `migrate`. What `up` and `destroy` do is in tests/local/test_supervisor.py."""
 
 import os
 import subprocess
@@ -6,8 +6,8 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.operators.shop import create_product
 from tests.support import ROOT
+from tests.support.sale_steps import create_product
 
 PROGRAM = str(ROOT / ".venv/bin/flashsale")
 

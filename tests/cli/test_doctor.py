@@ -17,8 +17,8 @@ from flashsale.database import pg_cron as scheduler
 from flashsale.database.migrations import migrate, migration_ids
 from flashsale.doctor import diagnosis
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
-from tests.operators.shop import create_product, one
-from tests.support import needs_pg_cron
+from tests.support.database import needs_pg_cron
+from tests.support.sale_steps import create_product, one
 
 SECRET = "whsec_" + "c2VjcmV0" * 6
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 from flashsale.cli import events as command
-from tests.operators.shop import audit, create_product, one, order, pay, place_hold, place_many
-from tests.support import ROOT, wait_until
+from tests.support import ROOT
+from tests.support.sale_steps import audit, create_product, one, order, pay, place_hold, place_many
+from tests.support.waiting import wait_until
 
 
 def ids(printed):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.operators.shop import available, create_product, one, place_hold
+from tests.support.sale_steps import available, create_product, one, place_hold
 
 
 def test_a_product_is_put_on_sale(flashsale, db):

@@ -18,8 +18,10 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.operators.shop import audit, create_product, one, place_hold
-from tests.support import ROOT, free_port, running_server, wait_until
+from tests.support import ROOT
+from tests.support.http import free_port, running_server
+from tests.support.sale_steps import audit, create_product, one, place_hold
+from tests.support.waiting import wait_until
 
 SECRET = "whsec_" + "bmV3" * 8
 SOME_OF_EACH = ["--impatient", 20, "--duplicated", 50, "--failing", 20, "--late", 10, "--early", 20]

@@ -12,8 +12,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.operators.shop import create_product, order, pay, place_hold
-from tests.support import ROOT, wait_until
+from tests.support import ROOT
+from tests.support.sale_steps import create_product, order, pay, place_hold
+from tests.support.waiting import wait_until
 
 
 class Screen:

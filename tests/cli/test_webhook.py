@@ -9,8 +9,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from flashsale.database.seed import APP_ROLE
-from tests.operators.shop import create_order, create_product, one, order, order_status, place_hold
-from tests.support import free_port, running_server
+from tests.support.http import free_port, running_server
+from tests.support.sale_steps import create_order, create_product, one, order, order_status, place_hold
 
 SECRET, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
 

@@ -11,9 +11,10 @@ import pytest
 
 from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron
 from tests.docs.documents import Reader
-from tests.operators.shop import create_order, pay, place_hold
-from tests.support import ROOT, wait_until_blocked
-from tests.upping import FLASHSALE, Up, data_folder
+from tests.support import ROOT
+from tests.support.flashsale_up import FLASHSALE, Up, data_folder
+from tests.support.sale_steps import create_order, pay, place_hold
+from tests.support.waiting import wait_until_blocked
 
 OPERATIONS = ROOT / "docs/operations.md"
 RULES = ROOT / "ops/alerts.yml"

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from docs.render import REFERENCE, render
-from tests.operators.emptied import emptied_database
 from tests.support import ROOT
+from tests.support.database import emptied_database
 
 shared, postgresql = emptied_database("flashsale_reference")
 

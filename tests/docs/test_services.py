@@ -9,9 +9,10 @@ import pytest
 
 from flashsale.local.cluster import Cluster
 from tests.docs.documents import Reader
-from tests.operators.emptied import emptied_database
-from tests.operators.shop import audit, create_product, one, order, pay, place_hold
-from tests.support import ROOT, wait_until
+from tests.support import ROOT
+from tests.support.database import emptied_database
+from tests.support.sale_steps import audit, create_product, one, order, pay, place_hold
+from tests.support.waiting import wait_until
 
 GUIDE = ROOT / "docs/services.md"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.documents import Reader
 from tests.support import ROOT
-from tests.upping import FLASHSALE, Up, data_folder
+from tests.support.flashsale_up import FLASHSALE, Up, data_folder
 
 
 @pytest.mark.slow

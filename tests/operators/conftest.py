@@ -1,5 +1,5 @@
 """Here every test shares one database, emptied before each."""
 
-from tests.operators.emptied import emptied_database
+from tests.support.database import emptied_database
 
 shared, postgresql = emptied_database("flashsale_operators")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     audit,
     available,
     create_product,
@@ -17,7 +17,7 @@ from tests.operators.shop import (
     refused,
     wait_until_lapsed,
 )
-from tests.support import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 LEDGER = "select kind, available_delta from flashsale_data.events where product_id = %s order by event_id"
 

@@ -6,7 +6,7 @@ from threading import Event
 import psycopg
 import pytest
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     audit,
     available,
     create_order,

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.operators.shop import audit, create_product, one, order, order_status, pay, place_hold, refused
-from tests.support import wait_until
+from tests.support.sale_steps import audit, create_product, one, order, order_status, pay, place_hold, refused
+from tests.support.waiting import wait_until
 
 DEFAULTS = (timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24))
 NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep")

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.operators.shop import create_product, one, order, pay, place_hold, place_many
+from tests.support.sale_steps import create_product, one, order, pay, place_hold, place_many
 
 
 def counted(db):

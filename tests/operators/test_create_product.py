@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.operators.shop import audit, create_product, one, order, pay, place_hold, refused
+from tests.support.sale_steps import audit, create_product, one, order, pay, place_hold, refused
 
 CREATE = "select flashsale.create_product(%s, %s, %s, %s)"
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     audit,
     available,
     create_order,

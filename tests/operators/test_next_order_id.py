@@ -1,6 +1,6 @@
 """next_order_id(): the order that a webhook can come before."""
 
-from tests.operators.shop import create_product, one, order
+from tests.support.sale_steps import create_product, one, order
 
 
 def test_it_is_the_id_the_next_order_gets(db):

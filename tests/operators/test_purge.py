@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg import IsolationLevel
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     audit,
     available,
     create_product,
@@ -19,7 +19,7 @@ from tests.operators.shop import (
     refused,
     wait_until_lapsed,
 )
-from tests.support import wait_until, wait_until_blocked
+from tests.support.waiting import wait_until, wait_until_blocked
 
 NOTHING = {"orders": 0, "payments": 0, "holds": 0, "events": 0}
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.operators.shop import (
+from tests.support import ROOT
+from tests.support.sale_steps import (
     audit,
     create_order,
     create_product,
@@ -19,7 +20,6 @@ from tests.operators.shop import (
     refused,
     wait_until_lapsed,
 )
-from tests.support import ROOT
 
 
 def read(conn, after=0, limit=10000):

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from tests.operators.shop import create_product, order, place_hold, wait_until_lapsed
+from tests.support.sale_steps import create_product, order, place_hold, wait_until_lapsed
 
 
 def row(db):

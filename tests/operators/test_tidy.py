@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     audit,
     create_product,
     hold_status,
@@ -13,7 +13,7 @@ from tests.operators.shop import (
     place_many,
     wait_until_lapsed,
 )
-from tests.support import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_tidy_marks_all_and_commits_between_calls(db, connect):

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.operators.shop import (
+from tests.support.sale_steps import (
     create_order,
     create_product,
     expire_due,

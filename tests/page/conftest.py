@@ -33,7 +33,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster
-from tests.support import running_server
+from tests.support.http import running_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # As root there is no sandbox; the rest keeps Chromium from looking for Google.

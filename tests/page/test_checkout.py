@@ -6,7 +6,7 @@ import psycopg
 from playwright.sync_api import Locator, Page, expect
 
 from flashsale.database.seed import APP_ROLE
-from tests.support import running_server
+from tests.support.http import running_server
 
 SECRET = "whsec_" + "c2VjcmV0" * 6
 

@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.page.conftest import DESKTOP, PHONE
 from tests.page.test_accessibility import SCROLLS_SIDEWAYS
-from tests.rehearsal.made import rehearsal
+from tests.support.rehearsals import rehearsal
 
 
 @pytest.fixture

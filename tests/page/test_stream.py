@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from flashsale.database.seed import APP_ROLE
-from tests.support import running_server, wait_until
+from tests.support.http import running_server
+from tests.support.waiting import wait_until
 
 POLLERS = """
     from pg_stat_activity

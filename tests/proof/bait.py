@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from tests.operators.shop import one
+from tests.support.sale_steps import one
 
 BAIT_BODY = (
     "language plpgsql as 'begin raise exception using errcode = ''XX999'', message = current_user; end'"

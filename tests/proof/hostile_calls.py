@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from tests.hostile_arguments import HOSTILE, SANE, SHAPES, Function, literal
+from tests.support.hostile_arguments import HOSTILE, SANE, SHAPES, Function, literal
 
 # Parts of strings that somebody's string might be made of.
 FRAGMENTS = [

@@ -3,10 +3,10 @@
 import json
 import random
 
-from tests.hostile_arguments import HOSTILE, PAYLOADS
-from tests.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
 from tests.proof.hostile_framings import LAST, LENGTHS, framings
 from tests.proof.raw_http import request
+from tests.support.hostile_arguments import HOSTILE, PAYLOADS
+from tests.support.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
 
 HOLD_IDS = range(1, 501)
 """some of these holds exist"""

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from tests.sql import calls
-from tests.sql.calls import outcome
+from tests.support import sql_calls as calls
+from tests.support.sql_calls import outcome
 
 
 class Sale:

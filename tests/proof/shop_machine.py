@@ -20,7 +20,7 @@ from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import BUSY, Call, Request, ask, receive, send
 from tests.proof.serial import answered, answered_alone, explain
 from tests.proof.tables import EMPTY, state
-from tests.sql.calls import change_settings, next_order_id
+from tests.support.sql_calls import change_settings, next_order_id
 
 STOCK = "select id, available_stock, held, awaiting_payment, paid from flashsale.get_stock(%s)"
 CONNECTIONS = 5

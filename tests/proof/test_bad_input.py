@@ -15,14 +15,14 @@ from psycopg.pq import DiagnosticField as Field
 from psycopg.pq import ExecStatus
 
 from tests.api.test_schemathesis import make_the_examples_true, schemathesis
-from tests.hostile_arguments import FUNCTIONS, Function, check_error, check_row, of_catalog
-from tests.operators.shop import audit, one, order, pay, place_hold
 from tests.proof.campaign import Campaign
 from tests.proof.hostile_calls import HostileCalls
 from tests.proof.hostile_framings import ABANDONED, ABANDONED_PRODUCT, HOLD, SMUGGLED_PRODUCT, framings
 from tests.proof.hostile_requests import HOLD_IDS, HostileRequests
 from tests.proof.raw_http import JSON, Answer, Silence, Wire, chunked, request
-from tests.support import wait_until
+from tests.support.hostile_arguments import FUNCTIONS, Function, check_error, check_row, of_catalog
+from tests.support.sale_steps import audit, one, order, pay, place_hold
+from tests.support.waiting import wait_until
 
 GROWTH = 16
 """MiB; more than this between the first fifth and the end would be a leak"""

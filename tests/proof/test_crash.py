@@ -23,7 +23,8 @@ from tests.proof.buyers import InSql, OverHttp
 from tests.proof.campaign import Campaign
 from tests.proof.durable import Durable, durable_database
 from tests.proof.journal import Journal, shop_until
-from tests.support import running_server, wait_until
+from tests.support.http import running_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,8 @@ from flashsale.local.cluster import PORT, SUPERUSER, Cluster
 from tests.proof.buyers import Answer, Connection
 from tests.proof.campaign import Campaign
 from tests.proof.wire import Cut, Manner, To, Watch, Wire, wire
-from tests.support import running_server, wait_until
+from tests.support.http import running_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -21,11 +21,11 @@ import standardwebhooks.webhooks
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.api.test_signatures import BODY, NEW, OLD, OTHER, is_accepted, signed
-from tests.operators.shop import audit, create_product, one, order
 from tests.proof import flood
 from tests.proof.campaign import Campaign
 from tests.proof.raw_http import JSON, Wire, request
-from tests.support import running_server
+from tests.support.http import running_server
+from tests.support.sale_steps import audit, create_product, one, order
 
 URL = b"/api/payments/webhook"
 SPELLINGS = string.ascii_letters + string.digits + "+/=.,- _"

@@ -22,7 +22,7 @@ from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import NOT_SERIALIZABLE, Call, alone, ask, receive, send
 from tests.proof.serial import answered, explain, one_by_one
 from tests.proof.tables import EMPTY, keep_plan, state
-from tests.sql.calls import change_settings, create_product, next_order_id
+from tests.support.sql_calls import change_settings, create_product, next_order_id
 
 LEVELS = list(IsolationLevel)[1:]
 SHORTER = 4

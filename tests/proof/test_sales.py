@@ -19,8 +19,8 @@ import pytest
 from tests.proof.campaign import Campaign
 from tests.proof.tables import EMPTY
 from tests.proof.tills import Http, Joined, Scalar, Till, answered
-from tests.sql.calls import audit, change_settings, create_product, rows, value
-from tests.support import wait_until
+from tests.support.sql_calls import audit, change_settings, create_product, rows, value
+from tests.support.waiting import wait_until
 
 AT_ONCE = 10
 """sales"""

@@ -21,7 +21,7 @@ from flashsale.local import processes
 from tests.proof.buyers import Answer, Connection, p99
 from tests.proof.campaign import Campaign
 from tests.proof.durable import Durable, durable_database
-from tests.support import running_server
+from tests.support.http import running_server
 
 pytestmark = pytest.mark.slow
 

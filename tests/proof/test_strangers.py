@@ -12,11 +12,11 @@ import pytest
 from psycopg import errors, sql
 
 from flashsale.database.seed import APP_ROLE
-from tests.operators.shop import audit, create_order, create_product, one, order, pay, place_hold
 from tests.proof.bait import bait
 from tests.proof.campaign import Campaign
 from tests.proof.forbidden import ACTIONS, ESCALATIONS
 from tests.support import ROOT
+from tests.support.sale_steps import audit, create_order, create_product, one, order, pay, place_hold
 
 PUBLIC = {path.stem for path in (ROOT / "sql" / "public").glob("*.sql")}
 CLOSED = (errors.InsufficientPrivilege,)

@@ -17,7 +17,7 @@ import pytest
 from tests.proof.buyers import Answer, Connection, p99
 from tests.proof.campaign import Campaign
 from tests.proof.durable import durable_database
-from tests.support import running_server
+from tests.support.http import running_server
 
 pytestmark = pytest.mark.slow
 

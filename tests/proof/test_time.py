@@ -17,9 +17,9 @@ import pytest
 from tests.proof.campaign import Campaign
 from tests.proof.clock import LIBRARIES, MICROSECOND, SettableCluster, settable_cluster
 from tests.proof.sale_steps import WORDS, Sale, random_step
-from tests.sql import calls
-from tests.sql.calls import outcome
-from tests.support import wait_until_blocked
+from tests.support import sql_calls as calls
+from tests.support.sql_calls import outcome
+from tests.support.waiting import wait_until_blocked
 
 START = datetime(2031, 5, 4, 12, 0, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -12,10 +12,10 @@ from flashsale.database.drift import differences, wrong_grants
 from flashsale.database.migrations import SQL, apply, migrate, migration_ids
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.operators.shop import audit, one
 from tests.proof.campaign import Campaign
 from tests.proof.landed import STATES, dump, restore
-from tests.support import wait_until
+from tests.support.sale_steps import audit, one
+from tests.support.waiting import wait_until
 
 LANDED = sorted(STATES.glob("*.sql.gz"))
 RETRYABLE = {"40001", "40P01", "55P03", "57014"}

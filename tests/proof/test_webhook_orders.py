@@ -18,7 +18,7 @@ from tests.proof.model import Answer, Model
 from tests.proof.moved_clock import TICK, move_on
 from tests.proof.requests import Call, alone, ask
 from tests.proof.tables import keep_plan, state
-from tests.sql.calls import change_settings, create_product
+from tests.support.sql_calls import change_settings, create_product
 
 ORDER, UNITS = 1, 2
 SWEEP = alone("expire_due", 1000)

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     BUSY,
     apply_payment,
     apply_payments,

@@ -12,7 +12,7 @@ from psycopg import errors, sql
 from flashsale.database.migrations import SQL
 from flashsale.database.sql_loader import SqlError, load
 from tests.proof.transactions import Session
-from tests.sql import calls
+from tests.support import sql_calls as calls
 
 TABLES = ("payments", "holds", "orders", "stock", "lapses", "events", "inbox", "settings", "ledger_carried")
 RETRYABLE = (errors.DeadlockDetected, errors.LockNotAvailable, errors.QueryCanceled)

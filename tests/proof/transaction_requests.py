@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from tests.proof.transaction_history import Transaction
-from tests.sql import calls
+from tests.support import sql_calls as calls
 
 PRICE = 5
 PRODUCTS = 6

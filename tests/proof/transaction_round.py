@@ -17,7 +17,7 @@ from tests.proof.transaction_oracle import RULES
 from tests.proof.transaction_requests import open_shop
 from tests.proof.transaction_state import State, read_state, reset
 from tests.proof.transactions import Mix, Session
-from tests.sql import calls
+from tests.support import sql_calls as calls
 
 SESSIONS = 10
 UNTIL_ALL_LAPSED = 1.8

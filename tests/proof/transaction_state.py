@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from tests.proof.tables import EMPTY
-from tests.sql import calls
+from tests.support import sql_calls as calls
 
 # purge(), the sweep and a reused key delete rows; the oracle checks which.
 ARCHIVE = """

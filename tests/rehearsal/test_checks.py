@@ -4,7 +4,7 @@ import pytest
 
 from flashsale.rehearsal.checks import check
 from flashsale.rehearsal.record import Call, Kind, Outcome, Word
-from tests.rehearsal.made import STOCK, books, purchase, seen
+from tests.support.rehearsals import STOCK, books, purchase, seen
 
 ADD_UP = "sold + awaiting payment + held + available = stock"
 ONCE = "every unit sold once, to one buyer"

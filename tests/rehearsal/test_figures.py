@@ -4,7 +4,7 @@ import pytest
 
 from flashsale.rehearsal.figures import Latency, answers, by_kind, figures, latency, peak, rates
 from flashsale.rehearsal.record import Call, Kind
-from tests.rehearsal.made import seen
+from tests.support.rehearsals import seen
 
 
 def call(at, seconds=0.0, status=200, again=False):

@@ -7,7 +7,7 @@ import pytest
 
 from flashsale.rehearsal.report import carried, command, html, milliseconds
 from flashsale.rehearsal.run import Options
-from tests.rehearsal.made import books, rehearsal, seen
+from tests.support.rehearsals import books, rehearsal, seen
 
 
 class Page(HTMLParser):

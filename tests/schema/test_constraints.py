@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.operators.shop import create_product, one, order, pay, place_hold
+from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 
 class Shop:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from flashsale.database.sql_loader import read_files
-from tests.operators.shop import one
 from tests.support import ROOT
+from tests.support.sale_steps import one
 
 SQL = ROOT / "sql"
 FILES = sorted(SQL.rglob("*"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile_arguments import (
+from tests.support.hostile_arguments import (
     FUNCTIONS,
     HOSTILE,
     SANE,
@@ -16,7 +16,7 @@ from tests.hostile_arguments import (
     literal,
     of_catalog,
 )
-from tests.operators.shop import audit, create_product, order, pay, place_hold
+from tests.support.sale_steps import audit, create_product, order, pay, place_hold
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from tests.operators.shop import create_product, one, order, pay, place_hold
 from tests.support import ROOT
+from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 SCHEMAS = ["flashsale", "flashsale_data"]
 ROUTINES = """

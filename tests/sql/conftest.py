@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.operators.emptied import emptied_database
-from tests.sql.calls import audit, create_product, outcome
-from tests.support import ROOT, wait_until_blocked
+from tests.support import ROOT
+from tests.support.database import emptied_database
+from tests.support.sql_calls import audit, create_product, outcome
+from tests.support.waiting import wait_until_blocked
 
 shared, postgresql = emptied_database("flashsale_sql")
 

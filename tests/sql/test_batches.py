@@ -1,6 +1,6 @@
 """What every set-based function has in common: arrays in, one outcome row for each request out."""
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     available,
     create_orders,
     create_product,

@@ -7,7 +7,7 @@ lets it.
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     BUSY,
     adjust_stock,
     apply_payment,

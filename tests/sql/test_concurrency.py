@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     TITLES,
     adjust_stock,
     age_inbox,

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     apply_payment,
     available,
     change_settings,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     age_inbox,
     apply_payment,
     apply_payments,

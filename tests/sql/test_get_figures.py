@@ -1,6 +1,6 @@
 """get_figures(): the same as the views tell, and bounded."""
 
-from tests.operators.shop import create_product, one, order, pay, place_hold
+from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 
 def figures(conn, product=None):

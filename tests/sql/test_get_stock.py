@@ -1,6 +1,6 @@
 """flashsale.get_stock: where the units of products are at this instant."""
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     apply_payment,
     create_order,
     create_product,

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     apply_payment,
     available,
     create_order,

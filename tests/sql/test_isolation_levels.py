@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel, errors
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     adjust_stock,
     age_inbox,
     apply_payment,

@@ -7,7 +7,7 @@ that fails says that the test above it proves nothing any more.
 import pytest
 from psycopg import IsolationLevel
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     BUSY,
     adjust_stock,
     apply_payment,

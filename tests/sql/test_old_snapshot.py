@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from tests.sql.calls import change_settings, create_product, expire_due, value
+from tests.support.sql_calls import change_settings, create_product, expire_due, value
 
 ROUNDS = 200
 MOST = 20

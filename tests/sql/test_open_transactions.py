@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     apply_payment,
     apply_payments,
     audit,

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     audit,
     available,
     change_settings,

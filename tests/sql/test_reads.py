@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     apply_payment,
     available,
     create_order,

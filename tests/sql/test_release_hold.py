@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sql.calls import (
+from tests.support.sql_calls import (
     available,
     create_order,
     create_product,

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import free_port, running_server
+from tests.support.http import free_port, running_server
 
 
 class Metrics:

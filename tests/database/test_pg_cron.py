@@ -11,7 +11,8 @@ import pytest
 from flashsale.database import pg_cron as scheduler
 from flashsale.database.migrations import migrate
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
-from tests.support import needs_pg_cron, wait_until
+from tests.support.database import needs_pg_cron
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from flashsale.database import pg_cron as scheduler
 from flashsale.local import processes
 from flashsale.local.cluster import Cluster
-from tests.support import wait_until
-from tests.upping import FLASHSALE, Up, data_folder
+from tests.support.flashsale_up import FLASHSALE, Up, data_folder
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

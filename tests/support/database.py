@@ -12,7 +12,11 @@ from psycopg.types.json import Jsonb
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from flashsale.local.cluster import Cluster
+from flashsale.local.cluster import Cluster, find_binary, has_pg_cron
+
+needs_pg_cron = pytest.mark.skipif(
+    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
+)
 
 OURS = "relnamespace = 'flashsale_data'::regnamespace"
 TABLES = f"select relname from pg_class where {OURS} and relkind = 'r'"

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from flashsale.local import processes
 from flashsale.local.cluster import Cluster
-from tests.support import ROOT, answers, free_port, wait_until
+from tests.support import ROOT
+from tests.support.http import answers, free_port
+from tests.support.waiting import wait_until
 
 FLASHSALE = [str(ROOT / ".venv/bin/flashsale")]
 

@@ -1,51 +1,19 @@
-"""What tests share: waiting for something to be so, servers, and who needs pg_cron."""
+"""HTTP servers for tests."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
-import pytest
-
-from flashsale.local.cluster import find_binary, has_pg_cron
 from flashsale.local.os_account import guard
-
-ROOT = Path(__file__).resolve().parent.parent
-
-needs_pg_cron = pytest.mark.skipif(
-    not has_pg_cron(find_binary("postgres")), reason="pg_cron is not installed"
-)
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
-    """Return as soon as `condition()` is true; fail, naming `what`, after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain until {what}"
-        time.sleep(0.01)
-
-
-def wait_until_blocked(
-    conn: psycopg.Connection | int, *, watcher: psycopg.Connection, timeout: float = 30
-) -> None:
-    """Return once the session `conn` (or its backend's process id) waits for a lock somebody else holds.
-
-    `watcher` is an idle autocommit connection of the same cluster. To have `conn` wait at all, run its
-    statement in a thread.
-    """
-    pid = conn if isinstance(conn, int) else conn.info.backend_pid
-    query = "select cardinality(pg_blocking_pids(%s)) > 0"
-    wait_until(
-        lambda: watcher.execute(query, (pid,)).fetchone()[0], f"backend {pid} waits for a lock", timeout
-    )
+from tests.support import ROOT
+from tests.support.waiting import wait_until
 
 
 def free_port() -> int:

@@ -1,16 +1,16 @@
 """Steps of a sale, in words: what tests do before they look at what an operator sees.
 
-These are the calls of tests/sql/calls.py for who wants no more than the id of what came of them.
+These are the calls of tests/support/sql_calls.py for who wants no more than the id of what came of them.
 """
 
 import itertools
 
 import psycopg
 
-from tests.sql import calls
-from tests.sql.calls import available, create_product, expire_due, refused
-from tests.sql.calls import value as one
-from tests.support import wait_until
+from tests.support import sql_calls as calls
+from tests.support.sql_calls import available, create_product, expire_due, refused
+from tests.support.sql_calls import value as one
+from tests.support.waiting import wait_until
 
 __all__ = ["available", "create_product", "expire_due", "one", "refused"]
 

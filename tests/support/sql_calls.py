@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
 
-from tests.support import wait_until
+from tests.support.waiting import wait_until
 
 TITLES = {
     "SA001": "Product not found",
