@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 
 from api import problems
 from api.openapi import operations
 from api.openapi.operations import OPERATIONS, Refusal
 from api.problems import Kind
+from flashsale.cli.main import main
 from flashsale.database.migrations import SQL, migrate
 from flashsale.database.sql_loader import read_files
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
@@ -60,6 +62,7 @@ def render(text: str, conn: psycopg.Connection[Any]) -> str:
         "views": lambda: _views(conn),
         "refusals": _refusals,
         "problems of HTTP": _problems_of_http,
+        "commands": _commands,
     }
     return _PART.sub(lambda found: found[1] + "\n".join(parts[found[2]]()) + "\n" + found[3], text)
 
@@ -175,6 +178,14 @@ def _problems_of_http() -> Iterator[str]:
     for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
         if kind.code not in of_sql:
             yield f"| `{kind.code}` | {kind.status} | {kind.detail} | {_retry(kind)} |"
+
+
+def _commands() -> Iterator[str]:
+    yield "| command | |\n|---|---|"
+    for name, command in main.commands.items():
+        group = command.commands if isinstance(command, click.Group) else {"": command}
+        for sub, each in group.items():
+            yield f"| `{f'flashsale {name} {sub}'.strip()}` | {each.get_short_help_str(limit=200)} |"
 
 
 @contextmanager
