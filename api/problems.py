@@ -35,6 +35,7 @@ class Kind(NamedTuple):
 
 REFUSALS = {
     "SA001": Kind(404, "product_not_found", "Product not found", "There is no such product."),
+    # guard: problem-status
     "SA002": Kind(409, "insufficient_stock", "Insufficient stock", "Fewer units are available."),
     "SA003": Kind(404, "hold_not_found", "Hold not found", "There is no such hold."),
     "SA004": Kind(410, "hold_expired", "Hold expired", "The hold's time was up; its units went back."),

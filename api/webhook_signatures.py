@@ -29,15 +29,15 @@ class Signatures:
         :raises Problem: invalid_signature
         """
         headers = {name: value for name in HEADERS if (value := req.get_header(name)) is not None}
-        if not headers and self.allow_unsigned:
+        if not headers and self.allow_unsigned:  # guard: unsigned-webhooks
             return
-        if len(headers) == len(HEADERS) and _is_canonical(headers):
+        if len(headers) == len(HEADERS) and _is_canonical(headers):  # guard: canonical-signature
             for webhook in self._webhooks:
                 try:
-                    webhook.verify(data, headers, json_parse=False)
+                    webhook.verify(data, headers, json_parse=False)  # guard: signature
                     return
                 except (WebhookVerificationError, ValueError):
-                    continue
+                    continue  # guard: every-secret
         raise Problem(INVALID_SIGNATURE)
 
 

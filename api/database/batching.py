@@ -245,7 +245,7 @@ class _Way:
 
     def join(self, asked: _Asked, *, first: bool = False) -> bool:
         """Queue a request; False when the queue is full. Who was let in before comes `first`, and gets in."""
-        if len(self._waiting) >= self._limits.queue and not first:
+        if len(self._waiting) >= self._limits.queue and not first:  # guard: queue-limit
             return False
         if first:
             self._waiting.appendleft(asked)
@@ -293,7 +293,7 @@ class _Way:
         self._sent = batch
         self._sent_at = asyncio.get_running_loop().time()
         arguments: Sequence[Arguments] = [asked.arguments for asked in batch]
-        if self._reads:
+        if self._reads:  # guard: writes-not-merged
             arguments = list(dict.fromkeys(arguments))
         try:
             with self._observer.calling(batch, len(arguments)):
@@ -322,7 +322,7 @@ class _Way:
         else:
             found = [None] * len(batch)
             for answer in rows:
-                found[answer[0]] = answer
+                found[answer[0]] = answer  # guard: row-of-request
         progress = False
         for asked, row in zip(batch, found, strict=True):
             if row is None:
@@ -362,7 +362,7 @@ class _Way:
     def _give_up(self, batch: Sequence[_Asked], error: OutcomeUnknown, *, final: bool = False) -> None:
         """Nobody knows what became of the call: a read goes again, a write never."""
         for asked in reversed(batch):
-            if not self._reads:
+            if not self._reads:  # guard: write-not-retried
                 asked.fail(error)
             elif final or asked.repeats >= 2:
                 asked.fail(NotSent(str(error)))
@@ -375,7 +375,7 @@ class _Way:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for asked in self._sent:
-            if now - asked.arrived >= self._limits.deadline:
+            if now - asked.arrived >= self._limits.deadline:  # guard: response-timeout
                 asked.fail((NotSent if self._reads else OutcomeUnknown)("no answer in time"))
         dead = self._sent and now - self._sent_at >= self._limits.patience / 2
         overdue = False

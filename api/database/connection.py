@@ -146,7 +146,7 @@ def outcome_of(error: psycopg.Error, connection: psycopg.AsyncConnection[Row]) -
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:
         return RolledBack("22021", str(error))  # a value that could not be sent
     if error.sqlstate is None or connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
-        return OutcomeUnknown(str(error))
+        return OutcomeUnknown(str(error))  # guard: outcome-unknown
     return RolledBack(error.sqlstate, error.diag.message_primary or str(error))
 
 

@@ -23,7 +23,7 @@ from api.problems import (
 )
 from api.server.http_protocol import CUT
 
-MAX_BYTES = 16 * 1024
+MAX_BYTES = 16 * 1024  # guard: body-limit
 MAX_DEPTH = 64
 MAX_BIGINT = 2**63 - 1
 MAX_HOLD_ID = 2**53 - 1
@@ -218,7 +218,7 @@ def check_well_formed(data: bytes) -> None:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
-    if len(members) != len(pairs):
+    if len(members) != len(pairs):  # guard: duplicate-members
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"member {twice!a} is there twice")

@@ -30,7 +30,7 @@ begin
     begin
       v_tenth := floor(extract(epoch from clock_timestamp()) * 10)::bigint;
       perform pg_advisory_xact_lock_shared(
-        hashtext('flashsale.early_payments'), (v_tenth % 2147483648)::int);
+        hashtext('flashsale.early_payments'), (v_tenth % 2147483648)::int); -- guard: early-payments-announced
       exit when v_tenth = floor(extract(epoch from clock_timestamp()) * 10)::bigint;
       raise exception using errcode = 'SA000';
     exception when sqlstate 'SA000' then

@@ -33,7 +33,8 @@ begin
   ), forgotten as (
     delete from flashsale_data.payments p
     using over o
-    where p.idempotency_key = o.idempotency_key and o.status <> 'success'
+    where p.idempotency_key = o.idempotency_key
+      and o.status <> 'success' -- guard: captured-kept
   )
   select count(*)::int into v_ended from over;
   return v_ended;

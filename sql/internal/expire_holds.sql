@@ -15,9 +15,9 @@ begin
     select h.hold_id, h.product_id, h.qty, h.expires_at
     from unnest(p_product_ids, p_instants) as d (product_id, lapses_at)
     join flashsale_data.holds h on h.expires_at = d.lapses_at and h.product_id = d.product_id
-    where h.status = 'active'
+    where h.status = 'active' -- guard: only-active-expire
     limit p_limit
-    for no key update of h skip locked
+    for no key update of h skip locked -- guard: sweep-skips-locked
   ), marked as (
     update flashsale_data.holds h
     set status = 'expired'

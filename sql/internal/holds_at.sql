@@ -11,6 +11,7 @@ as $$
          h.placed_at, h.expires_at, h.idempotency_key
   from flashsale_data.holds h
   cross join lateral (
+    -- guard: expired-at-instant
     select h.status = 'active' and h.expires_at <= greatest(p_now, s.lapsed_through) as lapsed
     from flashsale_data.stock s
     where s.product_id = h.product_id

@@ -14,13 +14,13 @@ begin
     v_locked := array(
       select h.hold_id from flashsale_data.holds h
       where h.hold_id = any (p_hold_ids)
-      for no key update skip locked);
+      for no key update skip locked); -- guard: hold-lock
   end if;
   if coalesce(cardinality(v_locked), 0) = 0 then
     v_locked := array(
       select h.hold_id from flashsale_data.holds h
       where h.hold_id = (select min(wanted) from unnest(p_hold_ids) wanted)
-      for no key update);
+      for no key update); -- guard: hold-lock
   end if;
   return v_locked;
 end

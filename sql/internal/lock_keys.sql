@@ -18,7 +18,7 @@ begin
       where pg_try_advisory_xact_lock(hashtext('flashsale.' || p_scope), hashtext(k)));
   end if;
   if cardinality(v_keys) > 0 and coalesce(cardinality(v_locked), 0) = 0 then
-    perform pg_advisory_xact_lock(hashtext('flashsale.' || p_scope), hashtext(v_keys[1]));
+    perform pg_advisory_xact_lock(hashtext('flashsale.' || p_scope), hashtext(v_keys[1])); -- guard: key-lock
     v_locked := v_keys[1:1];
   end if;
   return coalesce(v_locked, '{}');

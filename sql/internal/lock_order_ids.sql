@@ -16,7 +16,7 @@ declare
 begin
   if p_wait then
     -- The subquery sorts before the first lock is asked for.
-    perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int)
+    perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int) -- guard: order-id-lock
     from (select distinct wanted from unnest(p_order_ids) wanted order by wanted) as sorted (id);
     return p_order_ids;
   end if;

@@ -15,11 +15,11 @@ begin
   if v_alone then
     known := array(
       select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids)
-      for no key update);
+      for no key update); -- guard: order-lock
   else
     known := array(
       select o.order_id from flashsale_data.orders o where o.order_id = any (v_ids)
-      for no key update skip locked);
+      for no key update skip locked); -- guard: order-lock
   end if;
   if cardinality(known) = cardinality(v_ids) then
     unknown := '{}';
@@ -34,7 +34,7 @@ begin
     known := array(
       select o.order_id from flashsale_data.orders o
       where o.order_id = (select min(e) from unnest(v_exist) e)
-      for no key update);
+      for no key update); -- guard: order-lock
     if cardinality(known) = 0 then
       -- None exists; or the one just waited for does not any more: purged.
       unknown := flashsale_data.lock_order_ids(
@@ -45,18 +45,18 @@ begin
   -- The transaction that held the id may have created the order. A caller above
   -- READ COMMITTED cannot see that, and gets 40001.
   if cardinality(unknown) > 0 then
-    perform flashsale_data.reject_unseen(p_order_ids => unknown);
+    perform flashsale_data.reject_unseen(p_order_ids => unknown); -- guard: unseen-orders
     v_exist := array(select o.order_id from flashsale_data.orders o where o.order_id = any (unknown));
     if cardinality(v_exist) > 0 then
       unknown := array(select unnest(unknown) except select unnest(v_exist));
       if v_alone then
         known := array(
           select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
-          for no key update);
+          for no key update); -- guard: order-lock
       else
         known := known || array(
           select o.order_id from flashsale_data.orders o where o.order_id = any (v_exist)
-          for no key update skip locked);
+          for no key update skip locked); -- guard: order-lock
       end if;
     end if;
   end if;

@@ -31,7 +31,7 @@ begin
       select s.*, s.ctid as place from flashsale_data.stock s
       where s.product_id = wanted.product_id
       order by s.version desc limit 1
-      for no key update skip locked) s;
+      for no key update skip locked) s; -- guard: product-locks-of-batch
   end if;
   if p_wait and products is null then
     select array[s.product_id], array[s.ctid],
@@ -40,14 +40,14 @@ begin
     from flashsale_data.stock s
     where s.product_id = (select min(wanted) from unnest(p_product_ids) wanted)
     order by s.version desc limit 1
-    for no key update;
+    for no key update; -- guard: product-lock
   end if;
   if products is null then
     return;
   end if;
 
   -- Only now: whoever waited here for a while must not sell by the old time.
-  v_now := clock_timestamp();
+  v_now := clock_timestamp(); -- guard: clock-after-lock
 
   -- Pairs are compared, so that the index by product and time is used, whatever
   -- the planner thinks of the one by time: nobody walks over all that ever lapsed.
@@ -55,13 +55,13 @@ begin
       select from unnest(products, v_through) as s (product_id, lapsed_through)
       cross join lateral (
         select from flashsale_data.lapses l
-        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through)
+        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through) -- guard: lapsed-once
           and (l.product_id, l.lapses_at) <= (s.product_id, v_now)
         limit 1) l) then
     update flashsale_data.stock s
     set version = s.version + 1,
         held = s.held - due.held,
-        awaiting = s.awaiting - due.awaiting,
+        awaiting = s.awaiting - due.awaiting, -- guard: overdue-units-return
         lapsed_through = v_now
     from (
       select s.place, l.held, l.awaiting
@@ -69,7 +69,7 @@ begin
       cross join lateral (
         select sum(l.held)::int as held, sum(l.awaiting)::int as awaiting
         from flashsale_data.lapses l
-        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through)
+        where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through) -- guard: lapsed-once
           and (l.product_id, l.lapses_at) <= (s.product_id, v_now)) l
       where l.held is not null) due
     where s.ctid = due.place;
@@ -86,7 +86,7 @@ begin
 
   -- What has once been given back stays given back, even if the clock is set back.
   for v_i in 1 .. cardinality(products) loop
-    nows[v_i] := greatest(v_now, v_through[v_i]);
+    nows[v_i] := greatest(v_now, v_through[v_i]); -- guard: clock-set-back
   end loop;
 end
 $$;

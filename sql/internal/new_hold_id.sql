@@ -6,7 +6,7 @@ create or replace function flashsale_data.new_hold_id()
 returns bigint
 language sql volatile
 as $$
-  select greatest(1, 9007199254740991
+  select greatest(1, 9007199254740991 -- guard: hold-id-entropy
     & ('x' || encode(substr(uuid_send(gen_random_uuid()), 9), 'hex'))::bit(64)::bigint);
 $$;
 comment on function flashsale_data.new_hold_id() is 'An unguessable id between 1 and 2^53 - 1';

@@ -10,6 +10,7 @@ as $$
          o.created_at, o.payment_due_at, o.idempotency_key
   from flashsale_data.orders o
   cross join lateral (
+    -- guard: overdue-at-instant
     select o.status = 'pending_payment' and o.payment_due_at <= greatest(p_now, s.lapsed_through) as overdue
     from flashsale_data.stock s
     where s.product_id = o.product_id

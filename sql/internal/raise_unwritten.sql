@@ -7,7 +7,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception using errcode = 'internal_error',
+  raise exception using errcode = 'internal_error', -- guard: unwritten-rows
     message = format('Not every row of %s was written', p_table),
     detail = 'Nothing was done. Another transaction has changed what this one had read.',
     hint = 'Repeat the call; if it fails again, this is a defect of flashsale.';

@@ -7,6 +7,7 @@ create or replace function flashsale_data.read_clock()
 returns timestamptz
 language sql volatile
 as $$
+  -- guard: clock-of-snapshot
   select case when flashsale_data.keeps_snapshot() then transaction_timestamp() else clock_timestamp() end;
 $$;
 comment on function flashsale_data.read_clock() is 'A time that is not newer than the next statement''s snapshot';

@@ -14,10 +14,10 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not flashsale_data.keeps_snapshot() then
+  if not flashsale_data.keeps_snapshot() then -- guard: unseen-rows
     return;
   end if;
-  perform from flashsale_data.settings for share;
+  perform from flashsale_data.settings for share; -- guard: unseen-settings
 
   -- Each in ascending order: an insert waits for another transaction's row.
   begin
@@ -38,7 +38,7 @@ begin
     from (
       select h, null from unnest(p_hold_ids) h where h between 1 and 9007199254740991
       union
-      select null, k from unnest(p_hold_keys) k where length(k) between 1 and 255
+      select null, k from unnest(p_hold_keys) k where length(k) between 1 and 255 -- guard: unseen-hold-keys
       order by 1, 2) as u (hold_id, key)
     on conflict do nothing;
   exception when foreign_key_violation then

@@ -66,10 +66,12 @@ begin
       continue;
     end if;
     v_order := v_orders[v_o];
-    v_p := array_position(v_products, v_order.product_id);
+    v_p := array_position(v_products, v_order.product_id); -- guard: product-of-order
+    -- guard: order-overdue
     v_overdue := v_order.status = 'pending_payment' and v_order.payment_due_at <= v_nows[v_p];
 
-    if v_payment.amount <> v_order.amount or v_payment.currency <> v_order.currency then
+    if v_payment.amount <> v_order.amount -- guard: amount-matches
+       or v_payment.currency <> v_order.currency then -- guard: currency-matches
       v_result := 'amount_mismatch';
 
     elsif v_payment.status = 'success' then
@@ -81,7 +83,8 @@ begin
         v_left := v_left || v_order.order_id;
         v_events := v_events || row(null, 'order_paid', null, v_order.product_id, v_order.hold_id, v_order.order_id,
           v_key, 0, null)::flashsale_data.events;
-      elsif v_order.status = 'paid' or v_order.cancel_reason = 'payment_cancelled' then
+      elsif v_order.status = 'paid' -- guard: paid-once
+            or v_order.cancel_reason = 'payment_cancelled' then -- guard: cancelled-not-revived
         v_result := 'refund_due';
       else
         if v_overdue then
@@ -92,7 +95,7 @@ begin
             null, v_order.qty, jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
         end if;
         -- Its units went back on sale; somebody else may have them now.
-        if v_order.qty <= v_available[v_p] then
+        if v_order.qty <= v_available[v_p] then -- guard: units-left-to-revive
           v_result := 'applied';
           v_order.status := 'paid';
           v_order.cancel_reason := null;
@@ -105,7 +108,7 @@ begin
         end if;
       end if;
 
-    elsif v_order.status = 'pending_payment' and not v_overdue then
+    elsif v_order.status = 'pending_payment' and not v_overdue then -- guard: failed-payment-in-time
       v_result := 'applied';
       v_order.status := 'cancelled';
       v_order.cancel_reason := 'payment_' || v_payment.status;
@@ -118,7 +121,7 @@ begin
       v_result := 'no_change';
     end if;
 
-    if v_result in ('refund_due', 'amount_mismatch') then
+    if v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
       v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id, v_order.order_id,
         v_key, 0, null)::flashsale_data.events;
     end if;
@@ -179,7 +182,7 @@ begin
     where s.ctid = c.place and (c.awaiting, c.paid) <> (0, 0);
   end if;
 
-  if cardinality(v_events) > 0 then
+  if cardinality(v_events) > 0 then -- guard: payments-in-ledger
     perform flashsale_data.open_ledger();
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
     select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key, e.available_delta, e.data

@@ -19,15 +19,17 @@ begin
   v_waiting := array(
     select p from flashsale_data.payments p
     where p.idempotency_key = any (p_keys) and p.order_id = any (p_order_ids)
-      and p.result || '' = 'stored' and p.wait_ends_at > p_now
-    order by p.arrival
+      and p.result || '' = 'stored'
+      and p.wait_ends_at > p_now -- guard: only-waiting-applied
+    order by p.arrival -- guard: order-of-arrival
     for update of p);
   -- One that a sweep has locked is left to it: its wait stays over, so that no
   -- transaction applies it.
   v_ended := flashsale_data.end_waits(array(
     select p.idempotency_key from flashsale_data.payments p
     where p.idempotency_key = any (p_keys) and p.order_id = any (p_order_ids)
-      and p.result || '' = 'stored' and p.wait_ends_at <= p_now
+      and p.result || '' = 'stored'
+      and p.wait_ends_at <= p_now -- guard: wait-ended
     for update skip locked), p_now);
   if cardinality(v_waiting) > 0 then
     perform flashsale_data.settle_payments(v_waiting);

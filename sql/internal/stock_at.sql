@@ -21,6 +21,6 @@ as $$
     select coalesce(sum(l.held), 0)::int as held, coalesce(sum(l.awaiting), 0)::int as awaiting
     from flashsale_data.lapses l
     where (l.product_id, l.lapses_at) > (p.product_id, s.lapsed_through)
-      and (l.product_id, l.lapses_at) <= (p.product_id, clock.now)) due;
+      and (l.product_id, l.lapses_at) <= (p.product_id, clock.now)) due; -- guard: lapsed-units-available
 $$;
 comment on function flashsale_data.stock_at(timestamptz) is 'Every product with its exact stock at an instant';

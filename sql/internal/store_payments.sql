@@ -15,6 +15,7 @@ declare
 begin
   -- A full inbox turns a flood away without making it queue for a lock.
   if not flashsale_data.keeps_snapshot()
+     -- guard: inbox-limit
      and exists (select from flashsale_data.inbox i, flashsale_data.settings s where i.stored >= s.inbox_limit)
      and not exists (
        select from flashsale_data.payments p where p.result = 'stored' and p.wait_ends_at <= v_now) then
@@ -23,10 +24,11 @@ begin
 
   -- The inbox row is the last lock of all; it makes the limit exact. The settings
   -- are read after it: the limit may change while this waits.
-  select i.stored into v_room from flashsale_data.inbox i for no key update;
+  select i.stored into v_room from flashsale_data.inbox i -- guard: inbox-limit-read
+  for no key update; -- guard: inbox-lock
   perform flashsale_data.reject_unseen();
-  select * into v_settings from flashsale_data.settings;
-  v_room := v_settings.inbox_limit - v_room;
+  select * into v_settings from flashsale_data.settings; -- guard: inbox-limit-read
+  v_room := v_settings.inbox_limit - v_room; -- guard: inbox-limit
   v_now := clock_timestamp();
   if v_room < cardinality(p_payments) then
     v_room := v_room + flashsale_data.expire_inbox(v_settings.inbox_limit);
@@ -34,7 +36,7 @@ begin
     -- it locked.
     v_room := v_room + (
       select count(*)::int from flashsale_data.payments p
-      where p.result = 'stored' and p.wait_ends_at <= v_now);
+      where p.result = 'stored' and p.wait_ends_at <= v_now); -- guard: ended-wait-takes-no-room
   end if;
   v_room := least(v_room, cardinality(p_payments));
   if v_room <= 0 then

@@ -30,7 +30,7 @@ begin
   select s.total_stock into v_total
   from flashsale_data.stock s
   where s.ctid = v_place;
-  if v_available::bigint + p_delta < 0 then
+  if v_available::bigint + p_delta < 0 then -- guard: stock-in-use
     perform flashsale_data.refuse('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
       p_product_id, v_available, v_total, -p_delta::bigint));
   elsif v_total::bigint + p_delta > 2147483647 then

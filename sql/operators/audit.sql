@@ -50,7 +50,7 @@ as $$
   from units u where u.rows_held + u.rows_awaiting + u.rows_paid > u.total_stock
   union all
   select 'held_counter', format('product %s counts %s held, its holds add up to %s', u.product_id, u.held, u.rows_held)
-  from units u where u.held <> u.rows_held
+  from units u where u.held <> u.rows_held -- guard: audit-held
   union all
   select 'awaiting_counter', format('product %s counts %s awaiting payment, its orders add up to %s',
                                     u.product_id, u.awaiting, u.rows_awaiting)
@@ -121,7 +121,7 @@ as $$
            (select count(*) from flashsale_data.orders o where o.status = 'paid') as paid,
            (select count(*) from flashsale_data.payments p
             where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')) as refunds) sums
-  where sums.captured <> sums.paid + sums.refunds
+  where sums.captured <> sums.paid + sums.refunds -- guard: audit-money
   union all
   select 'paid_its_amount', format('order %s of %s %s was paid by payment %s of %s %s', o.order_id, o.amount,
                                    o.currency, p.idempotency_key, p.amount, p.currency)

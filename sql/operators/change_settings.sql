@@ -44,6 +44,7 @@ begin
       select p.idempotency_key
       from flashsale_data.payments p
       where p.result = 'stored'
+        -- guard: wait-only-shortened
         and p.wait_ends_at > flashsale_data.next_tenth(p.received_at + change_settings.inbox_keep)
       for update skip locked)
     update flashsale_data.payments p

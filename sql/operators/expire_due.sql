@@ -94,8 +94,8 @@ begin
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
         order by s.version desc limit 1)
-      for update of l skip locked) l;
-    continue when v_products is null;
+      for update of l skip locked) l; -- guard: sweep-skips-locked
+    continue when v_products is null; -- guard: locked-not-counted
 
     v_page := flashsale_data.expire_holds(v_products, v_instants, p_limit - v_holds);
     v_holds := v_holds + v_page;
@@ -105,7 +105,7 @@ begin
     delete from flashsale_data.lapses l
     using unnest(v_products, v_instants) as d (product_id, lapses_at)
     where l.product_id = d.product_id and l.lapses_at = d.lapses_at and l.held = 0 and l.awaiting = 0;
-    exit when v_holds >= p_limit or v_orders >= p_limit;
+    exit when v_holds >= p_limit or v_orders >= p_limit; -- guard: locked-not-counted
   end loop;
 
   return v_holds + v_orders + flashsale_data.expire_inbox(p_limit);

@@ -28,6 +28,7 @@ begin
   -- A lock holds the lower 31 bits of the tenths. One that was taken since v_now
   -- lies ahead of it, and looks as if it were far behind.
   select case when flashsale_data.keeps_snapshot() or pg_is_in_recovery() then '-infinity'
+              -- guard: refund-certain
               else least(v_now, to_timestamp((v_tenths - max(announced.behind)) / 10.0)) end
     into v_certain
   from pg_locks l
@@ -47,9 +48,10 @@ begin
               else 'sold_out' end
   from (
     select d.* from flashsale_data.payments d
-    where d.status = 'success' and d.result in ('refund_due', 'amount_mismatch')
+    where d.status = 'success' and d.result in ('refund_due', 'amount_mismatch') -- guard: refunds-recorded
     union all
     select w.* from flashsale_data.payments w
+    -- guard: refunds-unswept
     where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) p
   left join flashsale_data.orders o on o.order_id = p.order_id
   limit p_limit;

@@ -5,7 +5,7 @@
 create or replace function flashsale.list_stock()
 returns table (product_id bigint, name text, total_stock int, available_stock int, held int,
                awaiting_payment int, paid int, price numeric, currency text)
-language plpgsql volatile security definer
+language plpgsql volatile security definer -- guard: stock-at-call
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off

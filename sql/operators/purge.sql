@@ -23,7 +23,7 @@ begin
   -- In seconds: a month is longer or shorter by the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
     perform flashsale_data.refuse('SA009', 'An age is 0 to 100 years.');
-  elsif flashsale_data.keeps_snapshot() then
+  elsif flashsale_data.keeps_snapshot() then -- guard: purge-isolation
     perform flashsale_data.refuse('SA009', 'A purge runs at READ COMMITTED.');
   end if;
   -- One at a time: two would wait for each other's events.
@@ -40,7 +40,9 @@ begin
   v_order_ids := array(
     select unnest(v_order_ids) except
     select p.order_id from flashsale_data.payments p
-    where p.order_id = any (v_order_ids) and (p.status = 'success' or p.result = 'stored'));
+    where p.order_id = any (v_order_ids) and (
+      p.status = 'success' -- guard: captured-not-purged
+      or p.result = 'stored')); -- guard: stored-not-purged
   delete from flashsale_data.payments p where p.order_id = any (v_order_ids);
   get diagnostics v_payments = row_count;
   with gone as (
@@ -63,6 +65,7 @@ begin
   ), carried as (
     insert into flashsale_data.ledger_carried as l (product_id, available_delta)
     select g.product_id, sum(g.available_delta) from gone g where g.product_id is not null group by 1
+    -- guard: ledger-carried
     on conflict (product_id) do update set available_delta = l.available_delta + excluded.available_delta
   )
   select count(*) into v_events from gone;

@@ -68,7 +68,8 @@ begin
   -- webhook whose wait is over makes way for what its key says now, unless it is a
   -- captured payment. Above READ COMMITTED the lock of its order's id tells (40001)
   -- whether an order has taken one that the snapshot shows as waiting.
-  select array_agg(r.first and r.fault is null and r.key = any (v_keys)
+  select array_agg(r.first -- guard: first-of-key
+                   and r.fault is null and r.key = any (v_keys)
                    and ((r.p).idempotency_key is null or r.over and (r.p).status <> 'success') order by r.i),
          array_agg(r.p) filter (where (r.p).idempotency_key is not null),
          array_agg(r.key) filter (where r.over),
@@ -76,6 +77,7 @@ begin
          cardinality(p_request_nos) = 1 and bool_or(r.over and ((r.p).order_id, (r.p).status, (r.p).amount,
            (r.p).currency) is distinct from (r.order_id, r.status, r.amount, r.currency)),
          array_agg((r.p).order_id) filter (
+           -- guard: webhook-replay-in-snapshot
            where (r.p).result = 'stored' and not r.over and flashsale_data.keeps_snapshot())
     into v_fresh, v_taken, v_over, v_over_ids, v_wait, v_wanted
   from (
@@ -90,6 +92,7 @@ begin
   -- One call holds no lock of an order while it waits for another: it waits for the id
   -- of the old webhook's order first, and for no other then.
   if v_wait then
+    -- guard: one-order-at-a-time
     v_wanted := v_wanted || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);
   end if;
   if cardinality(v_wanted) > 0 then
@@ -108,7 +111,7 @@ begin
       select p.idempotency_key from flashsale_data.payments p
       where p.idempotency_key = any (v_over) and p.result || '' = 'stored' and p.order_id = any (v_over_ids)
       for update skip locked), v_now);
-    select array_agg(r.fresh and not (r.key = any (v_over) and exists (
+    select array_agg(r.fresh and not (r.key = any (v_over) and exists ( -- guard: key-still-taken
              select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)
       into v_fresh
     from unnest(p_idempotency_keys, v_fresh) with ordinality as r (key, fresh, i);
@@ -117,6 +120,7 @@ begin
       where p.idempotency_key = any (v_over) and p.result || '' = 'stored');
     v_taken := array(
       select t from unnest(v_taken) t
+      -- guard: key-deleted-by-call
       where not t.idempotency_key = any (v_over) or t.idempotency_key = any (v_busy));
   end if;
 
@@ -137,7 +141,7 @@ begin
     from flashsale_data.settle_payments(v_news) s;
   end if;
   -- The inbox row is the last lock of all.
-  update flashsale_data.inbox set stored = stored - v_ended where v_ended > 0;
+  update flashsale_data.inbox set stored = stored - v_ended where v_ended > 0; -- guard: inbox-counter
   if v_early is not null then
     perform flashsale_data.store_payments(v_early);
   end if;
@@ -180,6 +184,7 @@ begin
       when p.idempotency_key is null then '55P03'
       when (p.order_id, p.status, p.amount, p.currency)
            is distinct from (r.order_id, r.status, r.amount, r.currency)
+        -- guard: payment-key-reused
         then case when r.key = any (v_busy) then '55P03' else 'SA008' end end as refusal) o
   order by r.i;
 end

@@ -72,7 +72,7 @@ begin
 
   if v_order_ids is not null then
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
-    v_locked := flashsale_data.lock_holds(v_hold_ids);
+    v_locked := flashsale_data.lock_holds(v_hold_ids); -- guard: hold-before-product
   end if;
   -- Above READ COMMITTED the products of all these holds are locked, so that the lock
   -- raises 40001 if the state of a hold or its order has changed since the snapshot.
@@ -83,7 +83,7 @@ begin
       where h.hold_id = any (v_locked) and h.status = 'active'
       union
       select h.product_id from flashsale_data.holds h
-      where h.hold_id = any (p_hold_ids) and v_keeps_snapshot)) l;
+      where h.hold_id = any (p_hold_ids) and v_keeps_snapshot)) l; -- guard: order-replay-in-snapshot
   end if;
 
   if v_order_ids is not null then
@@ -91,7 +91,7 @@ begin
     -- committed is visible here. Above it, this row tells (40001) whether the
     -- inbox has moved. It is the last lock of all.
     if v_keeps_snapshot then
-      perform from flashsale_data.inbox for no key update;
+      perform from flashsale_data.inbox for no key update; -- guard: inbox-in-snapshot
       v_nows := array(select greatest(n, clock_timestamp()) from unnest(v_nows) n);
     end if;
 
@@ -104,7 +104,8 @@ begin
       -- expires_at is judged by the clock read after the last lock, not by the
       -- time at which this call began to wait.
       select n.order_id, n.key, h.hold_id, h.product_id, h.qty, h.expires_at,
-             p.price * h.qty as amount, p.currency,
+             p.price * h.qty as amount, -- guard: order-amount
+             p.currency,
              flashsale_data.next_tenth(s.now + c.payment_window) as payment_due_at
       from unnest(v_order_ids, v_hold_ids, v_new_keys) as n (order_id, hold_id, key)
       -- offset 0: by its id, and not among all that have not expired.
@@ -113,7 +114,8 @@ begin
       join unnest(v_products, v_nows) as s (product_id, now) on s.product_id = h.product_id
       join flashsale_data.products p on p.product_id = h.product_id
       cross join flashsale_data.settings c
-      where h.hold_id = any (v_locked) and h.status = 'active' and h.expires_at > s.now
+      where h.hold_id = any (v_locked) and h.status = 'active'
+        and h.expires_at > s.now -- guard: hold-not-expired
     ), created as (
       insert into flashsale_data.orders
         (order_id, hold_id, product_id, qty, amount, currency, created_at, payment_due_at, idempotency_key)
@@ -138,7 +140,9 @@ begin
       where l.product_id = c.product_id and l.lapses_at = c.expires_at
     ), counted as (
       update flashsale_data.stock s
-      set version = s.version + 1, held = s.held - c.qty, awaiting = s.awaiting + c.qty
+      set version = s.version + 1,
+          awaiting = s.awaiting + c.qty, -- guard: order-takes-units
+          held = s.held - c.qty
       from (select c.product_id, sum(c.qty)::int as qty from chosen c group by 1) c
       join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
       where s.ctid = locked.place
@@ -157,7 +161,7 @@ begin
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
 
     if cardinality(v_early) > 0 then
-      v_settled := flashsale_data.settle_stored(v_early, v_created, v_now);
+      v_settled := flashsale_data.settle_stored(v_early, v_created, v_now); -- guard: early-webhooks-applied
     end if;
   end if;
 
@@ -204,7 +208,7 @@ begin
            case
              when r.hold_id is null or length(r.key) not between 1 and 255 then 'SA009'
              when r.key is not null and not r.key = any (v_keys) then '55P03'
-             when k.hold_id <> r.hold_id then 'SA008'
+             when k.hold_id <> r.hold_id then 'SA008' -- guard: order-key-reused
              when v_keeps_snapshot and not coalesce(h.product_id = any (v_products), h.hold_id is null)
                then '55P03'
              when k.hold_id = r.hold_id or c.created then null

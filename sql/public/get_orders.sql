@@ -25,7 +25,8 @@ begin
          f.order_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at
   from unnest(p_request_nos, p_order_ids, p_hold_ids) with ordinality as r (request_no, order_id, hold_id, i)
-  left join flashsale_data.orders_at(v_now) f on f.order_id = r.order_id and f.hold_id = r.hold_id
+  left join flashsale_data.orders_at(v_now) f on f.order_id = r.order_id
+    and f.hold_id = r.hold_id -- guard: order-capability
   order by r.i;
 end
 $$;

@@ -82,7 +82,8 @@ begin
       from flashsale_data.stock s
       where s.product_id = p.product_id
       order by s.version desc limit 1) s
-    where p.product_id = any (p_product_ids) and (s.free > 0 or v_keeps_snapshot));
+    where p.product_id = any (p_product_ids)
+      and (s.free > 0 or v_keeps_snapshot)); -- guard: sold-out-in-snapshot
   if not p_product_ids <@ v_wanted then
     v_now := flashsale_data.read_clock();
     select array_agg(s.product_id), v_wanted || array_agg(s.product_id) filter (where s.available > 0)
@@ -124,6 +125,7 @@ begin
         v_sqlstates[v_i] := '55P03';
         continue;
       elsif v_hold.hold_id is not null then
+        -- guard: hold-key-reused
         if (v_hold.product_id, v_hold.qty) is distinct from (p_product_ids[v_i], p_qtys[v_i]) then
           v_sqlstates[v_i] := 'SA008';
           v_details[v_i] := 'This idempotency key has placed a hold for another product or quantity.';
@@ -156,8 +158,8 @@ begin
     if p_product_ids[v_i] is null or p_qtys[v_i] is null or p_qtys[v_i] < 1 then
       v_sqlstates[v_i] := 'SA009';
       v_details[v_i] := 'A hold needs a product and a quantity of at least 1.';
-    elsif p_qtys[v_i] <= v_available[v_p] then
-      v_available[v_p] := v_available[v_p] - p_qtys[v_i];
+    elsif p_qtys[v_i] <= v_available[v_p] then -- guard: units-left
+      v_available[v_p] := v_available[v_p] - p_qtys[v_i]; -- guard: units-left-in-batch
       v_hold_ids[v_i] := flashsale_data.new_hold_id();
       v_statuses[v_i] := 'active';
       v_expires[v_i] := v_lapse_at[v_p];
@@ -190,15 +192,16 @@ begin
       -- A key that is in use after all is an error (23505), never skipped.
       insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
       select r.hold_id, r.product_id, r.qty, clock_timestamp(), r.expires_at, r.idempotency_key
-      from placed r
+      from placed r -- guard: hold-recorded
     ), recorded as (
       insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
-      select 'hold_placed', clock_timestamp(), r.product_id, r.hold_id, -r.qty
+      select 'hold_placed', clock_timestamp(), r.product_id, r.hold_id,
+             -r.qty -- guard: hold-in-ledger
       from placed r
     ), lapsing as (
       insert into flashsale_data.lapses as l (product_id, lapses_at, held)
       select r.product_id, r.expires_at, sum(r.qty) from placed r group by 1, 2
-      on conflict (product_id, lapses_at) do update set held = l.held + excluded.held
+      on conflict (product_id, lapses_at) do update set held = l.held + excluded.held -- guard: lapses-add-up
     )
     update flashsale_data.stock s
     set version = s.version + 1, held = s.held + r.qty

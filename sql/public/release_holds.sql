@@ -59,7 +59,8 @@ begin
       where l.product_id = r.product_id and l.lapses_at = r.expires_at
     )
     update flashsale_data.stock s
-    set version = s.version + 1, held = s.held - r.qty
+    set held = s.held - r.qty, -- guard: release-returns-units
+        version = s.version + 1
     from (select r.product_id, sum(r.qty)::int as qty from released r group by 1) r
     join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
     where s.ctid = locked.place;
@@ -70,7 +71,8 @@ begin
   select r.request_no,
          case when r.hold_id is null then 'SA009'
               when f.hold_id is null then 'SA003'
-              when f.status = 'active' or r.hold_id = any (v_open) and not r.hold_id = any (v_locked) then '55P03'
+              when f.status = 'active' -- guard: hold-released
+                   or r.hold_id = any (v_open) and not r.hold_id = any (v_locked) then '55P03'
               when f.status = 'expired' then 'SA004'
               when f.status = 'ordered' then 'SA006' end,
          case when r.hold_id is null then 'A release needs a hold.'

@@ -25,7 +25,7 @@ from tests.proof.campaign import Row
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 LONGEST_FIRST = (
-    *("transactions", "model", "faults", "crash", "sales", "bad_input", "webhook_orders", "interleavings"),
+    *("transactions", "model", "mutations", "crash", "sales", "bad_input", "webhook_orders", "interleavings"),
 )
 ALONE = ("forgery", "stuck_neighbour", "soak")
 """what measures times; nothing else runs beside it"""

@@ -3,6 +3,7 @@ taken a guard out."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.database import emptied_database
+from tests.support.guards import replaced
 from tests.support.sql_calls import audit, create_product, outcome
 from tests.support.waiting import wait_until_blocked
 
@@ -95,22 +97,19 @@ def at_once(connect: Callable, meanwhile: Callable[..., Future]) -> Callable[...
 
 
 @pytest.fixture
-def without(db: psycopg.Connection) -> Iterator[Callable[[str, dict[str, str]], None]]:
-    """without("sql/public/x.sql", {guard: replacement}) takes a guard out of a function, until the test ends.
+def without(db: psycopg.Connection) -> Iterator[Callable[..., None]]:
+    """without(guard, replacement, ...) replaces a guard of the SQL until the test ends.
 
-    For controls: what a test is about must then go wrong. The text of the guard must be in the file.
+    For controls: what a test is about must then go wrong. See tests/support/guards.py.
     """
 
-    whole: list[str] = []
+    changed: list[Path] = []
 
-    def take_out(path: str, guards: dict[str, str]) -> None:
-        text = (ROOT / path).read_text()
-        whole.append(text)
-        for guard, replacement in guards.items():
-            assert guard in text, f"{path} has no such guard any more: {guard}"
-            text = text.replace(guard, replacement)
-        db.execute(text)
+    def replace_guard(guard: str, *replacements: str) -> None:
+        for path, text in replaced(ROOT, guard, replacements).items():
+            changed.append(path)
+            db.execute(text)
 
-    yield take_out
-    for text in reversed(whole):
-        db.execute(text)
+    yield replace_guard
+    for path in changed:
+        db.execute((ROOT / path).read_text())

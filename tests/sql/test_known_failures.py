@@ -33,16 +33,6 @@ from tests.support.sql_calls import (
     wait_until_past,
 )
 
-CREATE_ORDERS = "sql/public/create_orders.sql"
-SETTLE_PAYMENTS = "sql/internal/settle_payments.sql"
-PLACE_HOLDS = "sql/public/place_holds.sql"
-LOCK_STOCK = "sql/internal/lock_stock.sql"
-LOCK_ORDERS = "sql/internal/lock_orders.sql"
-LOCK_ORDER_IDS = "sql/internal/lock_order_ids.sql"
-EXPIRE_DUE = "sql/operators/expire_due.sql"
-EXPIRE_HOLDS = "sql/internal/expire_holds.sql"
-
-
 # --- pending orders not counted as taken ---
 
 
@@ -57,7 +47,7 @@ def test_pending_orders_count_as_taken(db):
 
 
 def test_pending_orders_count_as_taken_control(db, without):
-    without(CREATE_ORDERS, {"awaiting = s.awaiting + c.qty": "awaiting = s.awaiting"})
+    without("order-takes-units", "")
     assert try_to_buy_what_somebody_has_ordered(db) == [None]
     assert "never_oversold" in audit(db)
 
@@ -83,7 +73,7 @@ def test_expiry_racing_the_order(db, first, second, blocked):
 
 def test_expiry_racing_the_order_control(db, first, second, blocked, without):
     """The clock that stands still in a transaction is the one to mistrust."""
-    without(CREATE_ORDERS, {"h.expires_at > s.now": "h.expires_at > now()"})
+    without("hold-not-expired", "and h.expires_at > now()")
     assert order_a_hold_that_lapses_in_the_queue(db, first, second, blocked).status == "pending_payment"
     assert "never_oversold" in audit(db)
 
@@ -107,8 +97,7 @@ def test_two_sweepers_expire_a_hold_once(db, product, first, second, meanwhile):
 
 
 def test_two_sweepers_expire_a_hold_once_control(db, product, first, second, meanwhile, without):
-    without(EXPIRE_DUE, {"for update of l skip locked": ""})
-    without(EXPIRE_HOLDS, {"for no key update of h skip locked": ""})
+    without("sweep-skips-locked", "", ") l;")
     assert sweep_twice_at_once(db, product, first, second, meanwhile) == [1, 1]
     assert audit(db) == ["ledger"]
 
@@ -129,7 +118,7 @@ def test_an_early_webhook_is_not_swallowed_by_its_own_key(db, product):
 
 
 def test_an_early_webhook_is_not_swallowed_by_its_own_key_control(db, product, without):
-    without(CREATE_ORDERS, {"flashsale_data.settle_stored(v_early, v_created, v_now)": "false"})
+    without("early-webhooks-applied", "")
     assert pay_early_and_again(db, product) == ("stored", "pending_payment")
     assert audit(db) == ["webhook_missed_its_order"]
 
@@ -152,7 +141,7 @@ def test_an_early_webhook_and_its_order_do_not_miss_each_other(db, product, firs
 def test_an_early_webhook_and_its_order_do_not_miss_each_other_control(
     db, product, first, second, meanwhile, without
 ):
-    without(LOCK_ORDER_IDS, {"perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int)": "perform 1"})
+    without("order-id-lock", "perform 1")
     assert pay_while_the_order_is_being_created(db, product, first, second, meanwhile) == "pending_payment"
     assert audit(db) == ["webhook_missed_its_order"]
 
@@ -174,7 +163,7 @@ def test_success_after_failure_takes_nobodys_unit(db):
 
 
 def test_success_after_failure_takes_nobodys_unit_control(db, without):
-    without(SETTLE_PAYMENTS, {"if v_order.qty <= v_available[v_p] then": "if true then"})
+    without("units-left-to-revive", "if true then")
     # The table is the last to object.
     assert succeed_after_failing_when_the_unit_is_sold(db) == "23514"
     with db.transaction(force_rollback=True):
@@ -199,10 +188,7 @@ def test_failure_after_success_restocks_nothing(db, product):
 
 
 def test_failure_after_success_restocks_nothing_control(db, product, without):
-    without(
-        SETTLE_PAYMENTS,
-        {"elsif v_order.status = 'pending_payment' and not v_overdue then": "elsif true then"},
-    )
+    without("failed-payment-in-time", "elsif true then")
     assert fail_after_succeeding(db, product) == (("cancelled", "applied"), 9)
     assert {"awaiting_counter", "paid_counter", "paid_by_one_payment"} <= set(audit(db))
 
@@ -224,7 +210,7 @@ def test_the_right_product_is_restocked(db):
 
 
 def test_the_right_product_is_restocked_control(db, without):
-    without(SETTLE_PAYMENTS, {"v_p := array_position(v_products, v_order.product_id);": "v_p := 1;"})
+    without("product-of-order", "v_p := 1;")
     assert fail_orders_of_two_products_in_one_batch(db) != [6, 6]
     assert "awaiting_counter" in audit(db)
 
@@ -244,7 +230,7 @@ def test_an_abandoned_order_gives_its_stock_back(db):
 
 
 def test_an_abandoned_order_gives_its_stock_back_control(db, without):
-    without(LOCK_STOCK, {"awaiting = s.awaiting - due.awaiting": "awaiting = s.awaiting"})
+    without("overdue-units-return", "")
     assert buy_what_an_abandoned_order_has_kept(db) == ["SA002"]
     assert audit(db) != []
 
@@ -267,7 +253,7 @@ def test_no_unit_stays_unsold_because_its_buyer_met_another(db, first, second, m
 
 
 def test_no_unit_stays_unsold_because_its_buyer_met_another_control(db, first, second, meanwhile, without):
-    without(LOCK_STOCK, {"for no key update;": "for no key update skip locked;"})
+    without("product-lock", "for no key update skip locked;")
     assert buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile) == ([BUSY], 1)
 
 
@@ -296,7 +282,7 @@ def test_a_repeatable_read_caller_does_not_miss_a_webhook(db, product, old_snaps
 
 
 def test_a_repeatable_read_caller_does_not_miss_a_webhook_control(db, product, old_snapshot, without):
-    without(CREATE_ORDERS, {"perform from flashsale_data.inbox for no key update;": ""})
+    without("inbox-in-snapshot", "")
     assert create_an_order_whose_webhook_came_since(db, product, old_snapshot) == "pending_payment"
     assert audit(db) == ["webhook_missed_its_order"]
 
@@ -315,7 +301,7 @@ def test_a_repeatable_read_caller_does_not_miss_an_order(db, product, old_snapsh
 
 
 def test_a_repeatable_read_caller_does_not_miss_an_order_control(db, product, old_snapshot, without):
-    without(LOCK_ORDERS, {"perform flashsale_data.reject_unseen(p_order_ids => unknown);": ""})
+    without("unseen-orders", "")
     assert pay_an_order_created_since(db, product, old_snapshot) == "stored"
     assert audit(db) == ["webhook_missed_its_order"]
 
@@ -333,5 +319,5 @@ def test_a_repeatable_read_caller_is_not_told_of_an_old_count(db, old_snapshot):
 
 
 def test_a_repeatable_read_caller_is_not_told_of_an_old_count_control(db, old_snapshot, without):
-    without(PLACE_HOLDS, {"(s.free > 0 or v_keeps_snapshot)": "s.free > 0"})
+    without("sold-out-in-snapshot", "and s.free > 0);")
     assert buy_what_has_come_back_since(db, old_snapshot) == "SA002"
