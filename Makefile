@@ -37,9 +37,9 @@ bench: ## measure everything, 50 minutes, into bench/results/; QUICK=1 takes 3; 
 	@bin/bootstrap bench
 	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
-proof: ## try to break every promise, in an hour and a half, into tests/proof/RESULTS.md; SEED=n replays
+proof: ## try to break every promise, in an hour and a half, into proof/RESULTS.md; SEED=n replays
 	@bin/bootstrap test
-	@exec .venv/bin/python -m tests.proof $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@exec .venv/bin/python -m proof $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 migrate: ## bring FLASHSALE_DATABASE_URL, or else the running private cluster, up to date
 	@bin/bootstrap

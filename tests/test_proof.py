@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.proof.__main__ import Outcome, markdown
-from tests.proof.campaign import Row
+from proof.__main__ import Outcome, markdown
+from proof.campaign import Row
 
 
 def outcome(promise: str, *tried: str, passed: bool = True) -> Outcome:

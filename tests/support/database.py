@@ -1,7 +1,7 @@
 """One database for many tests, emptied before each: 20 ms where a clone of the template takes 500.
 
 A test that changes functions or tables does so in a transaction it rolls back, or asks for a clone
-(tests/conftest.py).
+(conftest.py).
 """
 
 from collections.abc import Callable, Iterator

@@ -1,0 +1,228 @@
+"""Streams of bytes whose framing is broken or ambiguous, each with the answers that it must bring.
+
+Product 1 is for requests whose answers are read. The others have ids that nobody hits upon by chance: one is
+for requests that leave before their answers, one for what is smuggled inside another request.
+"""
+
+from typing import NamedTuple
+
+from proof.raw_http import HOST, JSON, chunked, request
+
+HOLD = b'{"product_id":1,"qty":1}'
+ABANDONED_PRODUCT, SMUGGLED_PRODUCT = 424242, 424243
+ABANDONED = b'{"product_id":%d,"qty":1}' % ABANDONED_PRODUCT
+SMUGGLED = b'{"product_id":%d,"qty":1}' % SMUGGLED_PRODUCT
+
+
+INNER = request(b"POST", b"/api/holds", JSON, SMUGGLED)
+"""what must not be taken for a request of its own"""
+
+
+class Framing(NamedTuple):
+    """A stream of bytes, and the status of each answer it must bring before the server closes.
+
+    :param statuses: of all its answers in order; empty, where it is no whole request and none is owed
+    :param closes: the server closes the connection by itself
+    """
+
+    name: str
+    data: bytes
+    statuses: tuple[int, ...]
+    closes: bool = True
+
+
+def _post(headers: bytes, body: bytes = b"", target: bytes = b"/api/holds") -> bytes:
+    return b"POST %s HTTP/1.1\r\n%s%s%s\r\n%s" % (target, HOST, JSON, headers, body)
+
+
+def _get(line: bytes = b"GET /healthz HTTP/1.1", headers: bytes = HOST, *, then: bytes = b"") -> bytes:
+    return line + b"\r\n" + headers + b"\r\n" + then
+
+
+LAST = request(b"GET", b"/healthz", b"Connection: close\r\n")
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+_WEBSOCKET = (
+    b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n"
+)
+
+_H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+LENGTHS = [b"-1", b"+24", b"0x18", b"24,25", b"24, 24", b"24 24", b"2 4", b"1e1", b"24.0", b"\xd9\xa3", b"x",
+    b"9" * 30, b"18446744073709551640"]  # fmt: skip
+CODINGS = [b"xchunked", b"chunked, identity", b"chunked, chunked", b"identity, cow", b"\x0bchunked",
+    b"chunked\x00", b"chunked, gzip"]  # fmt: skip
+CHUNKS = [
+    b"-1\r\n{\r\n", b"+1\r\n{\r\n", b"0x1\r\n{\r\n", b"\r\n", b"g\r\n", b" 1\r\n{\r\n", b"1\n{\n0\n\n",
+    b"FFFFFFFFFFFFFFFFFF\r\n", b"1\r\n{}\r\n", b"1\r\n{x\r\n", b"1\r\r\n{", b"\x00\r\n",
+    b"1;" + b"\x00" + b"\r\n{\r\n", b"0\r\nX y: z\r\n\r\n",
+]  # fmt: skip
+LINES = [
+    b"GET /healthz", b"GET /healthz  HTTP/1.1x", b"GET /healthz HTTP/2.0", b"GET /healthz HTTP/1.2.3",
+    b"GET /healthz HTTP/9.9", b"GET /healthz http/1.1", b"GET /healthz HTTP/1.1 ", b"GET\t/healthz HTTP/1.1",
+    b"get /healthz HTTP/1.1", b"G\x00T /healthz HTTP/1.1", b"FOO /healthz HTTP/1.1",
+    b" GET /healthz HTTP/1.1",
+    b"GET /health\x00z HTTP/1.1", b"GET /health\rz HTTP/1.1", b"GET /h z HTTP/1.1", b"GET healthz HTTP/1.1",
+    b"GET /\xff HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"/healthz GET HTTP/1.1",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+    b"PRI * HTTP/2.0", b"\x00" * 64, b"\xff\xfe" * 32, b"GET /healthz HTTP/1.1\x00", b"HTTP/1.1 200 OK",
+    b"{}",
+]  # fmt: skip
+HEADERS = [
+    b"X y: 1", b"X : 1", b": 1", b"no colon", b"X\x00: 1", b"X: \x00", b"X: a\rb: c", b"X: \x01", b"X\xff: 1",
+    b" folded: first", b"(): 1", b"X:\x7f", b"Transfer-Encoding : chunked", b"\tX: 1", b'"X": 1',
+    b"X\xc3\xa9: 1",
+]  # fmt: skip
+
+
+def framings() -> list[Framing]:
+    """Every broken framing there is a name for."""
+    refused = (400,)
+    return [
+        *(Framing(f"request line {line[:30]!r}", _get(line), refused) for line in LINES),
+        *(
+            Framing(f"header {header!r}", _get(headers=HOST + header + b"\r\n"), refused)
+            for header in HEADERS
+        ),
+        *(
+            Framing(f"length {length!r}", _post(b"Content-Length: %s\r\n" % length, HOLD + INNER), refused)
+            for length in LENGTHS
+        ),
+        *(
+            Framing(
+                f"coding {coding!r}",
+                _post(b"Transfer-Encoding: %s\r\n" % coding, chunked(HOLD) + INNER),
+                refused,
+            )
+            for coding in CODINGS
+        ),
+        *(Framing(f"chunk {chunk[:20]!r}", _post(_CHUNKED, chunk + INNER), refused) for chunk in CHUNKS),
+        # Two ideas of where a request ends.
+        Framing(
+            "length and chunked", _post(b"Content-Length: 24\r\n" + _CHUNKED, chunked(HOLD) + INNER), refused
+        ),
+        Framing(
+            "chunked and length", _post(_CHUNKED + b"Content-Length: 3\r\n", b"0\r\n\r\n" + INNER), refused
+        ),
+        Framing("two lengths", _post(b"Content-Length: 24\r\nContent-Length: 25\r\n", HOLD + INNER), refused),
+        Framing("the same length twice", _post(b"Content-Length: 24\r\n" * 2, HOLD + INNER), refused),
+        Framing(
+            "two codings",
+            _post(_CHUNKED + b"Transfer-Encoding: identity\r\n", chunked(HOLD) + INNER),
+            refused,
+        ),
+        Framing(
+            "folded coding", _post(b"Transfer-Encoding:\r\n chunked\r\n", chunked(HOLD) + INNER), refused
+        ),
+        Framing(
+            "coding by a bare line feed",
+            _post(b"X: y\nTransfer-Encoding: chunked\r\n", chunked(HOLD) + INNER),
+            refused,
+        ),
+        Framing(
+            "coding in HTTP/1.0",
+            request(b"POST", b"/api/holds", JSON + _CHUNKED, version=b"1.0") + INNER,
+            refused,
+        ),
+        Framing("a request in a GET's body", request(b"GET", b"/healthz", body=INNER) + LAST, (200, 200)),
+        Framing(
+            "a request in a HEAD's chunks",
+            b"GET /healthz HTTP/1.1\r\n" + HOST + _CHUNKED + b"\r\n" + chunked(INNER) + LAST,
+            (200, 200),
+        ),
+        Framing("a request in a refused body", request(b"POST", b"/nowhere", JSON, INNER) + LAST, (404, 200)),
+        Framing(
+            "a request in a body too large",
+            request(b"POST", b"/api/holds", JSON, INNER * 200) + LAST,
+            (413, 200),
+        ),
+        Framing(
+            "a request in a trailer",
+            _post(_CHUNKED, chunked(b"{", end=b"0\r\nX: POST /api/holds\r\n\r\n")) + LAST,
+            (400, 200),
+        ),
+        Framing(
+            "a request after an upgrade to h2c",
+            request(b"GET", b"/healthz", _H2C) * 2 + LAST,
+            (200, 200, 200),
+        ),
+        Framing(
+            "a request in a body, after an upgrade to h2c",
+            request(b"POST", b"/nowhere", JSON + _H2C, INNER) + LAST,
+            (404, 200),
+        ),
+        Framing(
+            "a request in chunks, after an upgrade to h2c",
+            _post(_H2C + _CHUNKED, chunked(INNER), b"/nowhere") + LAST,
+            (404, 200),
+        ),
+        Framing(
+            "a hold that would rather be h2c, as Java's client sends it",
+            request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + LAST,
+            (201, 201, 200),
+        ),
+        Framing("a websocket", request(b"GET", b"/healthz", _WEBSOCKET), (200,)),
+        # Right, but seldom seen.
+        Framing("HTTP/1.0", request(b"GET", b"/healthz", version=b"1.0"), (200,)),
+        Framing(
+            "in absolute form",
+            _get(b"GET http://shop.example/healthz HTTP/1.1", HOST + b"Connection: close\r\n"),
+            (200,),
+        ),
+        Framing("empty lines before", b"\r\n\r\n" + LAST, (200,)),
+        Framing("a pipeline", request(b"GET", b"/healthz") * 50 + LAST, (200,) * 51),
+        Framing(
+            "a hold, then garbage",
+            request(b"POST", b"/api/holds", JSON, HOLD) * 2 + b"\x00\r\n\r\n",
+            (201, 201, 400),
+        ),
+        Framing(
+            "holds, then half a coding",
+            request(b"POST", b"/api/holds", JSON, HOLD) * 2 + _post(_CHUNKED, b"x\r\n"),
+            (201, 201, 400),
+        ),
+        Framing(
+            "garbage in a body that was refused",
+            _post(_CHUNKED, b"5000\r\n" + b"[" * 0x5000 + b"\r\nx\r\n", b"/nowhere"),
+            (400,),
+        ),
+        Framing(
+            "a pipeline, then garbage",
+            request(b"GET", b"/healthz") * 3 + b"\x00\r\n\r\n",
+            (200, 200, 200, 400),
+        ),
+        Framing(
+            "expects",
+            request(b"POST", b"/api/holds", JSON + b"Expect: 100-continue\r\nConnection: close\r\n", HOLD),
+            (201,),
+        ),
+        Framing(
+            "chunk by chunk",
+            _post(_CHUNKED + b"Connection: close\r\n", chunked(*(HOLD[n : n + 1] for n in range(len(HOLD))))),
+            (201,),
+        ),
+        Framing(
+            "chunks with extensions",
+            _post(_CHUNKED + b"Connection: close\r\n", b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"),
+            (201,),
+        ),
+        # Too much.
+        Framing("a long header", _get(headers=HOST + b"Cookie: " + b"x" * 100_000 + b"\r\n"), (431,)),
+        Framing("many headers", _get(headers=HOST + b"X: 1\r\n" * 20_000), (431,)),
+        Framing("a long target", _get(b"GET /" + b"x" * 100_000 + b" HTTP/1.1"), (431,)),
+        Framing(
+            "an endless body", _post(b"Connection: close\r\n" + _CHUNKED, chunked(*[b"[" * 4096] * 8)), (413,)
+        ),
+        Framing(
+            "a long chunk extension",
+            _post(b"Connection: close\r\n" + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"),
+            (400,),
+        ),
+        # Less than a whole request: nothing is owed.
+        Framing("nothing", b"", (), closes=False),
+        Framing("half a line", b"GET /heal", (), closes=False),
+        Framing("half a head", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-", (), closes=False),
+        Framing("half a body", _post(b"Content-Length: 24\r\n", b'{"product_id":2,'), (), closes=False),
+        Framing("half a chunk", _post(_CHUNKED, b"18\r\n" + b'{"product_id":2,'), (), closes=False),
+    ]

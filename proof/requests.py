@@ -1,0 +1,141 @@
+"""Requests to the functions as data, sent without waiting: one thread can have several under way."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.pq import DiagnosticField, ExecStatus
+
+from proof.clock_shift import TICK
+from proof.model import Answer
+
+BUSY = "55P03"
+NOT_SERIALIZABLE = "40001"
+
+# What the set-based form of each function takes, as its columns' types.
+COLUMNS = {
+    "place_hold": ("bigint", "int", "text"),
+    "release_hold": ("bigint",),
+    "create_order": ("bigint", "text"),
+    "apply_payment": ("text", "bigint", "text", "jsonb"),
+    "adjust_stock": ("bigint", "int"),
+    "expire_due": ("int",),
+    "change_settings": ("interval",),
+    "purge": ("interval",),
+}
+# These answer something else than a row for each request.
+QUERIES = {
+    "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
+    "purge": "select jsonb_object_agg(removed, rows) filter (where removed <> 'events')"
+    " from flashsale.purge($1::interval)",
+}
+TIMES = ("expires_at", "payment_due_at")
+OF_THE_BATCH = ("request_no", "sqlstate", "detail")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
+    apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta),
+    expire_due(limit), change_settings(keep_ticks), purge()."""
+
+    function: str
+    args: tuple
+
+    @property
+    def fields(self) -> tuple[str | None, ...]:
+        """The arguments as SQL has them."""
+        args = self.args
+        if self.function == "apply_payment":
+            key, order_id, word, amount, currency = args
+            payload = {"amount": amount, "currency": currency}
+            args = key, order_id, word, json.dumps({k: v for k, v in payload.items() if v is not None})
+        elif self.function == "change_settings":
+            args = (f"{args[0] * TICK} s",)
+        elif self.function == "purge":
+            args = ("0",)
+        return tuple(None if field is None else str(field) for field in args)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the scalar form, or, with `batch`, of the set-based one with these requests."""
+
+    requests: tuple[Request, ...]
+    batch: bool = False
+
+    @property
+    def function(self) -> str:
+        return self.requests[0].function
+
+    def statement(self) -> tuple[bytes, list[bytes | None]]:
+        types = COLUMNS[self.function]
+        if self.batch:
+            columns = [
+                list(range(1, len(self.requests) + 1)),
+                *zip(*(r.fields for r in self.requests), strict=True),
+            ]
+            arrays = ", ".join(f"${i + 1}::{t}[]" for i, t in enumerate(("int", *types)))
+            return f"select to_jsonb(r) from flashsale.{self.function}s({arrays}) r".encode(), [
+                array(column) for column in columns
+            ]
+        (request,) = self.requests
+        arguments = ", ".join(f"${i + 1}::{t}" for i, t in enumerate(types))
+        query = QUERIES.get(
+            self.function, f"select to_jsonb(r) from flashsale.{self.function}({arguments}) r"
+        )
+        return query.encode(), [None if field is None else field.encode() for field in request.fields]
+
+
+def alone(function: str, *args: object) -> Call:
+    return Call((Request(function, args),))
+
+
+def array(items: Sequence) -> bytes:
+    """An array as text; JSON's quoting of a string is what PostgreSQL wants of an element."""
+    return ("{" + ",".join("NULL" if i is None else json.dumps(str(i)) for i in items) + "}").encode()
+
+
+prepared: WeakKeyDictionary[psycopg.Connection, dict[bytes, bytes]] = WeakKeyDictionary()
+
+
+def send(conn: psycopg.Connection, call: Call) -> None:
+    send_prepared(conn, *call.statement())
+
+
+def send_prepared(conn: psycopg.Connection, query: bytes, arguments: Sequence[bytes | None] = ()) -> None:
+    """Each statement is planned once. psycopg would forget it at each rollback, even at one to a savepoint;
+    it must not prepare anything itself on this connection, lest it deallocate these too."""
+    names = prepared.setdefault(conn, {})
+    if query not in names:
+        conn.prepare_threshold = None
+        names[query] = f"proof_{len(names)}".encode()
+        conn.pgconn.prepare(names[query], query)
+    conn.pgconn.send_query_prepared(names[query], arguments)
+
+
+def receive(conn: psycopg.Connection, call: Call) -> list[Answer]:
+    """An answer for each of its requests. A call that failed as a whole has given it to each."""
+    answers: list[Answer] = []
+    while (result := conn.pgconn.get_result()) is not None:
+        if result.status == ExecStatus.TUPLES_OK:
+            answers = [answer(result.get_value(i, 0)) for i in range(result.ntuples)]
+        else:
+            answers = [result.error_field(DiagnosticField.SQLSTATE).decode()] * len(call.requests)
+    return answers
+
+
+def answer(text: bytes) -> Answer:
+    found = json.loads(text, parse_float=str)
+    if not isinstance(found, dict):
+        return {"expire_due": found}
+    if found.get("sqlstate"):
+        return found["sqlstate"]
+    return {name: value for name, value in found.items() if name not in TIMES and name not in OF_THE_BATCH}
+
+
+def ask(conn: psycopg.Connection, call: Call) -> list[Answer]:
+    send(conn, call)
+    return receive(conn, call)

@@ -1,0 +1,131 @@
+"""States that have landed: databases as earlier versions of sql/ and migrations/ made them, and a sale.
+
+Kept as dumps in proof/snapshots/, so that an upgrade from each can be tried wherever this folder is. When
+a version has landed whose sql/ or migrations/ are new, keep it, under the next number and its commit:
+
+    python -m proof.schema_snapshots 06.1234abc
+"""
+
+import argparse
+import gzip
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from flashsale.database.migrations import migrate
+from flashsale.database.seed import create_app_role
+from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, stop_server
+from tests.support import ROOT
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+# What the server's own version of psql and pg_dump put there, and others do not understand.
+_OF_PSQL = re.compile(r"^\\(un)?restrict .*\n", re.MULTILINE)
+
+
+def play_a_sale(conn: psycopg.Connection) -> None:
+    """Holds, orders and payments in every state there is, by what callers have always been promised."""
+
+    def hold(product: int, qty: int = 1, key: str | None = None) -> int:
+        return conn.execute(
+            "select hold_id from flashsale.place_hold(%s, %s, %s)", (product, qty, key)
+        ).fetchone()[0]
+
+    def order(product: int, qty: int = 1, key: str | None = None) -> int:
+        made = conn.execute("select order_id from flashsale.create_order(%s, %s)", (hold(product, qty), key))
+        return made.fetchone()[0]
+
+    def pay(key: str, order_id: int, status: str = "success", payload: str = "{}") -> None:
+        conn.execute("select flashsale.apply_payment(%s, %s, %s, %s)", (key, order_id, status, payload))
+
+    def lapsing(seconds: str) -> None:
+        conn.execute("select flashsale.change_settings(%s::interval, %s::interval)", (seconds, seconds))
+
+    conn.execute("select flashsale.create_product('Sneaker', 100, 99)")
+    conn.execute("select flashsale.create_product('Sold out', 3, 12500, 'JPY')")
+    # What a purge has been over.
+    conn.execute("select flashsale.release_hold(%s)", (hold(1),))
+    pay("purged", order(1), "failed")
+    conn.execute("select flashsale.purge('0')")
+    # Swept, then lapsed and not swept.
+    for _ in range(2):
+        conn.execute("select flashsale.expire_due(1000)")
+        lapsing("1 day")
+        waiting = hold(1)
+        lapsing("100 milliseconds")
+        for product in (1, 2):
+            hold(product)
+        conn.execute("select flashsale.create_order(%s)", (waiting,))
+        time.sleep(0.3)
+    conn.execute("select flashsale.change_settings('1 day', '30 days')")
+    hold(1, 2, "a hold's key")
+    order(1, 3, "an order's key")
+    conn.execute("select flashsale.release_hold(%s)", (hold(1),))
+    pay("paid", order(1), payload='{"amount": "99.00", "currency": "USD", "card": "4242"}')
+    twice = order(1)
+    pay("first", twice)
+    pay("second", twice)
+    pay("failed", order(1), "failed")
+    cancelled = order(1)
+    pay("cancelled", cancelled, "cancelled")
+    pay("too late", cancelled)
+    pay("mismatch", order(1), payload='{"amount": "1.00"}')
+    born_paid = order(1) + 1
+    pay("early", born_paid)
+    order(1)
+    pay("stored", born_paid + 1000)
+    pay("stored too", born_paid + 1000, "failed")
+    conn.execute("select flashsale.adjust_stock(1, 50)")
+    order(2, 3)
+    conn.execute("select flashsale.change_settings('2 minutes', '15 minutes', 500, '30 days')")
+
+
+def dump(url: str, *options: str) -> str:
+    """A database as pg_dump writes it, without what differs between two runs."""
+    done = subprocess.run(
+        [find_binary("pg_dump"), *options, f"--dbname={url}"], capture_output=True, text=True, check=True
+    )
+    return _OF_PSQL.sub("", done.stdout)
+
+
+def restore(state: Path, url: str) -> None:
+    """Fill an empty database with a state."""
+    with gzip.open(state, "rb") as text:
+        done = subprocess.run(
+            [find_binary("psql"), "-qX", "-v", "ON_ERROR_STOP=1", f"--dbname={url}"],
+            input=text.read(),
+            capture_output=True,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m proof.schema_snapshots", description=__doc__)
+    parser.add_argument("name", help="of the file, without .sql.gz")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout, to keep what it has")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="flashsale-landed-") as folder:
+        Path(folder).chmod(0o711)
+        cluster = Cluster(Path(folder))
+        cluster.create()
+        server = cluster.start(with_pg_cron=False)
+        try:
+            url = cluster.url(SUPERUSER, "postgres")
+            migrate(url, migrations=options.tree / "migrations", sql=options.tree / "sql", schedule=False)
+            with psycopg.connect(url, autocommit=True) as conn:
+                create_app_role(conn)
+                play_a_sale(conn)
+            text = dump(url).encode()
+        finally:
+            stop_server(server)
+    path = SNAPSHOTS / f"{options.name}.sql.gz"
+    path.write_bytes(gzip.compress(text, mtime=0))
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What the tables say when all is quiet, in the words of proof/model.py."""
+
+import json
+
+import psycopg
+from psycopg.pq import ExecStatus
+
+from proof.clock_shift import TICK
+from proof.requests import send_prepared
+
+# No truncate: every function would be planned anew.
+EMPTY = """
+delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
+delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
+delete from flashsale_data.ledger_carried; delete from flashsale_data.products;
+update flashsale_data.inbox set stored = 0
+"""
+
+STATE = f"""
+select jsonb_build_object(
+  'units', (
+    select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting_payment, s.paid])
+    from flashsale.stock s),
+  'holds', (
+    select jsonb_object_agg(h.hold_id,
+      case when h.status = 'active' and h.expires_at <= clock_timestamp() then 'expired' else h.status end)
+    from flashsale_data.holds h),
+  'orders', (
+    select jsonb_object_agg(o.order_id,
+      case when o.status = 'pending_payment' and o.payment_due_at <= clock_timestamp()
+           then array['cancelled', 'payment_overdue'] else array[o.status, o.cancel_reason] end)
+    from flashsale_data.orders o),
+  'marked', (
+    select jsonb_object_agg(m.id, m.word)
+    from (
+      select h.hold_id, 'expired' from flashsale_data.holds h where h.status = 'expired'
+      union all
+      select o.order_id, 'overdue' from flashsale_data.orders o where o.cancel_reason = 'payment_overdue'
+    ) m (id, word)),
+  'unswept', (
+    select jsonb_object_agg(p.idempotency_key,
+      case p.status when 'success' then 'refund_due' else 'forgotten' end)
+    from flashsale_data.payments p
+    where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()),
+  'payments', (
+    select jsonb_object_agg(p.idempotency_key, array[
+      case when p.result = 'stored' and p.wait_ends_at <= clock_timestamp() then 'refund_due'
+           else p.result end,
+      p.order_status])
+    from flashsale.payments p
+    where p.result <> 'stored' or p.status = 'success' or p.wait_ends_at > clock_timestamp()),
+  'inbox', (
+    select jsonb_object_agg(i.idempotency_key, i.place)
+    from (
+      select p.idempotency_key, row_number() over (order by p.arrival) as place
+      from flashsale_data.payments p
+      where p.result = 'stored' and p.wait_ends_at > clock_timestamp()) i),
+  'ticks_left', (
+    select jsonb_object_agg(p.idempotency_key,
+      ceil(extract(epoch from p.wait_ends_at - interval '1 second' - clock_timestamp()) / {TICK})::int)
+    from flashsale_data.payments p
+    where p.result = 'stored' and p.wait_ends_at > clock_timestamp()),
+  'settings', (
+    select jsonb_build_object('inbox_keep', (extract(epoch from s.inbox_keep) / {TICK})::int)
+    from flashsale_data.settings s),
+  'refunds_due', (select jsonb_object_agg(r.idempotency_key, r.order_id) from flashsale.refunds_due r),
+  'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
+""".encode()
+
+# audit() is planned anew at each call, which takes longer than to run it on a few rows. This is its own text,
+# in a function that keeps its plan.
+KEEP_PLAN = """
+create schema proof;
+do $do$
+begin
+  execute 'create function proof.audit() returns table (check_name text, detail text) language plpgsql stable'
+    || ' set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off as $$'
+    || ' begin return query ' || (select prosrc from pg_proc where oid = 'flashsale.audit()'::regprocedure)
+    || ' end $$';
+end
+$do$
+"""
+
+
+def keep_plan(conn: psycopg.Connection) -> None:
+    """Once in a database in which `state` is to be read often."""
+    conn.execute(KEEP_PLAN)
+
+
+def state(conn: psycopg.Connection) -> dict[str, dict]:
+    """As `Model.state()` has it; `wrong` is what audit() finds."""
+    send_prepared(conn, STATE)
+    result = conn.pgconn.get_result()
+    assert result.status == ExecStatus.TUPLES_OK, result.error_message
+    text = result.get_value(0, 0)
+    assert conn.pgconn.get_result() is None
+    return {name: found or {} for name, found in json.loads(text).items()}
