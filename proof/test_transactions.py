@@ -11,8 +11,12 @@ import psycopg
 import pytest
 
 from proof.campaign import Campaign
+from proof.transactions.history import History, Response, Transaction
 from proof.transactions.round import run_round
-from proof.transactions.state import archive_removed
+from proof.transactions.state import archive_removed, read_state
+from proof.transactions.stock import insufficient_stock_is_true
+from tests.support import sql_calls as calls
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -78,3 +82,31 @@ def test_the_rules_detect_tampering(
         response.outcome = "SA002"
     broken = {violation.rule for violation in played.violations(archived)}
     assert {"insufficient stock is true", "holds are as answered"} <= broken
+
+
+def test_an_order_that_is_rolled_back_takes_units_in_its_own_transaction(
+    archived: psycopg.Connection,
+) -> None:
+    calls.change_settings(archived, hold_time="200 milliseconds")
+    product = calls.create_product(archived, 1)
+    transactions = [Transaction("s1", "read committed", time.time()) for _ in range(2)]
+
+    def call(transaction: Transaction, function: str, *request: object) -> Response:
+        began = time.time()
+        outcome = calls.outcome(getattr(calls, function), archived, *request)
+        transaction.responses.append(Response(function, request, outcome, began, time.time()))
+        return transaction.responses[-1]
+
+    hold = call(transactions[0], "place_hold", product, 1, None).outcome
+    transactions[0].status = "committed"
+    with archived.transaction(force_rollback=True):
+        call(transactions[1], "create_order", hold.hold_id, None)
+        wait_until(lambda: time.time() > hold.expires_at.timestamp(), "the hold has expired")
+        with archived.transaction(force_rollback=True):
+            assert call(transactions[1], "place_hold", product, 1, None).outcome == "SA002"
+    history, state = History(transactions), read_state(archived)
+    assert [*insufficient_stock_is_true(history, state)] == []
+    del transactions[1].responses[0]
+    assert [violation.rule for violation in insufficient_stock_is_true(history, state)] == [
+        "insufficient stock is true"
+    ]

@@ -15,6 +15,7 @@ class Taken:
     """Units that may have been unavailable from `began` to `ended`.
 
     :param transaction: the one that took them: until it commits, no other sees it
+    :param undone: a rollback has undone that; they were unavailable to this transaction alone
     """
 
     transaction: Transaction
@@ -22,12 +23,17 @@ class Taken:
     qty: int
     began: float
     ended: float
+    undone: bool = False
 
 
 def insufficient_stock_is_true(history: History, state: State) -> Iterator[Violation]:
     """A refused quantity was not available throughout the call. Every unit that may have been taken at any
     moment of the call counts as taken."""
-    taken = [*_taken_by_holds(history, state), *_taken_by_adjustments(history)]
+    taken = [
+        *_taken_by_holds(history, state),
+        *_taken_by_undone_orders(history, state),
+        *_taken_by_adjustments(history),
+    ]
     created = {
         event["product_id"]: event["available_delta"]
         for event in state.ledger
@@ -48,7 +54,8 @@ def insufficient_stock_is_true(history: History, state: State) -> Iterator[Viola
 
 
 def _overlaps(units: Taken, transaction: Transaction, response: Response) -> bool:
-    visible = units.transaction.status == "committed" or units.transaction is transaction
+    committed = units.transaction.status == "committed" and not units.undone
+    visible = committed or units.transaction is transaction
     return visible and units.began <= response.ended and units.ended >= response.began
 
 
@@ -65,6 +72,20 @@ def _taken_by_holds(history: History, state: State) -> Iterator[Taken]:
             product, qty, _ = response.request
             ended = ends.get(response.outcome.hold_id, math.inf)
             yield Taken(transaction, product, qty, response.began, ended)
+
+
+def _taken_by_undone_orders(history: History, state: State) -> Iterator[Taken]:
+    """An order, or a late payment of one, takes units for longer than the tables say once it is undone."""
+    for transaction, response in history.responses():
+        if not response.succeeded or (transaction.status == "committed" and not response.rolled_back):
+            continue
+        row = None
+        if response.function == "create_order":
+            row = state.all_holds.get(response.request[0])
+        elif response.function == "apply_payment" and response.outcome.result == "applied":
+            row = state.all_orders.get(response.request[1])
+        if row is not None:
+            yield Taken(transaction, row["product_id"], row["qty"], response.began, math.inf, undone=True)
 
 
 def _taken_by_adjustments(history: History) -> Iterator[Taken]:
