@@ -9,6 +9,7 @@ import falcon.asgi
 
 from api import problems
 from api.database.client import Checkout
+from api.database.schema_version import digest, migration_ids
 from api.openapi.document import OpenApi, kinds
 from api.openapi.pages import docs_routes, problem_routes
 from api.resources import metrics as exposition
@@ -103,9 +104,6 @@ def from_environment() -> exposition.Application:
 
     :raises InvalidSettings:
     """
-    from flashsale.database.migrations import SQL, migration_ids
-    from flashsale.database.sql_loader import digest
-
     settings = Settings.from_environment(os.environ)
     newest = migration_ids()[-1]
     traces = _traces(os.environ)
@@ -114,7 +112,7 @@ def from_environment() -> exposition.Application:
     shop = create_app(
         checkout,
         Signatures(settings.webhook_secrets, allow_unsigned=settings.allow_unsigned_webhooks),
-        lambda: {"schema_version": newest, "schema_digest": digest(SQL)},
+        lambda: {"schema_version": newest, "schema_digest": digest()},
         pulse,
         traces,
     )

@@ -37,7 +37,7 @@ class Settings:
             port=_port("FLASHSALE_PORT", environment.get("FLASHSALE_PORT") or "8000", least=0),
             metrics_host=environment.get("FLASHSALE_METRICS_HOST") or "127.0.0.1",
             metrics_port=_metrics_port(environment.get("FLASHSALE_METRICS_PORT", "")),
-            webhook_secrets=_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
+            webhook_secrets=parse_webhook_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
             allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
         )
         if not settings.webhook_secrets and not settings.allow_unsigned_webhooks:
@@ -72,7 +72,11 @@ def _metrics_port(text: str) -> int | None:
     return _port("FLASHSALE_METRICS_PORT", text, least=1) if text else None
 
 
-def _secrets(text: str) -> tuple[str, ...]:
+def parse_webhook_secrets(text: str) -> tuple[str, ...]:
+    """The secrets in FLASHSALE_WEBHOOK_SECRETS, which commas or spaces separate; the first one signs.
+
+    :raises InvalidSettings:
+    """
     secrets = tuple(text.replace(",", " ").split())
     for number, secret in enumerate(secrets, 1):
         encoded = secret.removeprefix("whsec_").rstrip("=")

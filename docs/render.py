@@ -18,11 +18,12 @@ import click
 import psycopg
 
 from api import problems
+from api.database.schema_version import SQL
 from api.openapi import operations
 from api.openapi.operations import OPERATIONS, Refusal
 from api.problems import Kind
 from flashsale.cli.main import main
-from flashsale.database.migrations import SQL, migrate
+from flashsale.database.migrations import migrate
 from flashsale.database.sql_loader import read_files
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from api.database.schema_version import SQL, migration_ids
 from flashsale.database.drift import differences, wrong_grants
-from flashsale.database.migrations import SQL, apply, migrate, migration_ids
+from flashsale.database.migrations import apply, migrate
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from proof.campaign import Campaign

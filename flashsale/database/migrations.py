@@ -17,13 +17,12 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
+from api.database.schema_version import MIGRATIONS, SQL, digest, migration_ids
 from flashsale.database import pg_cron as scheduler
-from flashsale.database.sql_loader import SqlError, digest, load
+from flashsale.database.sql_loader import SqlError, load
 from flashsale.errors import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
-MIGRATIONS = ROOT / "migrations"
-SQL = ROOT / "sql"
 
 # Not a schema of ours: yoyo's tables must be there before the first migration makes any.
 YOYO_SCHEMA = "flashsale_migrations"
@@ -69,11 +68,6 @@ def apply(url: str, upto: str | None = None, *, migrations: Path = MIGRATIONS, s
     with _alone(url, say) as conn:
         _check_rights(conn)
         return list(_apply(conn, url, migrations, upto))
-
-
-def migration_ids(migrations: Path = MIGRATIONS) -> list[str]:
-    """The ids of all migrations, oldest first."""
-    return [migration.id for migration in yoyo.read_migrations(str(migrations))]
 
 
 @contextmanager

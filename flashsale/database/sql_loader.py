@@ -10,7 +10,6 @@ whole, and can be sent again. If it has the same and means something else, nobod
 deserves another name.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
+from api.database.schema_version import sql_files
 from flashsale.errors import Refusal
 
 SCHEMAS = ["flashsale", "flashsale_data"]
-FOLDERS = ["internal", "public", "operators", "views"]
 OWNER = "flashsale_owner"
 # Everybody a file may grant to. What an earlier version granted is taken back before the files speak.
 GRANTEES = ["public", "flashsale_api", "flashsale_ops"]
@@ -87,7 +86,7 @@ class SqlFile:
 def read_files(directory: Path) -> list[SqlFile]:
     """The files of sql/ in the order they are loaded."""
     files = []
-    for path in _paths(directory):
+    for path in sql_files(directory):
         text = path.read_text()
         headers = _HEADER.findall(text)
         if len(headers) != 1:
@@ -99,19 +98,6 @@ def read_files(directory: Path) -> list[SqlFile]:
             raise Refusal(f"{path}: is named after what it defines, but defines {schema}.{name}")
         files.append(SqlFile(path, text, "view" if kind == "view" else "routine", schema, name))
     return files
-
-
-def digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of the files of sql/: which version of the functions this is."""
-    total = hashlib.sha256()
-    for path in _paths(directory):
-        for part in (path.relative_to(directory).as_posix().encode(), path.read_bytes()):
-            total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
-
-
-def _paths(directory: Path) -> list[Path]:
-    return [path for folder in FOLDERS for path in sorted((directory / folder).glob("*.sql"))]
 
 
 def load(conn: psycopg.Connection, directory: Path) -> None:

@@ -11,12 +11,12 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from yoyo.migrations import default_migration_table
 
+from api.database.schema_version import SQL, digest, migration_ids
 from flashsale.cli.output import seconds
 from flashsale.database import pg_cron as scheduler
 from flashsale.database.connection import admin_url, connect, explain
 from flashsale.database.drift import differences, wrong_grants
-from flashsale.database.migrations import MIGRATIONS, OLDEST_SERVER, SQL, YOYO_SCHEMA, migration_ids
-from flashsale.database.sql_loader import digest
+from flashsale.database.migrations import OLDEST_SERVER, YOYO_SCHEMA
 from flashsale.errors import Refusal
 from flashsale.webhook_secrets import VARIABLE, webhook_secrets
 
@@ -176,7 +176,7 @@ def _set_right(name: str, value: str, where: str) -> str:
 
 
 def migrations(conn: Conn) -> Findings:
-    known = migration_ids(MIGRATIONS)
+    known = migration_ids()
     if not conn.execute("select to_regnamespace(%s) is not null", (YOYO_SCHEMA,)).fetchone()[0]:
         yield Finding("migrations", "wrong", "this database was never migrated", MIGRATE)
         return
@@ -199,12 +199,12 @@ def migrations(conn: Conn) -> Findings:
 
 def functions(conn: Conn) -> Findings:
     loaded = conn.execute("select schema_digest from flashsale.readiness()").fetchone()[0]
-    if loaded != digest(SQL):
+    if loaded != digest():
         yield Finding("functions", "wrong", "the sql/ that was loaded is not this checkout's", MIGRATE)
     found = list(differences(conn, SQL))
     for difference in found:
         yield Finding("functions", "wrong", difference, f"{MIGRATE} (it loads sql/ anew, and drops the rest)")
-    if loaded == digest(SQL) and not found:
+    if loaded == digest() and not found:
         yield Finding("functions", "ok", "functions and views are those of sql/")
 
 

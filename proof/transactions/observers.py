@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from flashsale.database.migrations import SQL
+from api.database.schema_version import SQL
 from flashsale.database.sql_loader import SqlError, load
 from proof.transactions.session import Session
 from tests.support import sql_calls as calls

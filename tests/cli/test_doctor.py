@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from api.database.schema_version import migration_ids
 from flashsale.database import pg_cron as scheduler
-from flashsale.database.migrations import migrate, migration_ids
+from flashsale.database.migrations import migrate
 from flashsale.doctor import diagnosis
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
 from tests.support.database import needs_pg_cron

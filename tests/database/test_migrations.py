@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from flashsale.database.migrations import MIGRATIONS, apply, migrate, migration_ids
-from flashsale.database.sql_loader import SqlError, digest
+from api.database.schema_version import MIGRATIONS, digest, migration_ids
+from flashsale.database.migrations import apply, migrate
+from flashsale.database.sql_loader import SqlError
 from flashsale.errors import Refusal
 
 Write = Callable[[str, str], Path]
