@@ -24,7 +24,7 @@ from (select n, n * %(active)s / %(all)s > (n - 1) * %(active)s / %(all)s as act
 """
 _HOLDS = """
 insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
-select hold_id, 1, 1, status, expires_at - interval '1 day', flashsale_data.next_tenth(expires_at)
+select hold_id, 1, 1, status, expires_at - interval '1 day', flashsale_data.expiry_instant(expires_at)
 from bench.filling
 """
 _EVENTS = """

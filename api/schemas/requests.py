@@ -81,7 +81,7 @@ class PaymentEvent(msgspec.Struct):
             str,
             msgspec.Meta(
                 description="A decimal number. Given, it must be the order's amount.",
-                extra_json_schema={"pattern": r"^[0-9]{1,22}(\.[0-9]{1,6})?$"},  # payment_fault.sql
+                extra_json_schema={"pattern": r"^[0-9]{1,22}(\.[0-9]{1,6})?$"},  # webhook_error.sql
             ),
         ]
         | msgspec.UnsetType
@@ -91,7 +91,7 @@ class PaymentEvent(msgspec.Struct):
             str,
             msgspec.Meta(
                 description="An ISO 4217 code. Given, it must be the order's currency.",
-                extra_json_schema={"pattern": "^[A-Z]{3}$"},  # payment_fault.sql
+                extra_json_schema={"pattern": "^[A-Z]{3}$"},  # webhook_error.sql
             ),
         ]
         | msgspec.UnsetType

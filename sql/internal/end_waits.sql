@@ -16,7 +16,7 @@ begin
   if cardinality(p_keys) = 0 then
     return 0;
   end if;
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   with over as materialized (
     select p.idempotency_key, p.order_id, p.status
     from flashsale_data.payments p

@@ -10,7 +10,7 @@ as $$
 declare
   v_count int;
 begin
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   with lapsed as materialized (
     select h.hold_id, h.product_id, h.qty, h.expires_at
     from unnest(p_product_ids, p_instants) as d (product_id, lapses_at)

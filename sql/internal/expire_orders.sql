@@ -9,7 +9,7 @@ as $$
 declare
   v_count int;
 begin
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   with overdue as materialized (
     select o.order_id, o.hold_id, o.product_id, o.qty, o.payment_due_at
     from unnest(p_product_ids, p_instants) as d (product_id, lapses_at)

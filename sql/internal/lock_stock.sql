@@ -1,58 +1,68 @@
--- Locks the stock rows of these products, gives back what has lapsed, and tells
--- of each product it locked, in arrays that line up: where its row is, what is
--- available, and now, read after the lock. Product is the last lock in the order;
--- it is held to commit, so that no two transactions count the same units.
+-- Locks the stock rows of these products (distinct ids, ascending; null for none), returns
+-- lapsed units to them, and describes each product in arrays that line up with
+-- p_product_ids: the ctid of its row, its available units, and its effective now, the time
+-- by which its holds and orders are judged. A product that was not locked, because it is
+-- busy or unknown, is null in all of them. Product is the last lock in the order; it is
+-- held to commit, so that no two transactions count the same units.
 --
--- The row's place stays the same as long as it is locked, until whoever has locked
--- it updates it: once, by its place. By product and version the planner may read
--- all versions that an old snapshot elsewhere keeps, as it knows of a few rows only.
+-- While the row is locked its ctid is stable; the caller updates it once, by ctid. A
+-- look-up by product and version may read every version that an old snapshot keeps, since
+-- the planner expects a few rows.
 --
--- It never waits for one product while it holds another: of several, those
--- that somebody else has locked are left out (busy), and the caller says so to
--- their requests. Thus one stuck product holds up nobody else's, and two batches
--- cannot deadlock. With p_wait, at least one is locked: if all are busy it waits
--- for the one with the lowest id.
+-- Never waits for one product while it holds another: of several, those that are locked by
+-- other transactions are left out (busy), and the caller answers 55P03 to their requests.
+-- Thus a stuck product delays no other, and two batches cannot deadlock. With p_wait, at
+-- least one is locked: if all are busy, this waits for the one with the lowest id.
 create or replace function flashsale_data.lock_stock(
   p_product_ids bigint[], p_wait boolean default true,
-  out products bigint[], out places tid[], out available int[], out nows timestamptz[])
+  out ctids tid[], out available int[], out effective_nows timestamptz[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_through timestamptz[];
+  v_lowest  record;
+  v_slot    int;
   v_now     timestamptz;
 begin
   if not p_wait or cardinality(p_product_ids) > 1 then
-    select array_agg(s.product_id), array_agg(s.place),
-           array_agg(s.total_stock - s.held - s.awaiting - s.paid), array_agg(s.lapsed_through)
-      into products, places, available, v_through
-    from (select distinct unnest(p_product_ids)) as wanted (product_id)
-    cross join lateral (
-      select s.*, s.ctid as place from flashsale_data.stock s
-      where s.product_id = wanted.product_id
-      order by s.version desc limit 1
-      for no key update skip locked) s; -- guard: product-locks-of-batch
+    select array_agg(locked.ctid), array_agg(locked.available), array_agg(locked.lapsed_through)
+      into ctids, available, v_through
+    from (
+      select stock.ctid, stock.available, stock.lapsed_through
+      from unnest(p_product_ids) with ordinality as wanted (product_id, slot)
+      left join lateral (
+        select s.ctid, s.total_stock - s.held - s.awaiting - s.paid as available, s.lapsed_through
+        from flashsale_data.stock s
+        where s.product_id = wanted.product_id
+        order by s.version desc limit 1
+        for no key update skip locked -- guard: product-locks-of-batch
+      ) stock on true
+      order by wanted.slot) locked;
   end if;
-  if p_wait and products is null then
-    select array[s.product_id], array[s.ctid],
-           array[s.total_stock - s.held - s.awaiting - s.paid], array[s.lapsed_through]
-      into products, places, available, v_through
+  if p_wait and coalesce(cardinality(array_remove(available, null)), 0) = 0 then
+    select s.product_id, s.ctid, s.total_stock - s.held - s.awaiting - s.paid as available, s.lapsed_through
+      into v_lowest
     from flashsale_data.stock s
-    where s.product_id = (select min(wanted) from unnest(p_product_ids) wanted)
+    where s.product_id = (select min(wanted) from unnest(p_product_ids) as wanted)
     order by s.version desc limit 1
     for no key update; -- guard: product-lock
-  end if;
-  if products is null then
-    return;
+    if not found then
+      return;
+    end if;
+    v_slot := array_position(p_product_ids, v_lowest.product_id);
+    ctids[v_slot] := v_lowest.ctid;
+    available[v_slot] := v_lowest.available;
+    v_through[v_slot] := v_lowest.lapsed_through;
   end if;
 
-  -- Only now: whoever waited here for a while must not sell by the old time.
+  -- Read after the lock: a call that has waited must not judge by an old time.
   v_now := clock_timestamp(); -- guard: clock-after-lock
 
-  -- Pairs are compared, so that the index by product and time is used, whatever
-  -- the planner thinks of the one by time: nobody walks over all that ever lapsed.
+  -- Pairs are compared, so that the plan uses the index by product and time, whatever the
+  -- statistics say of the one by time: that index holds all that has ever lapsed.
   if exists (
-      select from unnest(products, v_through) as s (product_id, lapsed_through)
+      select from unnest(p_product_ids, v_through) as s (product_id, lapsed_through)
       cross join lateral (
         select from flashsale_data.lapses l
         where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through) -- guard: lapsed-once
@@ -64,31 +74,35 @@ begin
         awaiting = s.awaiting - due.awaiting, -- guard: overdue-units-return
         lapsed_through = v_now
     from (
-      select s.place, l.held, l.awaiting
-      from unnest(products, places, v_through) as s (product_id, place, lapsed_through)
+      select s.ctid, l.held, l.awaiting
+      from unnest(p_product_ids, ctids, v_through) as s (product_id, ctid, lapsed_through)
       cross join lateral (
         select sum(l.held)::int as held, sum(l.awaiting)::int as awaiting
         from flashsale_data.lapses l
         where (l.product_id, l.lapses_at) > (s.product_id, s.lapsed_through) -- guard: lapsed-once
           and (l.product_id, l.lapses_at) <= (s.product_id, v_now)) l
       where l.held is not null) due
-    where s.ctid = due.place;
+    where s.ctid = due.ctid;
 
-    select array_agg(s.product_id), array_agg(s.place),
-           array_agg(s.total_stock - s.held - s.awaiting - s.paid), array_agg(s.lapsed_through)
-      into products, places, available, v_through
-    from unnest(products) as locked (product_id)
-    cross join lateral (
-      select s.*, s.ctid as place from flashsale_data.stock s
-      where s.product_id = locked.product_id
-      order by s.version desc limit 1) s;
+    select array_agg(locked.ctid), array_agg(locked.available), array_agg(locked.lapsed_through)
+      into ctids, available, v_through
+    from (
+      select stock.ctid, stock.available, stock.lapsed_through
+      from unnest(p_product_ids, ctids) with ordinality as found (product_id, ctid, slot)
+      left join lateral (
+        select s.ctid, s.total_stock - s.held - s.awaiting - s.paid as available, s.lapsed_through
+        from flashsale_data.stock s
+        where s.product_id = found.product_id and found.ctid is not null
+        order by s.version desc limit 1) stock on true
+      order by found.slot) locked;
   end if;
 
-  -- What has once been given back stays given back, even if the clock is set back.
-  for v_i in 1 .. cardinality(products) loop
-    nows[v_i] := greatest(v_now, v_through[v_i]); -- guard: clock-set-back
+  -- Units that were given back stay given back, even if the clock is set back.
+  for v_i in 1 .. cardinality(p_product_ids) loop
+    -- guard: clock-set-back
+    effective_nows[v_i] := case when ctids[v_i] is not null then greatest(v_now, v_through[v_i]) end;
   end loop;
 end
 $$;
 comment on function flashsale_data.lock_stock(bigint[], boolean) is
-  'Locks stock rows, gives back what has lapsed, tells what is available';
+  'Locks stock rows and returns lapsed units to them; their ctids, units and times';

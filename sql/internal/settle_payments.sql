@@ -10,135 +10,123 @@
 --
 -- An overdue order is cancelled for payment_overdue from its instant on, swept or not.
 --
--- Decides in memory, payment by payment in array order, then writes in sets. Takes
--- rows of payments: either new webhooks (result null), or stored ones. Expects the
--- orders to be locked; locks their products. Results and the orders' statuses come
--- back by payment; a new webhook whose product is busy is left alone, and null.
+-- Decides in memory, payment by payment in array order, then writes each table once. Takes
+-- rows of payments, either new webhooks (result null) or stored ones, and the orders that
+-- lock_orders() has locked; p_slots has for each payment the position of its order. Locks
+-- the orders' products. Returns the results and the orders' statuses by payment; a new
+-- webhook whose product is busy is left alone, and null.
 create or replace function flashsale_data.settle_payments(
-  p_payments flashsale_data.payments[], out results text[], out order_statuses text[])
+  p_payments flashsale_data.payments[], p_slots int[], p_orders flashsale_data.orders[], p_ctids tid[],
+  out results text[], out order_statuses text[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_are_stored     boolean := p_payments[1].result is not null;
   v_payment        flashsale_data.payments;
-  -- by order
-  v_order_ids      bigint[];
-  v_orders         flashsale_data.orders[];
   v_order          flashsale_data.orders;
-  v_changed        boolean[];
-  v_left           bigint[] := array[]::bigint[];
-  -- by product
+  v_overdue        boolean;
+  v_result         text;
+  v_delta          int;
+  v_order_slot     int;
+  v_product_slot   int;
+  -- by order, and which of them have changed and which await payment no longer
+  v_orders         flashsale_data.orders[] := p_orders;
+  v_changed        int[] := array[]::int[];
+  v_left           int[] := array[]::int[];
+  -- by payment, and by product
+  v_product_slots  int[];
   v_products       bigint[];
-  v_places         tid[];
+  v_product_ctids  tid[];
   v_available      int[];
-  v_nows           timestamptz[];
+  v_effective_nows timestamptz[];
   v_awaiting       int[];
   v_paid           int[];
   v_events         flashsale_data.events[] := array[]::flashsale_data.events[];
-  v_key            text;
-  v_overdue        boolean;
-  v_result         text;
-  v_o              int;
-  v_p              int;
-  v_are_stored     boolean := p_payments[1].result is not null;
   v_written        bigint;
 begin
+  -- 1 Lock the products
+  select x.ids, x.slots into v_products, v_product_slots
+  from flashsale_data.index_ids(array(select (p_orders[slot]).product_id from unnest(p_slots) as slot)) x;
+  select l.ctids, l.available, l.effective_nows into v_product_ctids, v_available, v_effective_nows
+  from flashsale_data.lock_stock(v_products) l;
+  v_awaiting := array_fill(0, array[cardinality(v_products)]);
+  v_paid := v_awaiting;
   results := array_fill(null::text, array[cardinality(p_payments)]);
   order_statuses := results;
-  select l.products, l.places, l.available, l.nows into v_products, v_places, v_available, v_nows
-  from flashsale_data.lock_stock(array(
-    select o.product_id from flashsale_data.orders o
-    where o.order_id = any (array(select p.order_id from unnest(p_payments) p)))) l;
-  v_awaiting := array_fill(0, array[coalesce(cardinality(v_products), 0)]);
-  v_paid := v_awaiting;
-  select array_agg(o.order_id), array_agg(o), array_agg(false)
-    into v_order_ids, v_orders, v_changed
-  from flashsale_data.orders o
-  where o.order_id = any (array(select p.order_id from unnest(p_payments) p))
-    and o.product_id = any (v_products);
 
+  -- 2 Decide in array order
   for v_i in 1 .. cardinality(p_payments) loop
+    v_order_slot := p_slots[v_i];
+    v_product_slot := v_product_slots[v_i]; -- guard: product-of-order
+    continue when v_product_ctids[v_product_slot] is null;
     v_payment := p_payments[v_i];
-    v_key := v_payment.idempotency_key;
-    v_o := array_position(v_order_ids, v_payment.order_id);
-    if v_o is null then
-      continue;
-    end if;
-    v_order := v_orders[v_o];
-    v_p := array_position(v_products, v_order.product_id); -- guard: product-of-order
-    -- guard: order-overdue
-    v_overdue := v_order.status = 'pending_payment' and v_order.payment_due_at <= v_nows[v_p];
+    v_order := v_orders[v_order_slot];
+    v_overdue := v_order.status = 'pending_payment'
+      and v_order.payment_due_at <= v_effective_nows[v_product_slot]; -- guard: order-overdue
 
-    if v_payment.amount <> v_order.amount -- guard: amount-matches
-       or v_payment.currency <> v_order.currency then -- guard: currency-matches
-      v_result := 'amount_mismatch';
+    v_result := case
+      when v_payment.amount <> v_order.amount then 'amount_mismatch' -- guard: amount-matches
+      when v_payment.currency <> v_order.currency then 'amount_mismatch' -- guard: currency-matches
+      when v_order.status = 'pending_payment' and not v_overdue then 'applied'
+      when v_payment.status <> 'success' then 'no_change' -- guard: failed-payment-in-time
+      when v_order.status = 'paid' then 'refund_due' -- guard: paid-once
+      when v_order.cancel_reason = 'payment_cancelled' then 'refund_due' -- guard: cancelled-not-revived
+      -- The order's units went back on sale, and may have been sold since.
+      when v_order.qty <= v_available[v_product_slot] then 'applied' -- guard: units-left-to-revive
+      else 'refund_due' end;
 
-    elsif v_payment.status = 'success' then
-      if v_order.status = 'pending_payment' and not v_overdue then
-        v_result := 'applied';
-        v_order.status := 'paid';
-        v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
-        v_paid[v_p] := v_paid[v_p] + v_order.qty;
-        v_left := v_left || v_order.order_id;
-        v_events := v_events || row(null, 'order_paid', null, v_order.product_id, v_order.hold_id, v_order.order_id,
-          v_key, 0, null)::flashsale_data.events;
-      elsif v_order.status = 'paid' -- guard: paid-once
-            or v_order.cancel_reason = 'payment_cancelled' then -- guard: cancelled-not-revived
-        v_result := 'refund_due';
-      else
-        if v_overdue then
-          v_order.status := 'cancelled';
-          v_order.cancel_reason := 'payment_overdue';
-          v_left := v_left || v_order.order_id;
-          v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id, v_order.order_id,
-            null, v_order.qty, jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
-        end if;
-        -- Its units went back on sale; somebody else may have them now.
-        if v_order.qty <= v_available[v_p] then -- guard: units-left-to-revive
-          v_result := 'applied';
-          v_order.status := 'paid';
-          v_order.cancel_reason := null;
-          v_available[v_p] := v_available[v_p] - v_order.qty;
-          v_paid[v_p] := v_paid[v_p] + v_order.qty;
-          v_events := v_events || row(null, 'order_paid', null, v_order.product_id, v_order.hold_id, v_order.order_id,
-            v_key, -v_order.qty, null)::flashsale_data.events;
-        else
-          v_result := 'refund_due';
-        end if;
-      end if;
-
-    elsif v_order.status = 'pending_payment' and not v_overdue then -- guard: failed-payment-in-time
-      v_result := 'applied';
+    -- A captured payment settles an overdue order: its cancellation is recorded first.
+    if v_overdue and v_payment.status = 'success' and v_result <> 'amount_mismatch' then
       v_order.status := 'cancelled';
-      v_order.cancel_reason := 'payment_' || v_payment.status;
-      v_awaiting[v_p] := v_awaiting[v_p] - v_order.qty;
-      v_available[v_p] := v_available[v_p] + v_order.qty;
-      v_left := v_left || v_order.order_id;
-      v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id, v_order.order_id,
-        v_key, v_order.qty, jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
-    else
-      v_result := 'no_change';
+      v_order.cancel_reason := 'payment_overdue';
+      v_orders[v_order_slot] := v_order;
+      v_left := v_left || v_order_slot;
+      v_changed := v_changed || v_order_slot;
+      v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id,
+        v_order.order_id, null, v_order.qty,
+        jsonb_build_object('cancel_reason', v_order.cancel_reason))::flashsale_data.events;
     end if;
 
-    if v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
-      v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id, v_order.order_id,
-        v_key, 0, null)::flashsale_data.events;
+    if v_result = 'applied' then
+      v_delta := case
+        when v_payment.status <> 'success' then v_order.qty
+        when v_order.status = 'cancelled' then -v_order.qty
+        else 0 end;
+      v_available[v_product_slot] := v_available[v_product_slot] + v_delta;
+      if v_order.status = 'pending_payment' then
+        v_awaiting[v_product_slot] := v_awaiting[v_product_slot] - v_order.qty;
+        v_left := v_left || v_order_slot;
+      end if;
+      if v_payment.status = 'success' then
+        v_paid[v_product_slot] := v_paid[v_product_slot] + v_order.qty;
+        v_order.status := 'paid';
+        v_order.cancel_reason := null;
+      else
+        v_order.status := 'cancelled';
+        v_order.cancel_reason := 'payment_' || v_payment.status;
+      end if;
+      v_changed := v_changed || v_order_slot;
+      v_orders[v_order_slot] := v_order;
+      v_events := v_events || row(null, 'order_' || v_order.status, null, v_order.product_id, v_order.hold_id,
+        v_order.order_id, v_payment.idempotency_key, v_delta,
+        case when v_order.status = 'cancelled' then jsonb_build_object('cancel_reason', v_order.cancel_reason)
+        end)::flashsale_data.events;
+    elsif v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
+      v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id,
+        v_order.order_id, v_payment.idempotency_key, 0, null)::flashsale_data.events;
     end if;
     results[v_i] := v_result;
-    order_statuses[v_i] := case when v_overdue and v_result in ('amount_mismatch', 'no_change') then 'cancelled'
-                                else v_order.status end;
-    if (v_order.status, v_order.cancel_reason) is distinct from
-       (v_orders[v_o].status, v_orders[v_o].cancel_reason) then
-      v_orders[v_o] := v_order;
-      v_changed[v_o] := true;
-    end if;
+    order_statuses[v_i] := case when v_overdue and v_order.status = 'pending_payment' then 'cancelled'
+                           else v_order.status end;
   end loop;
 
+  -- 3 Write each table once
   if v_are_stored then
     update flashsale_data.payments p
     set result = r.result, order_status = r.order_status
-    from unnest(array(select s.idempotency_key from unnest(p_payments) s), results, order_statuses)
+    from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses)
       as r (key, result, order_status)
     -- For || '' see announce_early_payments().
     where p.idempotency_key = r.key and p.result || '' = 'stored' and r.result is not null;
@@ -160,35 +148,28 @@ begin
     perform flashsale_data.raise_unwritten('payments');
   end if;
 
-  if true = any (v_changed) then
+  if cardinality(v_changed) > 0 then
     update flashsale_data.orders o
-    set status = c.status, cancel_reason = c.cancel_reason
-    from unnest(v_orders) c
-    where o.order_id = c.order_id
-      and (o.status, o.cancel_reason) is distinct from (c.status, c.cancel_reason);
+    set status = (v_orders[slot]).status, cancel_reason = (v_orders[slot]).cancel_reason
+    from unnest(v_changed) as slot
+    where o.ctid = p_ctids[slot];
 
     update flashsale_data.lapses l
     set awaiting = l.awaiting - o.qty
     from (
-      select o.product_id, o.payment_due_at, sum(o.qty)::int as qty
-      from flashsale_data.orders o
-      where o.order_id = any (v_left)
+      select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at, sum((p_orders[slot]).qty)::int as qty
+      from unnest(v_left) as slot
       group by 1, 2) o
     where l.product_id = o.product_id and l.lapses_at = o.payment_due_at;
 
     update flashsale_data.stock s
     set version = s.version + 1, awaiting = s.awaiting + c.awaiting, paid = s.paid + c.paid
-    from unnest(v_places, v_awaiting, v_paid) as c (place, awaiting, paid)
-    where s.ctid = c.place and (c.awaiting, c.paid) <> (0, 0);
+    from unnest(v_product_ctids, v_awaiting, v_paid) as c (ctid, awaiting, paid)
+    where s.ctid = c.ctid and (c.awaiting, c.paid) <> (0, 0);
   end if;
-
-  if cardinality(v_events) > 0 then -- guard: payments-in-ledger
-    perform flashsale_data.open_ledger();
-    insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
-    select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key, e.available_delta, e.data
-    from unnest(v_events) e;
-  end if;
+  perform flashsale_data.append_events(v_events); -- guard: payments-in-ledger
 end
 $$;
-comment on function flashsale_data.settle_payments(flashsale_data.payments[]) is
+comment on function flashsale_data.settle_payments(
+  flashsale_data.payments[], int[], flashsale_data.orders[], tid[]) is
   'Payment state machine: how webhooks change orders';

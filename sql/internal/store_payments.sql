@@ -43,13 +43,13 @@ begin
     return 0;
   end if;
 
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
   with stored as (
     insert into flashsale_data.payments
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at, result)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload,
-           v_now, flashsale_data.next_tenth(v_now + v_settings.inbox_keep), 'stored'
+           v_now, flashsale_data.expiry_instant(v_now + v_settings.inbox_keep), 'stored'
     from unnest(p_payments[:v_room]) p
     on conflict (idempotency_key) do nothing
     returning idempotency_key, order_id

@@ -8,41 +8,42 @@ create or replace function flashsale.adjust_stock(
   out product_id bigint, out total_stock int, out available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-  v_place     tid;
+  v_ctid     tid;
   v_available int;
   v_total     int;
 begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
-    perform flashsale_data.refuse('SA009', 'A stock adjustment needs a product and a number other than 0.');
+    perform flashsale_data.raise_refusal('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
   perform flashsale_data.reject_unseen(p_product_ids => array[p_product_id]);
-  select l.places[1], l.available[1] into v_place, v_available
+  select l.ctids[1], l.available[1] into v_ctid, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
-  if v_place is null then
-    perform flashsale_data.refuse('SA001', format('There is no product %s.', p_product_id));
+  if v_ctid is null then
+    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
   end if;
   -- A statement of its own: the one that waited for the lock cannot see the row it led to.
   select s.total_stock into v_total
   from flashsale_data.stock s
-  where s.ctid = v_place;
+  where s.ctid = v_ctid;
   if v_available::bigint + p_delta < 0 then -- guard: stock-in-use
-    perform flashsale_data.refuse('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
+    perform flashsale_data.raise_refusal('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
       p_product_id, v_available, v_total, -p_delta::bigint));
   elsif v_total::bigint + p_delta > 2147483647 then
-    perform flashsale_data.refuse('SA009', 'A product has at most 2,147,483,647 units.');
+    perform flashsale_data.raise_refusal('SA009', 'A product has at most 2,147,483,647 units.');
   end if;
 
   update flashsale_data.stock s
   set version = s.version + 1, total_stock = s.total_stock + p_delta
-  where s.ctid = v_place
+  where s.ctid = v_ctid
   returning s.product_id, s.total_stock, s.total_stock - s.held - s.awaiting - s.paid
     into product_id, total_stock, available_stock;
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   insert into flashsale_data.events (kind, at, product_id, available_delta)
   values ('stock_adjusted', clock_timestamp(), p_product_id, p_delta);
 end

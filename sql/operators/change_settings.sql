@@ -19,13 +19,13 @@ begin
   -- In seconds, compared and kept: a day or a month is longer or shorter by the
   -- date it is added to, and by the caller's time zone.
   if extract(epoch from p_hold_time) not between 0.1 and 86400 then
-    perform flashsale_data.refuse('SA009', 'hold_time is 100 milliseconds to 1 day.');
+    perform flashsale_data.raise_refusal('SA009', 'hold_time is 100 milliseconds to 1 day.');
   elsif extract(epoch from p_payment_window) not between 0.1 and 30 * 86400 then
-    perform flashsale_data.refuse('SA009', 'payment_window is 100 milliseconds to 30 days.');
+    perform flashsale_data.raise_refusal('SA009', 'payment_window is 100 milliseconds to 30 days.');
   elsif p_inbox_limit not between 0 and 1000000 then
-    perform flashsale_data.refuse('SA009', 'inbox_limit is 0 to 1,000,000.');
+    perform flashsale_data.raise_refusal('SA009', 'inbox_limit is 0 to 1,000,000.');
   elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
-    perform flashsale_data.refuse('SA009', 'inbox_keep is 1 second to 30 days.');
+    perform flashsale_data.raise_refusal('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
   if p_inbox_keep is not null and flashsale_data.keeps_snapshot() then
     -- Tells (40001) whether a webhook has been stored since the snapshot.
@@ -45,10 +45,10 @@ begin
       from flashsale_data.payments p
       where p.result = 'stored'
         -- guard: wait-only-shortened
-        and p.wait_ends_at > flashsale_data.next_tenth(p.received_at + change_settings.inbox_keep)
+        and p.wait_ends_at > flashsale_data.expiry_instant(p.received_at + change_settings.inbox_keep)
       for update skip locked)
     update flashsale_data.payments p
-    set wait_ends_at = flashsale_data.next_tenth(p.received_at + change_settings.inbox_keep)
+    set wait_ends_at = flashsale_data.expiry_instant(p.received_at + change_settings.inbox_keep)
     from kept k
     where p.idempotency_key = k.idempotency_key;
   end if;

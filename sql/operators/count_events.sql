@@ -6,6 +6,7 @@ create or replace function flashsale.count_events()
 returns table (product_id bigint, kind text, events bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off

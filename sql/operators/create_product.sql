@@ -9,22 +9,22 @@ declare
   v_minor int := flashsale_data.minor_units(p_currency);
 begin
   if p_name is null or length(btrim(p_name)) = 0 or length(p_name) > 200 then
-    perform flashsale_data.refuse('SA009', 'A product has a name of 1 to 200 characters.');
+    perform flashsale_data.raise_refusal('SA009', 'A product has a name of 1 to 200 characters.');
   elsif p_stock is null or p_stock < 0 then
-    perform flashsale_data.refuse('SA009', 'A product has a stock of 0 or more.');
+    perform flashsale_data.raise_refusal('SA009', 'A product has a stock of 0 or more.');
   elsif p_currency is null or p_currency !~ '^[A-Z]{3}$' then
-    perform flashsale_data.refuse('SA009', 'A currency is an ISO 4217 code, as in USD.');
+    perform flashsale_data.raise_refusal('SA009', 'A currency is an ISO 4217 code, as in USD.');
   elsif p_price is null or not (p_price >= 0 and p_price < 1000000000000) then
-    perform flashsale_data.refuse('SA009', 'A price is 0 or more and below 10^12.');
+    perform flashsale_data.raise_refusal('SA009', 'A price is 0 or more and below 10^12.');
   elsif p_price <> round(p_price, v_minor) then
-    perform flashsale_data.refuse('SA009', format('A price in %s has at most %s decimals.', p_currency, v_minor));
+    perform flashsale_data.raise_refusal('SA009', format('A price in %s has at most %s decimals.', p_currency, v_minor));
   end if;
 
   insert into flashsale_data.products as p (name, price, currency, created_at)
   values (p_name, round(p_price, v_minor), p_currency, clock_timestamp())
   returning p.product_id into product_id;
   insert into flashsale_data.stock (product_id, total_stock) values (product_id, p_stock);
-  perform flashsale_data.open_ledger();
+  perform flashsale_data.announce_ledger_write();
   insert into flashsale_data.events (kind, at, product_id, available_delta)
   values ('product_created', clock_timestamp(), product_id, p_stock);
 end

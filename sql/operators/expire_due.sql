@@ -14,6 +14,7 @@ create or replace function flashsale.expire_due(p_limit int default 1000)
 returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
@@ -26,14 +27,14 @@ declare
   v_after_product bigint := 0::bigint;
   v_busy     bigint[] := array[]::bigint[];
   v_needed   bigint[];
-  v_locked   bigint[];
+  v_ctids    tid[];
   v_holds    int := 0;
   v_orders   int := 0;
   v_page     int;
   v_now      timestamptz := clock_timestamp();
 begin
   if p_limit is null or p_limit < 1 then
-    perform flashsale_data.refuse('SA009', 'A limit is at least 1.');
+    perform flashsale_data.raise_refusal('SA009', 'A limit is at least 1.');
   end if;
 
   -- Instants whose units were all used up in time just go: most, when a sale goes
@@ -79,10 +80,12 @@ begin
       where l.lapses_at > (
         select s.lapsed_through from flashsale_data.stock s
         where s.product_id = l.product_id
-        order by s.version desc limit 1));
+        order by s.version desc limit 1)
+      order by 1);
     if cardinality(v_needed) > 0 then
-      select l.products into v_locked from flashsale_data.lock_stock(v_needed, p_wait => false) l;
-      v_busy := v_busy || array(select unnest(v_needed) except select unnest(v_locked));
+      select l.ctids into v_ctids from flashsale_data.lock_stock(v_needed, p_wait => false) l;
+      v_busy := v_busy || array(
+        select product_id from unnest(v_needed, v_ctids) as l (product_id, ctid) where l.ctid is null);
     end if;
 
     select array_agg(l.product_id), array_agg(l.lapses_at) into v_products, v_instants

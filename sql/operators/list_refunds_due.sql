@@ -23,7 +23,7 @@ declare
   v_certain    timestamptz;
 begin
   if p_limit < 0 then
-    perform flashsale_data.refuse('SA009', 'A limit is 0 or more.');
+    perform flashsale_data.raise_refusal('SA009', 'A limit is 0 or more.');
   end if;
   -- A lock holds the lower 31 bits of the tenths. One that was taken since v_now
   -- lies ahead of it, and looks as if it were far behind.

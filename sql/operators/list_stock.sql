@@ -7,6 +7,7 @@ returns table (product_id bigint, name text, total_stock int, available_stock in
                awaiting_payment int, paid int, price numeric, currency text)
 language plpgsql volatile security definer -- guard: stock-at-call
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off

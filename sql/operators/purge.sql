@@ -22,9 +22,9 @@ declare
 begin
   -- In seconds: a month is longer or shorter by the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
-    perform flashsale_data.refuse('SA009', 'An age is 0 to 100 years.');
+    perform flashsale_data.raise_refusal('SA009', 'An age is 0 to 100 years.');
   elsif flashsale_data.keeps_snapshot() then -- guard: purge-isolation
-    perform flashsale_data.refuse('SA009', 'A purge runs at READ COMMITTED.');
+    perform flashsale_data.raise_refusal('SA009', 'A purge runs at READ COMMITTED.');
   end if;
   -- One at a time: two would wait for each other's events.
   perform pg_advisory_xact_lock(hashtext('flashsale.purge'), 0);

@@ -5,7 +5,7 @@
 -- Event ids are drawn under the locks of what they tell of, so for one product,
 -- hold or order their order is the order in which things happened. But a lower
 -- id can be committed after a higher one. Every writer therefore leaves a mark
--- before it draws (flashsale_data.open_ledger), and this stops at the lowest mark:
+-- before it draws (flashsale_data.announce_ledger_write), and this stops at the lowest mark:
 -- ids up to it belong to transactions that have ended.
 --
 -- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED,
@@ -21,9 +21,9 @@ declare
   v_last bigint;
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 10000 then
-    perform flashsale_data.refuse('SA009', 'Events are read after an event_id, 1 to 10,000 at a time.');
+    perform flashsale_data.raise_refusal('SA009', 'Events are read after an event_id, 1 to 10,000 at a time.');
   elsif flashsale_data.keeps_snapshot() then
-    perform flashsale_data.refuse('SA009', 'Events are read at READ COMMITTED.');
+    perform flashsale_data.raise_refusal('SA009', 'Events are read at READ COMMITTED.');
   end if;
 
   -- The last id first, then the marks: whoever marks after that draws higher ids.

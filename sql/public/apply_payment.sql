@@ -13,7 +13,7 @@ begin
   from flashsale.apply_payments(array[1], array[p_idempotency_key], array[p_order_id], array[p_status],
     array[p_payload]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   order_id := v.order_id;
   status := v.status;

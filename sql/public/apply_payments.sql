@@ -18,127 +18,160 @@ returns table (request_no int, sqlstate text, detail text, replayed boolean,
                order_id bigint, status text, result text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now        timestamptz;
-  -- by request
-  v_faults     text[];
-  v_amounts    numeric[];
-  v_currencies text[];
-  v_fresh      boolean[];
-  -- by key
-  v_keys       text[];
-  v_taken      flashsale_data.payments[];
-  v_over       text[];
-  v_over_ids   bigint[];
-  v_busy       text[];
-  v_wait       boolean;
-  v_ended      int := 0;
-  -- by order
-  v_wanted     bigint[];
-  v_known      bigint[] := array[]::bigint[];
-  v_unknown    bigint[] := array[]::bigint[];
-  -- by request of a known order, and of an unknown one
+  v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+                     array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses),
+                     array_dims(p_payloads));
+  v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
+  v_now            timestamptz;
+  v_keys           text[];
+  -- by request: its error; what its key has recorded, and whether that is stored beyond its
+  -- wait, or busy in such a state; whether the request is to be served
+  v_errors         text[];
+  v_amounts        numeric[];
+  v_currencies     text[];
+  v_recorded       flashsale_data.payments[];
+  v_over           boolean[];
+  v_busy           boolean[];
+  v_fresh          boolean[];
+  v_order_slots    int[];
+  -- by order, found by the request's slot
+  v_order_ids      bigint[];
+  v_orders         flashsale_data.orders[];
+  v_ctids          tid[];
+  v_absent         boolean[];
+  -- stored webhooks whose wait is over
+  v_over_keys      text[];
+  v_over_ids       bigint[];
+  v_wait           boolean := false;
+  v_ended          int := 0;
+  -- new webhooks of known orders with their orders' slots, and of unknown ones
   v_news           flashsale_data.payments[];
+  v_news_slots     int[];
   v_early          flashsale_data.payments[];
   v_results        text[];
   v_order_statuses text[];
 begin
-  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
-    array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses), array_dims(p_payloads));
-
-  select array_agg(flashsale_data.payment_fault(r.key, r.order_id, r.status, r.payload) order by r.i)
-    into v_faults
-  from unnest(p_idempotency_keys, p_order_ids, p_statuses, p_payloads) with ordinality
-    as r (key, order_id, status, payload, i);
-  select array_agg(case when f is null then (r.payload ->> 'amount')::numeric end order by r.i),
-         array_agg(case when f is null then r.payload ->> 'currency' end order by r.i)
-    into v_amounts, v_currencies
-  from unnest(p_payloads, v_faults) with ordinality as r (payload, f, i);
-
+  -- 1 Validate, lock the keys
+  select array_agg(webhook.error),
+         array_agg(case when webhook.error is null then (webhook.payload ->> 'amount')::numeric end),
+         array_agg(case when webhook.error is null then webhook.payload ->> 'currency' end)
+    into v_errors, v_amounts, v_currencies
+  from (
+    select r.payload, flashsale_data.webhook_error(r.key, r.order_id, r.status, r.payload) as error
+    from unnest(p_idempotency_keys, p_order_ids, p_statuses, p_payloads) with ordinality
+      as r (key, order_id, status, payload, i)
+    order by r.i) webhook;
   v_keys := flashsale_data.lock_keys('payment', array(
-    select r.key from unnest(p_idempotency_keys, v_faults) as r (key, fault) where r.fault is null));
+    select r.key from unnest(p_idempotency_keys, v_errors) as r (key, error) where r.error is null));
   v_now := clock_timestamp();
 
+  -- 2 Find what the keys have recorded
   -- Of one key's requests the first is served; the others are its replays. A stored
   -- webhook whose wait is over makes way for what its key says now, unless it is a
-  -- captured payment. Above READ COMMITTED the lock of its order's id tells (40001)
-  -- whether an order has taken one that the snapshot shows as waiting.
-  select array_agg(r.first -- guard: first-of-key
-                   and r.fault is null and r.key = any (v_keys)
-                   and ((r.p).idempotency_key is null or r.over and (r.p).status <> 'success') order by r.i),
-         array_agg(r.p) filter (where (r.p).idempotency_key is not null),
-         array_agg(r.key) filter (where r.over),
-         array_agg((r.p).order_id) filter (where r.over),
-         cardinality(p_request_nos) = 1 and bool_or(r.over and ((r.p).order_id, (r.p).status, (r.p).amount,
-           (r.p).currency) is distinct from (r.order_id, r.status, r.amount, r.currency)),
-         array_agg((r.p).order_id) filter (
-           -- guard: webhook-replay-in-snapshot
-           where (r.p).result = 'stored' and not r.over and flashsale_data.keeps_snapshot())
-    into v_fresh, v_taken, v_over, v_over_ids, v_wait, v_wanted
+  -- captured payment.
+  select array_agg(r.recorded), array_agg(r.over),
+         array_agg(r.served and (r.is_new or r.over and (r.recorded).status <> 'success'))
+    into v_recorded, v_over, v_fresh
   from (
-    select r.i, r.key, r.order_id, r.status, r.amount, r.currency, r.fault, p, r.i = min(r.i) over (partition by r.key, r.fault is null) as first,
-           p.result = 'stored' and p.wait_ends_at <= v_now and r.key = any (v_keys) as over
-    from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults) with ordinality
-      as r (key, order_id, status, amount, currency, fault, i)
-    left join flashsale_data.payments p on p.idempotency_key = r.key) r;
+    select recorded, recorded.idempotency_key is null as is_new,
+           request.error is null and request.key in (select unnest(v_keys))
+             -- guard: first-of-key
+             and request.i = min(request.i) over (partition by request.key, request.error is null) as served,
+           recorded.result = 'stored' and recorded.wait_ends_at <= v_now
+             and request.key in (select unnest(v_keys)) as over
+    from unnest(p_idempotency_keys, v_errors) with ordinality as request (key, error, i)
+    left join flashsale_data.payments recorded on recorded.idempotency_key = request.key
+    order by request.i) r;
 
-  v_wanted := v_wanted || array(
-    select r.order_id from unnest(p_order_ids, v_fresh) as r (order_id, fresh) where r.fresh);
-  -- One call holds no lock of an order while it waits for another: it waits for the id
-  -- of the old webhook's order first, and for no other then.
-  if v_wait then
-    -- guard: one-order-at-a-time
-    v_wanted := v_wanted || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);
+  -- 3 Lock the orders
+  v_order_ids := array(
+    select case when r.fresh then r.order_id end
+    from unnest(p_order_ids, v_fresh) as r (order_id, fresh));
+  -- Above READ COMMITTED the lock on its order's id raises 40001 if an order has taken a
+  -- webhook that the snapshot shows as waiting.
+  if v_keeps_snapshot then -- guard: webhook-replay-in-snapshot
+    v_order_ids := v_order_ids || array(
+      select recorded.order_id
+      from unnest(v_recorded) with ordinality
+        as recorded (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
+                     order_status, wait_ends_at, i)
+      where recorded.result = 'stored' and not v_over[recorded.i]);
   end if;
-  if cardinality(v_wanted) > 0 then
-    select l.known, l.unknown into v_known, v_unknown from flashsale_data.lock_orders(v_wanted) l;
+  if true = any (v_over) then
+    v_over_keys := array(
+      select distinct r.key from unnest(p_idempotency_keys, v_over) as r (key, over) where r.over);
+    v_over_ids := array(
+      select distinct (v_recorded[r.i]).order_id
+      from unnest(v_over) with ordinality as r (over, i) where r.over);
+    -- A call holds no lock of an order while it waits for another: a request that waits for
+    -- the old webhook's order waits for that one first, and for no other then.
+    v_wait := v_size = 1 and
+      ((v_recorded[1]).order_id, (v_recorded[1]).status, (v_recorded[1]).amount, (v_recorded[1]).currency)
+        is distinct from (p_order_ids[1], p_statuses[1], v_amounts[1], v_currencies[1]);
+    if v_wait then
+      -- guard: one-order-at-a-time
+      v_order_ids := v_order_ids || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);
+    end if;
+  end if;
+  if cardinality(array_remove(v_order_ids, null)) > 0 then
+    select x.ids, x.slots into v_order_ids, v_order_slots
+    from flashsale_data.index_ids(v_order_ids) x;
+    select l.orders, l.ctids, l.absent into v_orders, v_ctids, v_absent
+    from flashsale_data.lock_orders(v_order_ids) l;
   end if;
 
-  if v_over is not null then
-    -- As long as a transaction that creates the order may yet apply the webhook, or a
-    -- sweep that is open ends its wait, the webhook counts as stored. A request that
-    -- its key would refuse for that is not answered before: it waits, or is busy.
+  -- 4 End the waits that are over
+  if true = any (v_over) then
+    -- As long as a transaction that creates the order may yet apply the webhook, or an open
+    -- sweep ends its wait, the webhook counts as stored. A request that its key would
+    -- refuse for that is not answered before: it waits, or is busy.
     v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => false);
     if v_wait then
-      perform from flashsale_data.payments p where p.idempotency_key = any (v_over) for update;
+      perform from flashsale_data.payments p where p.idempotency_key = any (v_over_keys) for update;
     end if;
     v_ended := flashsale_data.end_waits(array(
       select p.idempotency_key from flashsale_data.payments p
-      where p.idempotency_key = any (v_over) and p.result || '' = 'stored' and p.order_id = any (v_over_ids)
+      where p.idempotency_key = any (v_over_keys) and p.result || '' = 'stored'
+        and (p.order_id in (select unnest(v_over_ids))) is true
       for update skip locked), v_now);
-    select array_agg(r.fresh and not (r.key = any (v_over) and exists ( -- guard: key-still-taken
-             select from flashsale_data.payments p where p.idempotency_key = r.key)) order by r.i)
-      into v_fresh
-    from unnest(p_idempotency_keys, v_fresh) with ordinality as r (key, fresh, i);
-    v_busy := array(
-      select p.idempotency_key from flashsale_data.payments p
-      where p.idempotency_key = any (v_over) and p.result || '' = 'stored');
-    v_taken := array(
-      select t from unnest(v_taken) t
-      -- guard: key-deleted-by-call
-      where not t.idempotency_key = any (v_over) or t.idempotency_key = any (v_busy));
+    select array_agg(r.fresh and not (r.over and r.is_recorded)), -- guard: key-still-taken
+           array_agg(r.over and r.is_stored)
+      into v_fresh, v_busy
+    from (
+      select request.fresh, request.over, p.idempotency_key is not null as is_recorded,
+             coalesce(p.result || '' = 'stored', false) as is_stored
+      from unnest(p_idempotency_keys, v_fresh, v_over) with ordinality as request (key, fresh, over, i)
+      left join flashsale_data.payments p on request.over and p.idempotency_key = request.key
+      order by request.i) r;
   end if;
 
+  -- 5 Apply the webhooks of known orders, store the others
   if true = any (v_fresh) then
-    select array_agg(r.payment order by r.i) filter (where r.order_id = any (v_known)),
-           array_agg(r.payment order by r.i) filter (where r.order_id = any (v_unknown))
-      into v_news, v_early
+    select array_agg(r.payment) filter (where r.is_known),
+           array_agg(r.slot) filter (where r.is_known),
+           array_agg(r.payment) filter (where r.is_absent)
+      into v_news, v_news_slots, v_early
     from (
-      select n.i, n.order_id,
-             row(n.key, null, n.order_id, n.status, n.amount, n.currency, n.payload, v_now, null, null,
-                 null)::flashsale_data.payments as payment
+      select row(request.key, null, request.order_id, request.status, request.amount, request.currency,
+                 request.payload, v_now, null, null, null)::flashsale_data.payments as payment,
+             v_order_slots[request.i] as slot,
+             v_ctids[v_order_slots[request.i]] is not null as is_known,
+             v_absent[v_order_slots[request.i]] as is_absent
       from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
-        with ordinality as n (key, order_id, status, amount, currency, payload, fresh, i)
-      where n.fresh) r;
+        with ordinality as request (key, order_id, status, amount, currency, payload, fresh, i)
+      where request.fresh
+      order by request.i) r;
   end if;
   if v_news is not null then
     select s.results, s.order_statuses into v_results, v_order_statuses
-    from flashsale_data.settle_payments(v_news) s;
+    from flashsale_data.settle_payments(v_news, v_news_slots, v_orders, v_ctids) s;
   end if;
   -- The inbox row is the last lock of all.
   update flashsale_data.inbox set stored = stored - v_ended where v_ended > 0; -- guard: inbox-counter
@@ -146,47 +179,53 @@ begin
     perform flashsale_data.store_payments(v_early);
   end if;
 
+  -- 6 One row a request
   -- Most calls: news of known orders, and no product was busy.
-  if cardinality(v_results) = cardinality(p_request_nos) and array_position(v_results, null) is null then
+  if cardinality(v_results) = v_size and array_position(v_results, null) is null then
     return query
-    select r.request_no, null::text, null::text, false, r.order_id, r.order_status, r.result
+    select request.request_no, null::text, null::text, false,
+           request.order_id, request.order_status, request.result
     from unnest(p_request_nos, p_order_ids, v_order_statuses, v_results) with ordinality
-      as r (request_no, order_id, order_status, result, i)
-    order by r.i;
+      as request (request_no, order_id, order_status, result, i)
+    order by request.i;
     return;
   end if;
 
   return query
-  select p_request_nos[r.i], o.refusal,
-         case o.refusal
+  select p_request_nos[request.i], outcome.refusal,
+         case outcome.refusal
            when 'SA008' then 'This idempotency key came with another order, status, amount or currency.'
-           when 'SA009' then r.fault
+           when 'SA009' then request.error
            when 'SA011' then 'Too many webhooks wait for orders that do not exist.' end,
-         o.refusal is null and not r.fresh,
-         case when o.refusal is null then p.order_id end,
-         case when o.refusal is null then p.order_status end,
-         case when o.refusal is null then p.result end
-  from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_faults, v_fresh)
-    with ordinality as r (key, order_id, status, amount, currency, fault, fresh, i)
-  -- A sweep may have taken a stored one away since its key was found taken: its
-  -- replay is told what was found.
-  left join lateral (
-    select n.* from flashsale_data.payments n where n.idempotency_key = r.key
-    union all
-    select t.* from unnest(v_taken) t where t.idempotency_key = r.key
-    limit 1) p on true
+         outcome.refusal is null and not request.fresh,
+         case when outcome.refusal is null then (payment.recorded).order_id end,
+         case when outcome.refusal is null then (payment.recorded).order_status end,
+         case when outcome.refusal is null then (payment.recorded).result end
+  from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_errors, v_fresh)
+    with ordinality as request (key, order_id, status, amount, currency, error, fresh, i)
+  left join flashsale_data.payments p on p.idempotency_key = request.key
+  -- A sweep may have removed a stored one since its key was found taken: its replay is
+  -- answered by what was found.
+  cross join lateral (
+    select case when p.idempotency_key is not null then p
+                -- guard: key-deleted-by-call
+                when v_over[request.i] is not true or v_busy[request.i] then v_recorded[request.i] end as recorded
+    offset 0) payment
   cross join lateral (
     select case
-      when r.fault is not null then 'SA009'
-      when not r.key = any (v_keys) then '55P03'
-      -- Of its key's first request alone: the others' says what there was no room for.
-      when p.idempotency_key is null and r.fresh and r.order_id = any (v_unknown) then 'SA011'
-      when p.idempotency_key is null then '55P03'
-      when (p.order_id, p.status, p.amount, p.currency)
-           is distinct from (r.order_id, r.status, r.amount, r.currency)
-        -- guard: payment-key-reused
-        then case when r.key = any (v_busy) then '55P03' else 'SA008' end end as refusal) o
-  order by r.i;
+      when request.error is not null then 'SA009'
+      when not request.key in (select unnest(v_keys)) then '55P03'
+      -- Only the first request of its key, the one that is served, is refused for want of room.
+      when (payment.recorded).idempotency_key is null and request.fresh
+           and v_absent[v_order_slots[request.i]] then 'SA011'
+      when (payment.recorded).idempotency_key is null then '55P03'
+      when ((payment.recorded).order_id, (payment.recorded).status, (payment.recorded).amount,
+            (payment.recorded).currency)
+           is not distinct from (request.order_id, request.status, request.amount, request.currency) then null
+      when v_busy[request.i] then '55P03' -- guard: payment-key-busy
+      else 'SA008' end as refusal -- guard: payment-key-reused
+    offset 0) outcome
+  order by request.i;
 end
 $$;
 comment on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) is

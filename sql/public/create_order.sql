@@ -12,7 +12,7 @@ declare
 begin
   select * into v from flashsale.create_orders(array[1], array[p_hold_id], array[p_idempotency_key]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   order_id := v.order_id;
   status := v.status;

@@ -12,7 +12,7 @@ declare
 begin
   select * into v from flashsale.get_holds(array[1], array[p_hold_id]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   hold_id := v.hold_id;
   product_id := v.product_id;

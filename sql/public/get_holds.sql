@@ -5,6 +5,7 @@ returns table (request_no int, sqlstate text, detail text, hold_id bigint, produ
                status text, expires_at timestamptz, order_id bigint, order_status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off

@@ -8,6 +8,7 @@ create or replace function flashsale.get_order(
   out created_at timestamptz, out payment_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
@@ -16,7 +17,7 @@ declare
   v_now timestamptz;
 begin
   if p_order_id is null then
-    perform flashsale_data.refuse('SA009', 'An order has an id.');
+    perform flashsale_data.raise_refusal('SA009', 'An order has an id.');
   end if;
   v_now := flashsale_data.read_clock();
   select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
@@ -25,7 +26,7 @@ begin
   from flashsale_data.orders_at(v_now) f
   where f.order_id = p_order_id;
   if order_id is null then
-    perform flashsale_data.refuse('SA007', format('There is no order %s.', p_order_id));
+    perform flashsale_data.raise_refusal('SA007', format('There is no order %s.', p_order_id));
   end if;
 end
 $$;

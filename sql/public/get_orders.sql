@@ -7,6 +7,7 @@ returns table (request_no int, sqlstate text, detail text, order_id bigint, prod
                created_at timestamptz, payment_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off

@@ -12,7 +12,7 @@ declare
 begin
   select * into v from flashsale.get_products_by_id(array[1], array[p_product_id]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   id := v.id;
   name := v.name;

@@ -5,6 +5,7 @@ create or replace function flashsale.get_products(p_after bigint default 0, p_li
 returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
@@ -14,7 +15,7 @@ declare
   v_now timestamptz;
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
-    perform flashsale_data.refuse('SA009', 'A page has 1 to 1,000 products.');
+    perform flashsale_data.raise_refusal('SA009', 'A page has 1 to 1,000 products.');
   end if;
   v_now := flashsale_data.read_clock();
   return query

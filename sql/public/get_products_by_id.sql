@@ -5,6 +5,7 @@ returns table (request_no int, sqlstate text, detail text, id bigint, name text,
                currency text, total_stock int, available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
@@ -23,9 +24,7 @@ begin
               when p.product_id is null then format('There is no product %s.', r.product_id) end,
          p.product_id, p.name, p.price, p.currency, p.total_stock, p.available
   from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
-  left join (
-    select s.* from flashsale_data.stock_at(v_now) s
-    where s.product_id = any (p_product_ids)) p on p.product_id = r.product_id
+  left join flashsale_data.stock_at(v_now) p on p.product_id = r.product_id
   order by r.i;
 end
 $$;

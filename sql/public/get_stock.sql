@@ -8,6 +8,7 @@ returns table (id bigint, at timestamptz, total_stock int, available_stock int, 
                awaiting_payment int, paid int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
@@ -17,7 +18,7 @@ declare
   v_now timestamptz;
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
-    perform flashsale_data.refuse('SA009', 'Stock is told of at most 1,000 products at a time.');
+    perform flashsale_data.raise_refusal('SA009', 'Stock is told of at most 1,000 products at a time.');
   end if;
   v_now := flashsale_data.read_clock();
   return query

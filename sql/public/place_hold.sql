@@ -13,7 +13,7 @@ begin
   select * into v
   from flashsale.place_holds(array[1], array[p_product_id], array[p_qty], array[p_idempotency_key]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   hold_id := v.hold_id;
   product_id := v.product_id;

@@ -10,7 +10,7 @@ declare
 begin
   select * into v from flashsale.release_holds(array[1], array[p_hold_id]);
   if v.sqlstate is not null then
-    perform flashsale_data.refuse(v.sqlstate, v.detail);
+    perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;
   hold_id := v.hold_id;
   status := v.status;

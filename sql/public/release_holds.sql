@@ -8,45 +8,70 @@ create or replace function flashsale.release_holds(p_request_nos int[], p_hold_i
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
 set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_open     bigint[];
-  v_locked   bigint[];
-  v_products bigint[];
-  v_places   tid[];
-  v_now      timestamptz;
+  v_now            timestamptz;
+  -- by hold, found by the request's slot: its id if it is worth locking, its row, its product
+  v_hold_slots     int[];
+  v_hold_ids       bigint[];
+  v_active         bigint[];
+  v_holds          flashsale_data.holds[];
+  v_ctids          tid[];
+  v_slots          int[];
+  v_busy           boolean[];
+  v_released       int[];
+  -- by product, found by the hold's slot
+  v_products       bigint[];
+  v_product_ctids  tid[];
+  v_effective_nows timestamptz[];
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
   perform flashsale_data.reject_unseen(p_hold_ids => p_hold_ids);
 
-  -- Ordered, released, expired and unknown are final: no lock to say so.
-  select array_agg(h.hold_id) into v_open
-  from flashsale_data.holds h
-  where h.hold_id = any (p_hold_ids) and h.status = 'active';
+  -- 1 Find the holds worth locking: ordered, released, expired and unknown are final
+  select x.ids, x.slots into v_hold_ids, v_hold_slots
+  from flashsale_data.index_ids(p_hold_ids) x;
+  v_active := array(
+    select case when h.status = 'active' then h.hold_id end
+    from unnest(v_hold_ids) with ordinality as wanted (hold_id, slot)
+    left join flashsale_data.holds h on h.hold_id = wanted.hold_id
+    order by wanted.slot);
 
-  if v_open is not null then
-    v_locked := flashsale_data.lock_holds(v_open);
-    -- Read the holds again, now that nobody can move them on.
-    select l.products, l.places into v_products, v_places
-    from flashsale_data.lock_stock(array(
-      select h.product_id from flashsale_data.holds h
-      where h.hold_id = any (v_locked) and h.status = 'active')) l;
-    v_locked := array(
-      select h.hold_id from flashsale_data.holds h
-      where h.hold_id = any (v_locked) and (h.status <> 'active' or h.product_id = any (v_products)));
+  if cardinality(array_remove(v_active, null)) > 0 then
+    -- 2 Lock the holds, then their products; the clock is read last
+    select l.holds, l.ctids into v_holds, v_ctids
+    from flashsale_data.lock_holds(v_active) l;
+    select x.ids, x.slots into v_products, v_slots
+    from flashsale_data.index_ids(array(
+      select case when h.status = 'active' then h.product_id end from unnest(v_holds) as h)) x;
+    select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
+    from flashsale_data.lock_stock(v_products) l;
 
-    v_now := clock_timestamp();
-    perform flashsale_data.open_ledger();
+    -- 3 Decide
+    select array_agg(hold.slot::int) filter (where hold.status = 'active'
+                                               and hold.expires_at > v_effective_nows[v_slots[hold.slot]]),
+           array_agg(v_active[hold.slot] is not null and (
+             v_ctids[hold.slot] is null
+             or hold.status = 'active' and v_product_ctids[v_slots[hold.slot]] is null))
+      into v_released, v_busy
+    from unnest(v_holds) with ordinality
+      as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, slot);
+  end if;
+
+  -- 4 Write each table once
+  if v_released is not null then
+    perform flashsale_data.announce_ledger_write();
     with released as (
       update flashsale_data.holds h
       set status = 'released'
-      from flashsale_data.holds_at(v_now) f
-      where f.hold_id = any (v_locked) and h.hold_id = f.hold_id and f.status = 'active'
+      from unnest(v_released) as slot
+      where h.ctid = v_ctids[slot]
       returning h.hold_id, h.product_id, h.qty, h.expires_at
     ), recorded as (
       insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
@@ -61,29 +86,35 @@ begin
     update flashsale_data.stock s
     set held = s.held - r.qty, -- guard: release-returns-units
         version = s.version + 1
-    from (select r.product_id, sum(r.qty)::int as qty from released r group by 1) r
-    join unnest(v_products, v_places) as locked (product_id, place) using (product_id)
-    where s.ctid = locked.place;
+    from (
+      select v_slots[slot] as product_slot, sum((v_holds[slot]).qty)::int as qty
+      from unnest(v_released) as slot group by 1) r
+    where s.ctid = v_product_ctids[r.product_slot];
   end if;
 
+  -- 5 One row a request
   v_now := flashsale_data.read_clock();
   return query
-  select r.request_no,
-         case when r.hold_id is null then 'SA009'
-              when f.hold_id is null then 'SA003'
-              when f.status = 'active' -- guard: hold-released
-                   or r.hold_id = any (v_open) and not r.hold_id = any (v_locked) then '55P03'
-              when f.status = 'expired' then 'SA004'
-              when f.status = 'ordered' then 'SA006' end,
-         case when r.hold_id is null then 'A release needs a hold.'
-              when f.hold_id is null then format('There is no hold %s.', r.hold_id)
-              when f.status = 'expired' then format('Hold %s expired at %s.', r.hold_id, f.expires_at)
-              when f.status = 'ordered' then format('Hold %s has become order %s.', r.hold_id, o.order_id) end,
-         r.hold_id, f.status
-  from unnest(p_request_nos, p_hold_ids) with ordinality as r (request_no, hold_id, i)
-  left join flashsale_data.holds_at(v_now) f on f.hold_id = r.hold_id
-  left join flashsale_data.orders o on o.hold_id = r.hold_id
-  order by r.i;
+  select request.request_no, outcome.refusal,
+         case outcome.refusal
+           when 'SA009' then 'A release needs a hold.'
+           when 'SA003' then format('There is no hold %s.', request.hold_id)
+           when 'SA004' then format('Hold %s expired at %s.', request.hold_id, hold.expires_at)
+           when 'SA006' then format('Hold %s has become order %s.', request.hold_id, hold_user.order_id) end,
+         request.hold_id, hold.status
+  from unnest(p_request_nos, p_hold_ids, v_hold_slots) with ordinality as request (request_no, hold_id, slot, i)
+  left join flashsale_data.holds_at(v_now) hold on hold.hold_id = request.hold_id
+  left join flashsale_data.orders hold_user on hold_user.hold_id = request.hold_id
+  cross join lateral (
+    select case
+      when request.hold_id is null then 'SA009'
+      when hold.hold_id is null then 'SA003'
+      when v_busy[request.slot] then '55P03'
+      when hold.status = 'active' then '55P03' -- guard: hold-released
+      when hold.status = 'expired' then 'SA004'
+      when hold.status = 'ordered' then 'SA006' end as refusal
+    offset 0) outcome
+  order by request.i;
 end
 $$;
 comment on function flashsale.release_holds(int[], bigint[]) is

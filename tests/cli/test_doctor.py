@@ -235,8 +235,8 @@ DRIFT = {
         "flashsale.tidy is not what its file says",
     ),
     "a comment": (
-        "comment on function flashsale_data.open_ledger() is 'mine'",
-        "flashsale_data.open_ledger is not what its file says",
+        "comment on function flashsale_data.announce_ledger_write() is 'mine'",
+        "flashsale_data.announce_ledger_write is not what its file says",
     ),
     "a view": (
         "create or replace view flashsale.settings as select hold_time, payment_window, 0 as inbox_limit,"

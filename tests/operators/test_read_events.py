@@ -38,11 +38,11 @@ def newest(conn):
 @contextmanager
 def without_marks(db):
     """Writers leave no mark before they draw an id."""
-    db.execute("create or replace function flashsale_data.open_ledger() returns void language sql as ''")
+    db.execute("create or replace function flashsale_data.announce_ledger_write() returns void language sql as ''")
     try:
         yield
     finally:
-        db.execute((ROOT / "sql/internal/open_ledger.sql").read_text())
+        db.execute((ROOT / "sql/internal/announce_ledger_write.sql").read_text())
 
 
 @pytest.fixture

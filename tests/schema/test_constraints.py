@@ -168,7 +168,7 @@ def test_what_everything_rests_on_is_never_null(db, shop, column):
 def test_the_guards_stop_the_code_too(db, shop):
     """If place_holds() granted more units than there are, the table would still refuse them."""
     with db.transaction(force_rollback=True):
-        for text in replaced(ROOT, "units-left", ["elsif true then"]).values():
+        for text in replaced(ROOT, "units-left", ["when true then null"]).values():
             db.execute(text)
         with pytest.raises(psycopg.errors.CheckViolation) as raised:
             place_hold(db, shop.product, 3)

@@ -1,10 +1,10 @@
 -- Holds and orders lapse on whole tenths of a second, rounded up, so that all
 -- that lapses at one instant is one row of flashsale_data.lapses. The waits of stored
 -- webhooks end so, too: announce_early_payments() tells times no finer than that.
-create or replace function flashsale_data.next_tenth(p_at timestamptz)
+create or replace function flashsale_data.expiry_instant(p_at timestamptz)
 returns timestamptz
 language sql stable
 as $$
   select date_bin('100 milliseconds', p_at + interval '99.999 milliseconds', timestamptz 'epoch');
 $$;
-comment on function flashsale_data.next_tenth(timestamptz) is 'p_at, rounded up to a tenth of a second';
+comment on function flashsale_data.expiry_instant(timestamptz) is 'p_at, rounded up to a tenth of a second';

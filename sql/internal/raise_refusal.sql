@@ -1,7 +1,7 @@
 -- Raises a refusal, with the title that flashsale.refusals gives its SQLSTATE.
 -- Callers branch on the SQLSTATE; message and detail are for people.
 -- 55P03 is rare here, as a call of one request waits: a row appeared while it ran.
-create or replace function flashsale_data.refuse(p_sqlstate text, p_detail text)
+create or replace function flashsale_data.raise_refusal(p_sqlstate text, p_detail text)
 returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -13,4 +13,4 @@ begin
     detail = coalesce(p_detail, 'Nothing was done. Repeat the call.');
 end
 $$;
-comment on function flashsale_data.refuse(text, text) is 'Raises the refusal with this SQLSTATE';
+comment on function flashsale_data.raise_refusal(text, text) is 'Raises the refusal with this SQLSTATE';

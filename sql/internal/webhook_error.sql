@@ -1,5 +1,5 @@
 -- What is wrong with a webhook in itself, as a sentence; null if nothing is.
-create or replace function flashsale_data.payment_fault(
+create or replace function flashsale_data.webhook_error(
   p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb)
 returns text
 language sql immutable
@@ -21,5 +21,5 @@ as $$
       then 'currency is an ISO 4217 code, as in "USD".'
   end;
 $$;
-comment on function flashsale_data.payment_fault(text, bigint, text, jsonb) is
+comment on function flashsale_data.webhook_error(text, bigint, text, jsonb) is
   'What is wrong with a webhook in itself; null if nothing is';

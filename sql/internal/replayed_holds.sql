@@ -1,0 +1,35 @@
+-- For each request of place_holds: what its idempotency key has done before, in arrays by
+-- request. firsts is the position of the first request with this key, null without a key.
+-- A request whose key is malformed, busy (not in p_locked_keys) or has placed another hold
+-- has a sqlstate; one whose key has placed its hold has that hold as it stands at p_now,
+-- and its order. The others are new.
+create or replace function flashsale_data.replayed_holds(
+  p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[], p_locked_keys text[], p_now timestamptz,
+  out firsts int[], out sqlstates text[], out holds flashsale_data.holds[], out orders flashsale_data.orders[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select array_agg(r.first), array_agg(r.refusal),
+         array_agg(case when r.refusal is null then r.hold end),
+         array_agg(case when r.refusal is null then r.hold_user end)
+    into firsts, sqlstates, holds, orders
+  from (
+    select request.first, hold, hold_user,
+           case
+             when length(request.key) not between 1 and 255 then 'SA009'
+             when not request.key in (select unnest(p_locked_keys)) then '55P03'
+             when hold.hold_id is not null
+               -- guard: hold-key-reused
+               and (hold.product_id, hold.qty) is distinct from (request.product_id, request.qty)
+               then 'SA008' end as refusal
+    from (
+      select u.*, case when u.key is not null then min(u.i) over (partition by u.key) end::int as first
+      from unnest(p_product_ids, p_qtys, p_idempotency_keys) with ordinality as u (product_id, qty, key, i)) request
+    left join flashsale_data.holds_at(p_now) hold on hold.idempotency_key = request.key
+    left join flashsale_data.orders_at(p_now) hold_user on hold_user.hold_id = hold.hold_id
+    order by request.i) r;
+end
+$$;
+comment on function flashsale_data.replayed_holds(bigint[], int[], text[], text[], timestamptz) is
+  'For each request, what its idempotency key has done before';
