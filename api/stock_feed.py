@@ -57,7 +57,7 @@ class Sample(msgspec.Struct):
     at: str
     available: int
     held: int
-    awaiting_payment: int
+    awaiting: int
     paid: int
 
 
@@ -205,7 +205,7 @@ class Live:
         sample = Sample(instant(at), *units)
         before = product.changes[-1][1] if product.changes else None
         product.newest = _Event("stock", encode(sample), _event_id(at))
-        if before is None or units != [before.available, before.held, before.awaiting_payment, before.paid]:
+        if before is None or units != [before.available, before.held, before.awaiting, before.paid]:
             product.changes.append((at, sample))
             anyway = True
         # The last change before the window is what was true when the window began.
@@ -232,13 +232,13 @@ class ProductLive:
     """The stream of one product."""
 
     def __init__(self, checkout: Checkout, live: Live) -> None:
-        self._get_products_by_id = checkout.get_products_by_id
+        self._get_products = checkout.get_products
         self._live = live
 
     async def on_get(self, req: Request, resp: Response, product_id: str) -> None:
         id_ = id_from_path(product_id, PRODUCT_NOT_FOUND)
         self._live.check_room()
-        row = await self._get_products_by_id.ask(id_)
+        row = await self._get_products.ask(id_)
         if row[1]:
             return refuse(resp, row)
         resp.content_type = "text/event-stream"

@@ -19,8 +19,8 @@ class Size:
     :param active: holds in the grown tables
     :param finished: holds there that have expired or were released
     :param lapsing: holds that lapse at one instant
-    :param settled: seconds of load before that instant, and again after all is tidied
-    :param untidied: seconds after that instant in which nobody tidies
+    :param settled: seconds of load before that instant, and again after all is swept
+    :param unswept: seconds after that instant in which no sweep runs
     :param warm_up: requests after which memory is looked at for the first time
     :param requests: after which it is looked at again
     :param slice: seconds in which one kind of them is asked
@@ -34,7 +34,7 @@ class Size:
     finished: int = 10_000_000
     lapsing: int = 1_000_000
     settled: int = 10
-    untidied: int = 5
+    unswept: int = 5
     warm_up: int = 50_000
     requests: int = 1_000_000
     slice: int = 10
@@ -50,7 +50,7 @@ def run(say: Say, size: Size = Size()) -> list[Findings]:
             _rates(empty, server, logs / "grown.log", size, say),
             memory.run(empty, server, size.warm_up, size.requests, size.slice, say),
             old_snapshot.run(empty, server, size.minutes, size.minute, say),
-            lapsing.run(empty, server, size.lapsing, size.settled, size.untidied, say),
+            lapsing.run(empty, server, size.lapsing, size.settled, size.unswept, say),
         ]
 
 

@@ -18,12 +18,12 @@ FILLED_A_SECOND = 15_000
 """holds that are surely filled in in a second"""
 
 
-def run(database: Database, server: Server, count: int, settled: int, untidied: int, say: Say) -> Findings:
-    """Load from `settled` seconds before the instant until as long after all is tidied.
+def run(database: Database, server: Server, count: int, settled: int, unswept: int, say: Say) -> Findings:
+    """Load from `settled` seconds before the instant until as long after all is swept.
 
-    :param untidied: seconds after the instant in which nobody tidies
+    :param unswept: seconds after the instant in which no sweep runs
     """
-    # pg_cron comes once a minute or every 5 seconds, as its version has it; here tidy() is called by us.
+    # pg_cron comes once a minute or every 5 seconds, as its version has it; here sweep() is called by us.
     unschedule(database.connection, database.url)
     database.start_over()
     ready = datetime.now(UTC) + timedelta(seconds=count / FILLED_A_SECOND + settled + 5)
@@ -37,12 +37,12 @@ def run(database: Database, server: Server, count: int, settled: int, untidied: 
     time.sleep(at - settled - 1 - time.time())
     with offering(server, wrk.CONNECTIONS) as load:
         watch = _Watch(server, count, at)
-        time.sleep(at + untidied - time.time())
+        time.sleep(at + unswept - time.time())
         begin, calls = time.time(), 0
-        while _untidied(database, instant):
-            database.execute("call flashsale.tidy()")
+        while _unswept(database, instant):
+            database.execute("call flashsale.sweep()")
             calls += 1
-            say(f"tidy() has marked {count - _untidied(database, instant):,} of {count:,}")
+            say(f"sweep() has recorded {count - _unswept(database, instant):,} of {count:,}")
         end = time.time()
         time.sleep(settled)
         over = time.time()
@@ -52,8 +52,8 @@ def run(database: Database, server: Server, count: int, settled: int, untidied: 
     spans = {
         "before": (at - settled, at),
         "the second after the instant": (at, at + 1),
-        "nobody tidies": (at + 1, begin),
-        "while tidied": (begin, end),
+        "no sweep runs": (at + 1, begin),
+        "while swept": (begin, end),
         "after": (end, over),
     }
     rows = []
@@ -65,14 +65,14 @@ def run(database: Database, server: Server, count: int, settled: int, untidied: 
 
 The first answer of `GET /api/products/1` that was asked for after the instant ({asked * 1000:.1f} ms
 after) came {came * 1000:.1f} ms after it and showed their units as available; so did all later ones.
-Nobody had tidied yet. Then `tidy()`, which works for 20 seconds at most, marked all of them in
+No sweep had run yet. Then `sweep()`, which works for 20 seconds at most, recorded all of them in
 {end - begin:.1f} seconds and {calls} call{"s" if calls > 1 else ""}.
 
 {report.table(["holds of the same product", "seconds", "a second", "p50 ms", "p99 ms", "longest ms"], rows)}
 """)
 
 
-def _untidied(database: Database, instant: datetime) -> int:
+def _unswept(database: Database, instant: datetime) -> int:
     query = "select coalesce(sum(held), 0)::int from flashsale_data.lapses where lapses_at = %s"
     return int(database.execute(query, instant)[0][0])
 

@@ -353,7 +353,7 @@ class Model:
             if said.result == "stored" and said.waits_until > said.received_at + keep_ticks
         ]
 
-    # --- tidying ---
+    # --- sweeping ---
 
     def inbox(self) -> list[str]:
         return [key for key in self.payments if self.result(key) == "stored"]

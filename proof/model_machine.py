@@ -22,7 +22,7 @@ from proof.serial_orders import answered, answered_alone, explain
 from proof.tables import EMPTY, state
 from tests.support.sql_calls import change_settings, next_order_id
 
-STOCK = "select id, available_stock, held, awaiting_payment, paid from flashsale.get_stock(%s)"
+STOCK = "select id, available_stock, held, awaiting, paid from flashsale.get_stock(%s)"
 CONNECTIONS = 5
 
 pick = st.integers(0, 10**6)

@@ -19,7 +19,7 @@ update flashsale_data.inbox set stored = 0
 STATE = f"""
 select jsonb_build_object(
   'units', (
-    select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting_payment, s.paid])
+    select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting, s.paid])
     from flashsale.stock s),
   'holds', (
     select jsonb_object_agg(h.hold_id,

@@ -144,7 +144,7 @@ LANES: dict[Make, str] = {
     payment: "flashsale apply_payments fast",
     failure: "flashsale apply_payments fast",
     early_payment: "flashsale apply_payments fast",
-    product: "flashsale get_products_by_id reads",
+    product: "flashsale get_products reads",
     hold_read: "flashsale get_holds reads",
     order_read: "flashsale get_orders reads",
     products: POOL,

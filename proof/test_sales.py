@@ -201,7 +201,7 @@ def hold_sales(db: psycopg.Connection, dice: random.Random, hall: Hall, buyers: 
     if dice.random() < 0.5:
         value(db, "select flashsale.expire_due()")
     wait_until(
-        lambda: value(db, "select coalesce(sum(held + awaiting_payment), 0) from flashsale.stock") == 0,
+        lambda: value(db, "select coalesce(sum(held + awaiting), 0) from flashsale.stock") == 0,
         "what was left has lapsed",
     )
     while again := [

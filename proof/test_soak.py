@@ -105,11 +105,11 @@ async def buyer(
                 await step("POST", "/api/payments/webhook", {202}, event)
 
 
-async def tidy(url: str, until: float) -> None:
+async def sweep(url: str, until: float) -> None:
     """What pg_cron does every 5 seconds where its version can."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         while time.monotonic() < until:
-            await conn.execute("call flashsale.tidy()")
+            await conn.execute("call flashsale.sweep()")
             await asyncio.sleep(min(5, max(0, until - time.monotonic())))
 
 
@@ -183,7 +183,7 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
             ended = began + seconds
             old.rollback()
         time.sleep(campaign.size(0, 16))  # the last holds and orders lapse, the inbox's time is up
-        conn.execute("call flashsale.tidy()")
+        conn.execute("call flashsale.sweep()")
         assert conn.execute("select * from flashsale.audit()").fetchall() == []
         log = shop.log.read_text()
     assert "Traceback" not in log and "[ERROR]" not in log, log[-3000:]
@@ -222,7 +222,7 @@ async def sale(
 ) -> None:
     until = time.monotonic() + seconds
     await asyncio.gather(
-        tidy(shop.url, until),
+        sweep(shop.url, until),
         sample(shop, until, seconds / 40, sizes),
         *(
             buyer(

@@ -1,4 +1,4 @@
-"""Time: refused at exactly `expires_at`, whatever the wait; the clock set back; nobody tidying for minutes.
+"""Time: refused at exactly `expires_at`, whatever the wait; the clock set back; no sweep for minutes.
 
 Where an instant matters to the microsecond, PostgreSQL's clock stands still and is set by hand.
 """
@@ -274,7 +274,7 @@ def test_the_clock_stepping_back(
                 settable.clock.set(now)
             elif campaign.random.random() < 0.15:
                 sale.sweep()
-                assert sale.state() == before, "tidying changes no answer"
+                assert sale.state() == before, "sweeping changes no answer"
             else:
                 step = random_step(campaign.random, sale, number_of_sale * 1000 + number, lambda _: WORDS)
                 step(sale)
@@ -311,20 +311,20 @@ def test_hold_that_was_given_back_stays_given_back(
 
 
 def test_nobody_tidies_for_ten_minutes(campaign: Campaign, settable: SettableCluster) -> None:
-    """The same steps at the same instants in two databases, one tidied after each, the other never."""
+    """The same steps at the same instants in two databases, one swept after each, the other never."""
     sales, steps = campaign.size((2, 60), (25, 120))
     compared = 0
     with (
-        psycopg.connect(settable.new_database(), autocommit=True) as tidied,
-        psycopg.connect(settable.new_database(), autocommit=True) as untidied,
+        psycopg.connect(settable.new_database(), autocommit=True) as swept,
+        psycopg.connect(settable.new_database(), autocommit=True) as unswept,
     ):
-        for conn in (tidied, untidied):
+        for conn in (swept, unswept):
             calls.change_settings(conn, payment_window="3 minutes")
         for number_of_sale in range(sales):
             now = START
             settable.clock.set(now)
             stocks = [campaign.random.randint(3, 12) for _ in range(2)]
-            pair = [Sale(conn, stocks) for conn in (tidied, untidied)]
+            pair = [Sale(conn, stocks) for conn in (swept, unswept)]
 
             def words(order: int) -> list[str]:
                 # What failed or called off means to an overdue order depends, by contract, on whether it
@@ -342,10 +342,10 @@ def test_nobody_tidies_for_ten_minutes(campaign: Campaign, settable: SettableClu
                 states = [sale.state() for sale in pair]
                 assert states[0] == states[1]
                 compared += 1
-            assert calls.audit(tidied) == calls.audit(untidied) == []
+            assert calls.audit(swept) == calls.audit(unswept) == []
             for sale in pair:
                 sale.sweep()
             assert pair[0].state() == pair[1].state()
     campaign.tried(
-        f"nobody tidies for 10 minutes: {sales} sales, {compared:,} answers compared with a tidied one's"
+        f"no sweep runs for 10 minutes: {sales} sales, {compared:,} answers compared with a swept one's"
     )

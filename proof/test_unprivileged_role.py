@@ -176,7 +176,7 @@ def test_no_function_has_an_open_search_path(db: psycopg.Connection, campaign: C
             assert is_pinned, f"{schema}.{name} runs with the owner's rights under its caller's path"
         elif may_be_called:
             # A procedure that commits cannot have a path of its own. It runs with its caller's rights.
-            assert name == "tidy"
+            assert name == "sweep"
         else:
             assert schema == "flashsale_data", f"{name} has no caller"
     campaign.tried(f"the search_path of all {len(routines)} functions", "pinned wherever rights are lent")
@@ -199,8 +199,8 @@ def whole_sale(conn: psycopg.Connection, product: int) -> None:
     conn.execute("select * from flashsale.create_orders(array[1], array[%s], array['b'])", (released,))
     for read, number in [("get_product", product), ("get_hold", held), ("get_order", made)]:
         conn.execute(f"select * from flashsale.{read}(%s)", (number,))
-    conn.execute("select * from flashsale.get_products()")
-    conn.execute("select * from flashsale.get_products_by_id(array[1], array[%s::bigint])", (product,))
+    conn.execute("select * from flashsale.list_products()")
+    conn.execute("select * from flashsale.get_products(array[1], array[%s::bigint])", (product,))
     conn.execute("select * from flashsale.get_holds(array[1], array[%s::bigint])", (held,))
     conn.execute(
         "select * from flashsale.get_orders(array[1], array[%s::bigint], array[%s::bigint])", (made, held)
@@ -341,7 +341,7 @@ def test_nobody_elses_words_are_to_be_seen(
     stranger.execute("set debug_print_plan = on")
     for statement in (
         f"explain (verbose, costs off) select * from flashsale.get_order({held})",
-        "select * from flashsale.get_products()",
+        "select * from flashsale.list_products()",
     ):
         notices += [str(row) for row in stranger.execute(statement).fetchall()]
     victim.commit()

@@ -56,14 +56,14 @@ def test_growth_is_measured_on_tables_that_audit_finds_nothing_wrong_with():
     found = growth.run(
         silent,
         growth.Size(
-            rounds=1, seconds=1, active=2000, finished=3000, lapsing=2500, settled=1, untidied=1,
+            rounds=1, seconds=1, active=2000, finished=3000, lapsing=2500, settled=1, unswept=1,
             warm_up=0, requests=1, slice=1, minutes=2, minute=1,
         ),
     )  # fmt: skip
     rates, memory, snapshot, lapsing = (findings.text for findings in found)
     assert len(found[0].verdicts) == len(GROWTH)
     assert "2,000 holds are active and 3,000\nhave finished" in rates
-    assert "2,500 holds lapse at one instant" in lapsing and "while tidied" in lapsing
+    assert "2,500 holds lapse at one instant" in lapsing and "while swept" in lapsing
     assert "flashsale place_holds fast" in memory and "its worker 1" in memory
     assert "\n| 2 " in snapshot
 

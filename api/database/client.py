@@ -43,7 +43,7 @@ class Checkout:
         self.release_holds = self._writes(functions.RELEASE_HOLDS, row_key=0)
         self.create_orders = self._writes(functions.CREATE_ORDERS, row_key=0)
         self.apply_payments = self._writes(functions.APPLY_PAYMENTS, row_key=1)
-        self.get_products_by_id = self._reads(functions.GET_PRODUCTS_BY_ID)
+        self.get_products = self._reads(functions.GET_PRODUCTS)
         self.get_holds = self._reads(functions.GET_HOLDS)
         self.get_orders = self._reads(functions.GET_ORDERS)
 
@@ -93,18 +93,18 @@ class Checkout:
         stats = self._pool.get_stats()
         return stats["pool_size"], stats["pool_available"], stats.get("requests_waiting", 0)
 
-    async def get_products(self, after: int, limit: int) -> list[Row]:
+    async def list_products(self, after: int, limit: int) -> list[Row]:
         """Products with a higher id than `after`, by id.
 
         :returns: rows (id, name, price, currency, total_stock, available_stock)
         :raises NotSent, RolledBack:
         """
-        return await self._read(functions.GET_PRODUCTS, (after, limit))
+        return await self._read(functions.LIST_PRODUCTS, (after, limit))
 
     async def get_stock(self, product_ids: list[int]) -> list[Row]:
         """Where the units of these products are.
 
-        :returns: rows (id, at, total_stock, available_stock, held, awaiting_payment, paid)
+        :returns: rows (id, at, total_stock, available_stock, held, awaiting, paid)
         :raises NotSent, RolledBack:
         """
         return await self._read(functions.GET_STOCK, (product_ids,))

@@ -77,8 +77,8 @@ CREATE_ORDERS = Function(
 APPLY_PAYMENTS = Function(
     "apply_payments", ("text", "bigint", "text", "jsonb"), ("replayed", "order_id", "status", "result")
 )
-GET_PRODUCTS_BY_ID = Function(
-    "get_products_by_id", ("bigint",), ("id", "name", "price", "currency", "total_stock", "available_stock")
+GET_PRODUCTS = Function(
+    "get_products", ("bigint",), ("id", "name", "price", "currency", "total_stock", "available_stock")
 )
 GET_HOLDS = Function(
     "get_holds",
@@ -101,13 +101,12 @@ GET_ORDERS = Function(
     ),
 )
 
-GET_PRODUCTS = (
+LIST_PRODUCTS = (
     "select id, name, price, currency, total_stock, available_stock"
-    " from flashsale.get_products(%s::bigint, %s::int)"
+    " from flashsale.list_products(%s::bigint, %s::int)"
 )
 GET_STOCK = (
-    "select id, at, total_stock, available_stock, held, awaiting_payment, paid"
-    " from flashsale.get_stock(%s::bigint[])"
+    "select id, at, total_stock, available_stock, held, awaiting, paid from flashsale.get_stock(%s::bigint[])"
 )
 GET_FIGURES = "select figure, product_id, value from flashsale.get_figures()"
 READINESS = "select * from flashsale.readiness()"

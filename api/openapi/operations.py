@@ -208,7 +208,7 @@ MEMBERS: Mapping[str, type[Struct]] = {
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/products"): Operation(
-        "get_products",
+        "list_products",
         "Products",
         "List the products",
         "By ascending id, in pages: follow `Link` until there is none.",
@@ -274,7 +274,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             Answer(
                 200,
                 "The stream. `data` of its events is JSON made of samples, such as "
-                '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting_payment":3,"paid":1}`.',
+                '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting":3,"paid":1}`.',
                 str,
                 {"first event": "event: history\nretry: 2000\ndata: []\n\n"},
                 media_type="text/event-stream",
@@ -507,7 +507,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "ready",
         "Health",
         "Can requests be served?",
-        "Whether the database answers, has this server's schema, and is tidied. Without tidying every answer "
+        "Whether the database answers, has this server's schema, and is swept. Without the sweep every answer "
         "is the same, so a dead scheduler is told and no reason to stay away.",
         answers=(
             Answer(
@@ -515,14 +515,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 "Yes.",
                 answers.Ready,
                 {
-                    "nobody tidies": answers.Ready(
+                    "nothing sweeps": answers.Ready(
                         "ready",
                         "reachable",
                         "current",
                         "0003.inbox-deadlines",
                         "3f0c2a",
                         "not_scheduled",
-                        "No job tidies this database; run flashsale migrate.",
+                        "No job sweeps this database; run flashsale migrate.",
                     )
                 },
             ),
@@ -537,7 +537,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                     "schema_version": "0003.inbox-deadlines",
                     "schema_digest": "3f0c2a",
                     "scheduler": "not_scheduled",
-                    "scheduler_detail": "No job tidies this database; run flashsale migrate.",
+                    "scheduler_detail": "No job sweeps this database; run flashsale migrate.",
                 },
             ),
         ),

@@ -81,7 +81,7 @@ function listen() {
   });
 }
 
-function sampleOf({ at, available, held, awaiting_payment: awaiting, paid }) {
+function sampleOf({ at, available, held, awaiting, paid }) {
   return { t: Date.parse(at), available, held, awaiting, paid };
 }
 

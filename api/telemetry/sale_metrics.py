@@ -21,7 +21,7 @@ KEEP = 1.0
 TIMEOUT = 2.0
 """seconds for all of it; the server gives up after lanes.STATEMENT_TIMEOUT"""
 
-_STATES = ("available", "held", "awaiting_payment", "paid")
+_STATES = ("available", "held", "awaiting", "paid")
 
 _OF_ALL: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
     "refunds_due": lambda: GaugeMetricFamily(
@@ -32,13 +32,13 @@ _OF_ALL: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
     ),
     "inbox_limit": lambda: GaugeMetricFamily("flashsale_inbox_limit", "How many may be stored."),
     "sweep_lag": lambda: GaugeMetricFamily(
-        "flashsale_sweep_lag_seconds", "How long the oldest lapsed instant has waited to be tidied."
+        "flashsale_sweep_lag_seconds", "How long the oldest lapsed instant has waited to be swept."
     ),
     "scheduler_alive": lambda: GaugeMetricFamily(
-        "flashsale_scheduler_alive", "1 if pg_cron tidies this database on time."
+        "flashsale_scheduler_alive", "1 if pg_cron sweeps this database on time."
     ),
     "scheduler_lag": lambda: GaugeMetricFamily(
-        "flashsale_scheduler_lag_seconds", "Since tidy() last ran, or was scheduled."
+        "flashsale_scheduler_lag_seconds", "Since sweep() last ran, or was scheduled."
     ),
     "ledger_events": lambda: CounterMetricFamily("flashsale_ledger_events", "Events appended to the ledger."),
 }
@@ -90,7 +90,7 @@ class Figures:
         yield took
         units = GaugeMetricFamily(
             "flashsale_stock_units",
-            "Units of a product: available, held, awaiting_payment or paid.",
+            "Units of a product: available, held, awaiting or paid.",
             labels=("product_id", "state"),
         )
         total = GaugeMetricFamily(

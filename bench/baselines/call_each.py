@@ -16,7 +16,7 @@ class Pool:
     def __init__(self) -> None:
         self.place_holds = self
         self.release_holds = self.create_orders = self.apply_payments = None
-        self.get_products_by_id = self.get_holds = self.get_orders = None
+        self.get_products = self.get_holds = self.get_orders = None
 
     async def open(self) -> None:
         size = int(os.environ["BENCH_POOL_SIZE"])

@@ -42,7 +42,7 @@ class Memory:
         self.apply_payments = _AtOnce(
             lambda key, order_id, status, payload: (0, None, None, False, order_id, "paid", "applied")
         )
-        self.get_products_by_id = _AtOnce(
+        self.get_products = _AtOnce(
             lambda product_id: (0, None, None, product_id, "Limited sneaker", PRICE, "USD", 50, 38)
         )
         self.release_holds = self.get_holds = self.get_orders = None

@@ -1,4 +1,4 @@
-"""`flashsale cron`: whoever tidies."""
+"""`flashsale cron`: the sweep's schedule."""
 
 import sys
 from typing import Any
@@ -35,9 +35,9 @@ def cron() -> None:
 @cron.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show pg_cron's jobs for this database, their last runs, and how far behind the tidying is.
+    """Show pg_cron's jobs for this database, their last runs, and how far behind the sweep is.
 
-    Exits with 1 if nothing tidies. Stock is exact all the same; rows pile up.
+    Exits with 1 if nothing sweeps. Stock is exact all the same; rows pile up.
     """
     with connect("cron status") as conn:
         word, detail, lag = conn.execute(
@@ -51,9 +51,7 @@ def status(as_json: bool) -> None:
     else:
         out = console()
         out.print(text(f"{word}: {detail}", "green" if word == "alive" else "bold red"))
-        out.print(
-            f"what lapsed {seconds(lag)} ago is not marked yet" if lag else "nothing waits to be marked"
-        )
+        out.print(f"what lapsed {seconds(lag)} ago is not swept yet" if lag else "nothing waits to be swept")
         if jobs:
             columns = ["name", "schedule", "active", "last_run_at", "took", "status", "failures", "message"]
             out.print()

@@ -23,7 +23,7 @@ def up() -> None:
 @click.command()
 @click.option("--no-schedule", is_flag=True, help="Leave pg_cron alone.")
 def migrate(no_schedule: bool) -> None:
-    """Apply migrations, load sql/, schedule the tidying. Safe to repeat, and while the database is in use.
+    """Apply migrations, load sql/, schedule the sweep. Safe to repeat, and while the database is in use.
 
     The role in the URL must be a superuser, or have CREATEROLE and CREATE on the database.
     """

@@ -17,7 +17,7 @@ COLUMNS = {
     "total_stock": "total",
     "available_stock": "available",
     "held": "held",
-    "awaiting_payment": "awaiting",
+    "awaiting": "awaiting",
     "paid": "paid",
     "price": "price",
     "currency": "",

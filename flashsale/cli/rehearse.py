@@ -180,7 +180,7 @@ def _data(done: "Rehearsal", report: Path) -> dict[str, Any]:
         "options": {**vars(done.options), "shares": vars(done.options.shares)},
         "seconds": round(done.seen.seconds, 3),
         "units": {
-            "stock": done.options.stock, "sold": books.paid, "awaiting_payment": books.awaiting,
+            "stock": done.options.stock, "sold": books.paid, "awaiting": books.awaiting,
             "held": books.held, "available": books.available,
         },
         "requests": {"count": len(done.seen.calls), "best_second": everything.peak},

@@ -128,7 +128,7 @@ def _picture(seen: dict[str, Any]) -> RenderableType:
     rows = [
         [
             row["product_id"], row["name"], row["total_stock"], _available(row), row["held"],
-            row["awaiting_payment"], row["paid"], row["holds_per_second"], row["paid_per_second"],
+            row["awaiting"], row["paid"], row["holds_per_second"], row["paid_per_second"],
         ]
         for row in seen["products"]
     ]  # fmt: skip

@@ -40,7 +40,7 @@ def migrate(
     schedule: bool = True,
     say: Say = print,
 ) -> None:
-    """Apply what is pending in `migrations`, load all of `sql`, and (re)schedule the tidying.
+    """Apply what is pending in `migrations`, load all of `sql`, and (re)schedule the sweep.
 
     `url` is a libpq URL or connection string of a superuser, or of a role with CREATEROLE and CREATE on the
     database. It must not lead through a pooler that gives each transaction another session. Runs one at a

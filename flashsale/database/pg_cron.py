@@ -1,7 +1,7 @@
-"""Has pg_cron call flashsale.tidy().
+"""Has pg_cron call flashsale.sweep().
 
-Nothing depends on it: a lapsed hold frees its units at that instant whether or not anything tidies. What
-the job does is mark it so, and keep tables and look-ups small.
+No answer depends on it: the units of a lapsed hold are available from its instant, swept or not. The sweep
+records the hold as expired, and keeps tables and look-ups small.
 """
 
 import re
@@ -13,15 +13,15 @@ from psycopg.conninfo import make_conninfo
 
 # A role that may do no more than operators may. It has to be able to log in, because pg_cron connects as it;
 # it has no password, so nobody else can by one.
-JOB_ROLE = "flashsale_tidy"
+JOB_ROLE = "flashsale_sweep"
 
-TIDY = "call flashsale.tidy()"
+SWEEP = "call flashsale.sweep()"
 # pg_cron never forgets a run by itself. Row security shows the role its own runs only.
 FORGET_RUNS = "delete from cron.job_run_details where end_time < now() - interval '1 day'"
 
-_NOTHING_TIDIES = (
-    "WARNING: nothing tidies up lapsed holds and overdue orders: {}. Answers stay exact all the same,"
-    " but rows pile up; or call flashsale.tidy() yourself every minute from any scheduler."
+_NOTHING_SWEEPS = (
+    "WARNING: nothing sweeps lapsed holds and overdue orders: {}. Answers stay exact all the same,"
+    " but rows pile up; or call flashsale.sweep() yourself every minute from any scheduler."
 )
 
 
@@ -57,7 +57,7 @@ def schedule(conn: psycopg.Connection, url: str) -> str:
     except psycopg.OperationalError as error:
         return _not_scheduled(conn, f"cannot reach pg_cron's database {home}: {error}")
     _record(conn, when)
-    return f"scheduled {TIDY.removeprefix('call ')} at '{when}'"
+    return f"scheduled {SWEEP.removeprefix('call ')} at '{when}'"
 
 
 def unschedule(conn: psycopg.Connection, url: str) -> None:
@@ -84,7 +84,7 @@ def cron_database(conn: psycopg.Connection) -> str | None:
 def jobs(database: str, home: str) -> list[tuple[str, str, str]]:
     """Name, command and database of each job for `database`; pg_cron lives in `home`."""
     return [
-        (f"flashsale tidy {database}", TIDY, database),
+        (f"flashsale sweep {database}", SWEEP, database),
         (f"flashsale forget runs {database}", FORGET_RUNS, home),
     ]
 
@@ -98,7 +98,7 @@ def _schedule(cron: psycopg.Connection, database: str) -> str:
     with cron.transaction():
         _unschedule(cron, database, keep_user=user)
         for name, command, where in jobs(database, cron.info.dbname):
-            at = when if command == TIDY else "17 * * * *"
+            at = when if command == SWEEP else "17 * * * *"
             cron.execute(
                 "select cron.schedule_in_database(%s, %s, %s, %s, %s)", (name, at, command, where, user)
             )
@@ -125,10 +125,14 @@ def _job_user(cron: psycopg.Connection) -> str:
 
 
 def _unschedule(cron: psycopg.Connection, database: str, keep_user: str | None) -> None:
-    """Remove this database's jobs, except those that scheduling as `keep_user` will overwrite."""
+    """Remove this database's jobs, except those that scheduling as `keep_user` will overwrite.
+
+    Those of earlier versions, too: a job outlives the name of what it calls, and would fail at each run.
+    """
     cron.execute(
         "select cron.unschedule(jobid) from cron.job"
-        " where jobname in ('flashsale tidy ' || %(database)s, 'flashsale forget runs ' || %(database)s)"
+        " where jobname = 'flashsale tidy ' || %(database)s"
+        " or jobname in ('flashsale sweep ' || %(database)s, 'flashsale forget runs ' || %(database)s)"
         " and username is distinct from %(keep_user)s",
         {"database": database, "keep_user": keep_user},
     )
@@ -136,7 +140,7 @@ def _unschedule(cron: psycopg.Connection, database: str, keep_user: str | None) 
 
 def _not_scheduled(conn: psycopg.Connection, reason: str) -> str:
     _record(conn, None)
-    return _NOTHING_TIDIES.format(reason)
+    return _NOTHING_SWEEPS.format(reason)
 
 
 def _record(conn: psycopg.Connection, when: str | None) -> None:

@@ -17,7 +17,7 @@ def create_first_product(conn: psycopg.Connection) -> bool:
     return (
         conn.execute(
             "select flashsale.create_product('Limited sneaker', 50, 99.00, 'USD')"
-            " where not exists (select from flashsale.get_products(0, 1))"
+            " where not exists (select from flashsale.list_products(0, 1))"
         ).fetchone()
         is not None
     )

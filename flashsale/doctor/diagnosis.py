@@ -315,10 +315,10 @@ def sale_settings(conn: Conn) -> Findings:
 
 def pg_cron(conn: Conn) -> Findings:
     """Installed, loaded, alive, on schedule: each only if the one before is so."""
-    otherwise = "or call flashsale.tidy() every minute from a scheduler of your own"
+    otherwise = "or call flashsale.sweep() every minute from a scheduler of your own"
     available = conn.execute("select 1 from pg_available_extensions where name = 'pg_cron'").fetchone()
     home = scheduler.cron_database(conn)
-    last_run_at, tidied, on_time, lag = conn.execute(
+    last_run_at, swept, on_time, lag = conn.execute(
         "select last_run_at, coalesce(last_run_at > now() - %(stale)s, false),"
         " coalesce(greatest(last_run_at, scheduled_at) > now() - %(stale)s, false), lag"
         " from flashsale.scheduler",
@@ -327,15 +327,15 @@ def pg_cron(conn: Conn) -> Findings:
 
     if not available or not home:
         major = conn.info.server_version // 10000
-        if tidied:
-            yield Finding("pg_cron", "ok", "pg_cron is not loaded, and somebody else calls tidy()")
+        if swept:
+            yield Finding("pg_cron", "ok", "pg_cron is not loaded, and another scheduler calls sweep()")
         elif not available:
             package = f"postgresql-{major}-cron"
             remedy = f"install its package (Debian: {package}), load it, and migrate; {otherwise}"
-            yield Finding("pg_cron", "warning", "pg_cron is not installed: nothing tidies", remedy)
+            yield Finding("pg_cron", "warning", "pg_cron is not installed: nothing sweeps", remedy)
         else:
             remedy = f"set shared_preload_libraries = 'pg_cron', restart PostgreSQL, {MIGRATE}; {otherwise}"
-            yield Finding("pg_cron", "warning", "pg_cron is installed but not loaded: nothing tidies", remedy)
+            yield Finding("pg_cron", "warning", "pg_cron is installed but not loaded: nothing sweeps", remedy)
         return
     launchers, hidden = conn.execute(_LAUNCHERS).fetchone()
     if not launchers and not hidden:
@@ -348,7 +348,7 @@ def pg_cron(conn: Conn) -> Findings:
     elif not on_time or lag > STALE:
         last = f"last ran at {last_run_at:%Y-%m-%d %H:%M:%SZ}" if last_run_at else "never ran"
         remedy = "see flashsale cron status, and PostgreSQL's log"
-        late = f"tidy() {last}; what lapsed {seconds(lag)} ago is not marked" if lag else f"tidy() {last}"
+        late = f"sweep() {last}; what lapsed {seconds(lag)} ago is not swept" if lag else f"sweep() {last}"
         yield Finding("pg_cron", "wrong", late, remedy)
     else:
         last = f"last run at {last_run_at:%H:%M:%SZ}" if last_run_at else "no run yet"

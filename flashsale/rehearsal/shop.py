@@ -149,8 +149,7 @@ def read_books(conn: Conn, product: Product, keys: Iterable[str]) -> Books:
     :param keys: of the webhooks that were acknowledged
     """
     query = (
-        "select total_stock, available_stock, held, awaiting_payment, paid"
-        " from flashsale.stock where product_id = %s"
+        "select total_stock, available_stock, held, awaiting, paid from flashsale.stock where product_id = %s"
     )
     books = Books(*conn.execute(query, (product.product_id,)).fetchone())
     for event in _events(conn, product.after):
@@ -222,8 +221,7 @@ class Window:
     async def units(self) -> tuple[int, int, int, int]:
         """Available, held, awaiting payment, paid, all at one instant."""
         cursor = await self._conn.execute(
-            "select available_stock, held, awaiting_payment, paid"
-            " from flashsale.get_stock(array[%s::bigint])",
+            "select available_stock, held, awaiting, paid from flashsale.get_stock(array[%s::bigint])",
             (self._product.product_id,),
         )
         return await cursor.fetchone()

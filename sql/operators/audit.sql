@@ -36,7 +36,7 @@ as $$
              + coalesce((select c.available_delta from flashsale_data.ledger_carried c
                          where c.product_id = s.product_id), 0) as ledger,
            coalesce((select sum(l.held + l.awaiting) from flashsale_data.lapses l
-                     where l.product_id = s.product_id and l.lapses_at <= s.lapsed_through), 0) as untidied
+                     where l.product_id = s.product_id and l.lapses_at <= s.lapsed_through), 0) as unswept
     from newest s
   )
 
@@ -68,9 +68,9 @@ as $$
     using (product_id, at)
   where (coalesce(l.held, 0), coalesce(l.awaiting, 0)) <> (coalesce(h.active, 0), coalesce(o.pending, 0))
   union all
-  select 'ledger', format('product %s has %s available, its ledger adds up to %s, with %s still to be tidied',
-                          u.product_id, u.total_stock - u.held - u.awaiting - u.paid, u.ledger, u.untidied)
-  from units u where u.total_stock - u.held - u.awaiting - u.paid <> u.ledger + u.untidied
+  select 'ledger', format('product %s has %s available, its ledger adds up to %s, with %s still to be swept',
+                          u.product_id, u.total_stock - u.held - u.awaiting - u.paid, u.ledger, u.unswept)
+  from units u where u.total_stock - u.held - u.awaiting - u.paid <> u.ledger + u.unswept
 
   -- states
   union all

@@ -1,6 +1,6 @@
 -- Tidies up: marks lapsed holds expired and overdue orders cancelled, at most
 -- p_limit of each, and ends the wait of old webhooks. Returns how many it marked.
--- pg_cron calls it through flashsale.tidy(). No answer depends on it: units whose
+-- pg_cron calls it through flashsale.sweep(). No answer depends on it: units whose
 -- time is up are available whether or not their holds and orders are marked.
 --
 -- Locks    lapsed instants that are used up; products that have units to give back,

@@ -1,10 +1,10 @@
 -- Where the units of every product are at the instant of the call: available_stock +
--- held + awaiting_payment + paid = total_stock. For the view flashsale.stock: a
+-- held + awaiting + paid = total_stock. For the view flashsale.stock: a
 -- function reads the clock before it takes its snapshot, so that the view is exact in
 -- a statement that has run for a while, too. Takes no lock.
 create or replace function flashsale.list_stock()
 returns table (product_id bigint, name text, total_stock int, available_stock int, held int,
-               awaiting_payment int, paid int, price numeric, currency text)
+               awaiting int, paid int, price numeric, currency text)
 language plpgsql volatile security definer -- guard: stock-at-call
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md

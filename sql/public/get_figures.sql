@@ -3,12 +3,12 @@
 -- to: stock is told of the 100 newest products, refunds are counted up to 10,000,
 -- and everything else is one row or the end of an index.
 --
---   total_stock = available + held + awaiting_payment + paid
+--   total_stock = available + held + awaiting + paid
 --                    units of a product at this instant
 --   refunds_due      captured payments that paid no order
 --   inbox            webhooks stored until their order comes; inbox_limit: at most
---   sweep_lag        seconds that the oldest lapsed instant has waited for tidy(); 0: none waits
---   scheduler_lag    seconds since tidy() last ran or was scheduled; no row if it never was
+--   sweep_lag        seconds that the oldest lapsed instant has waited for sweep(); 0: none waits
+--   scheduler_lag    seconds since sweep() last ran or was scheduled; no row if it never was
 --   scheduler_alive  1 if readiness() calls the scheduler alive, else 0
 --   ledger_events    events ever appended, give or take those of calls that were rolled back
 create or replace function flashsale.get_figures()
@@ -29,7 +29,7 @@ begin
   from (select c.* from flashsale_data.stock_at(v_now) c order by c.product_id desc limit 100) s
   cross join lateral (
     values ('total_stock', s.total_stock), ('available', s.available), ('held', s.held),
-           ('awaiting_payment', s.awaiting), ('paid', s.paid)) as u (figure, units);
+           ('awaiting', s.awaiting), ('paid', s.paid)) as u (figure, units);
 
   return query
   select 'refunds_due', null::bigint, count(*)::double precision
@@ -62,6 +62,6 @@ begin
   from flashsale_data.event_ids e;
 end
 $$;
-comment on function flashsale.get_figures() is 'Stock, refunds, inbox and how far tidying is behind, for whoever draws them';
+comment on function flashsale.get_figures() is 'Stock, refunds, inbox and how far sweeping is behind, for whoever draws them';
 revoke execute on function flashsale.get_figures() from public;
 grant execute on function flashsale.get_figures() to flashsale_api;

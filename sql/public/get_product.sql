@@ -10,7 +10,7 @@ as $$
 declare
   v record;
 begin
-  select * into v from flashsale.get_products_by_id(array[1], array[p_product_id]);
+  select * into v from flashsale.get_products(array[1], array[p_product_id]);
   if v.sqlstate is not null then
     perform flashsale_data.raise_refusal(v.sqlstate, v.detail);
   end if;

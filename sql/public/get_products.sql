@@ -1,8 +1,8 @@
--- Products by ascending id, with their exact stock at this instant.
--- p_after: the last id of the page before, 0 for the first; p_limit: 1 to 1,000.
--- Refuses SA009 invalid_request.
-create or replace function flashsale.get_products(p_after bigint default 0, p_limit int default 100)
-returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
+-- Each product with its exact stock at this instant. One row a request, in order.
+-- Refuses SA001 product_not_found, SA009 invalid_request.
+create or replace function flashsale.get_products(p_request_nos int[], p_product_ids bigint[])
+returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
+               currency text, total_stock int, available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md
@@ -14,18 +14,21 @@ as $$
 declare
   v_now timestamptz;
 begin
-  if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
-    perform flashsale_data.raise_refusal('SA009', 'A page has 1 to 1,000 products.');
-  end if;
+  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+    array_dims(p_product_ids));
   v_now := flashsale_data.read_clock();
   return query
-  select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
-  from flashsale_data.stock_at(v_now) s
-  where s.product_id > p_after
-  order by s.product_id
-  limit p_limit;
+  select r.request_no,
+         case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
+         case when r.product_id is null then 'A product has an id.'
+              when p.product_id is null then format('There is no product %s.', r.product_id) end,
+         p.product_id, p.name, p.price, p.currency, p.total_stock, p.available
+  from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
+  left join flashsale_data.stock_at(v_now) p on p.product_id = r.product_id
+  order by r.i;
 end
 $$;
-comment on function flashsale.get_products(bigint, int) is 'Products by ascending id, with their exact stock';
-revoke execute on function flashsale.get_products(bigint, int) from public;
-grant execute on function flashsale.get_products(bigint, int) to flashsale_api;
+comment on function flashsale.get_products(int[], bigint[]) is
+  'Each product with its exact stock; one outcome row each';
+revoke execute on function flashsale.get_products(int[], bigint[]) from public;
+grant execute on function flashsale.get_products(int[], bigint[]) to flashsale_api;

@@ -1,11 +1,11 @@
 -- Where the units of each product are at this instant: available_stock + held +
--- awaiting_payment + paid = total_stock. For whoever shows a sale as it goes.
+-- awaiting + paid = total_stock. For whoever shows a sale as it goes.
 -- p_product_ids: at most 1,000; one that names no product brings no row.
 -- at: the instant of which this is true; it never goes backwards.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
-               awaiting_payment int, paid int)
+               awaiting int, paid int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md

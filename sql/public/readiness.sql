@@ -1,5 +1,5 @@
 -- What /readyz and operators want to know besides "the database answers": which
--- sql/ is loaded, and whether anybody tidies. Answers are exact without a
+-- sql/ is loaded, and whether anybody sweeps. Answers are exact without a
 -- scheduler; only the marking of lapsed holds and orders waits.
 create or replace function flashsale.readiness(
   out schema_version text, out schema_digest text, out scheduler text, out scheduler_detail text)
@@ -25,10 +25,10 @@ begin
     scheduler_detail := 'pg_cron is not in shared_preload_libraries.';
   elsif v_scheduler.schedule is null then
     scheduler := 'not_scheduled';
-    scheduler_detail := 'No job tidies this database; run flashsale migrate.';
+    scheduler_detail := 'No job sweeps this database; run flashsale migrate.';
   elsif greatest(v_scheduler.last_run_at, v_scheduler.scheduled_at) < flashsale_data.read_clock() - interval '3 minutes' then
     scheduler := 'dead';
-    scheduler_detail := format('pg_cron last tidied at %s.', coalesce(v_scheduler.last_run_at::text, 'no time'));
+    scheduler_detail := format('pg_cron last swept at %s.', coalesce(v_scheduler.last_run_at::text, 'no time'));
   else
     scheduler := 'alive';
     scheduler_detail := format('Scheduled %s, last run at %s.', v_scheduler.schedule,
@@ -36,6 +36,6 @@ begin
   end if;
 end
 $$;
-comment on function flashsale.readiness() is 'Which sql/ is loaded, and whether anybody tidies';
+comment on function flashsale.readiness() is 'Which sql/ is loaded, and whether anybody sweeps';
 revoke execute on function flashsale.readiness() from public;
 grant execute on function flashsale.readiness() to flashsale_api;

@@ -1,5 +1,5 @@
 create or replace view flashsale.sale as
-select s.product_id, s.name, s.total_stock, s.available_stock, s.held, s.awaiting_payment, s.paid,
+select s.product_id, s.name, s.total_stock, s.available_stock, s.held, s.awaiting, s.paid,
        coalesce(r.holds, 0) as holds_per_second, coalesce(r.orders, 0) as orders_per_second,
        coalesce(r.paid, 0) as paid_per_second
 from flashsale.stock s

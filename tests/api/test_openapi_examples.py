@@ -159,10 +159,10 @@ def pay(examples: Examples, name: str, order_id: int, key: str, **change: Any) -
 
 def of_products(examples: Examples) -> None:
     place(examples, qty=12)
-    listed = examples.send("get_products", params={"limit": 1})
-    (shoe,) = examples.came("get_products", "one_product", listed)
+    listed = examples.send("list_products", params={"limit": 1})
+    (shoe,) = examples.came("list_products", "one_product", listed)
     assert listed.headers["link"] == '</api/products?after=1&limit=1>; rel="next"'
-    examples.came("get_products", "invalid_request", examples.send("get_products", params={"limit": 0}))
+    examples.came("list_products", "invalid_request", examples.send("list_products", params={"limit": 0}))
     assert examples.came("get_product", "on_sale", examples.send("get_product", product_id=1)) == shoe
     assert (shoe["price"], shoe["available_stock"]) == ("99.00", 38)
     examples.came("get_product", "product_not_found", examples.send("get_product", product_id=2))
@@ -274,7 +274,7 @@ def of_trouble(
     examples.came("place_hold", "busy", place(examples))
     operator.rollback()
 
-    examples.came("ready", "nobody_tidies", examples.send("ready"))
+    examples.came("ready", "nothing_sweeps", examples.send("ready"))
     db.execute("update flashsale_data.schema_state set digest = 'another'")
     examples.came("ready", "not_ready", examples.send("ready"))
 

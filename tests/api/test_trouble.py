@@ -145,13 +145,13 @@ def test_functions_reloaded_under_a_prepared_statement_are_found_again(
 ) -> None:
     assert client.get("/api/products/1").status_code == 200
     (definition,) = db.execute(
-        "select pg_get_functiondef('flashsale.get_products_by_id(int[], bigint[])'::regprocedure)"
+        "select pg_get_functiondef('flashsale.get_products(int[], bigint[])'::regprocedure)"
     ).fetchone()
     with db.transaction():
-        db.execute("drop function flashsale.get_products_by_id(int[], bigint[])")
+        db.execute("drop function flashsale.get_products(int[], bigint[])")
         db.execute(definition)
-        db.execute("grant execute on function flashsale.get_products_by_id(int[], bigint[]) to flashsale_api")
-        db.execute("alter function flashsale.get_products_by_id(int[], bigint[]) owner to flashsale_owner")
+        db.execute("grant execute on function flashsale.get_products(int[], bigint[]) to flashsale_api")
+        db.execute("alter function flashsale.get_products(int[], bigint[]) owner to flashsale_owner")
     assert client.get("/api/products/1").status_code == 200
 
 

@@ -10,13 +10,13 @@ from tests.support.sale_steps import create_product, make_short, place_hold, wai
 
 @pytest.fixture
 def jobs(db, scheduled, cron) -> None:
-    """The tidying has failed once, and run once."""
-    db.execute("call flashsale.tidy()")
+    """The sweep has failed once, and run once."""
+    db.execute("call flashsale.sweep()")
     cron.execute(
         "insert into cron.job_run_details (jobid, status, return_message, start_time, end_time)"
         " select jobid, state, 'CALL', now() - interval '1 minute', now() - interval '59.9 seconds'"
         " from cron.job, unnest(array['failed', 'succeeded']) state where jobname = %s",
-        (f"flashsale tidy {scheduled}",),
+        (f"flashsale sweep {scheduled}",),
     )
 
 
@@ -26,10 +26,10 @@ def test_it_shows_jobs_their_last_runs_and_what_waits(flashsale, db, jobs):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("alive: Scheduled ")
-    assert lines[1] == "nothing waits to be marked"
-    tidy = next(line for line in lines if line.startswith(f"flashsale tidy {db.info.dbname}"))
-    assert "0.10 s  succeeded" in tidy
-    assert tidy.split()[-2:] == ["1", "CALL"]
+    assert lines[1] == "nothing waits to be swept"
+    sweep = next(line for line in lines if line.startswith(f"flashsale sweep {db.info.dbname}"))
+    assert "0.10 s  succeeded" in sweep
+    assert sweep.split()[-2:] == ["1", "CALL"]
     assert any(line.startswith("flashsale forget runs") for line in lines)
 
 
@@ -37,8 +37,8 @@ def test_it_shows_jobs_their_last_runs_and_what_waits(flashsale, db, jobs):
 def test_as_json_spans_are_seconds(flashsale, db, jobs):
     told = json.loads(flashsale("cron", "status", "--json").stdout)
     assert (told["scheduler"], told["lag"]) == ("alive", 0)
-    tidy, forget = told["jobs"]
-    assert (tidy["status"], tidy["failures"], tidy["took"], tidy["active"]) == ("succeeded", 1, 0.1, True)
+    sweep, forget = told["jobs"]
+    assert (sweep["status"], sweep["failures"], sweep["took"], sweep["active"]) == ("succeeded", 1, 0.1, True)
     assert forget["last_run_at"] is None
 
 
@@ -53,7 +53,7 @@ def test_a_dead_scheduler_exits_with_1_and_what_waits_is_told(flashsale, db, job
     result = flashsale("cron", "status")
     assert result.exit_code == 1
     assert result.stdout.startswith("dead: ")
-    assert " ago is not marked yet" in result.stdout
+    assert " ago is not swept yet" in result.stdout
 
 
 def test_where_nothing_is_scheduled_it_exits_with_1(flashsale):

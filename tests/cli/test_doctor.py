@@ -222,17 +222,17 @@ def test_another_checkouts_sql_is_noticed(db):
 
 DRIFT = {
     "a body": (
-        "create or replace function flashsale.record_tidy() returns void language sql"
+        "create or replace function flashsale.record_sweep() returns void language sql"
         " volatile security definer set search_path = pg_catalog, pg_temp as 'select null::void'",
-        "flashsale.record_tidy is not what its file says",
+        "flashsale.record_sweep is not what its file says",
     ),
     "a setting": (
         "alter function flashsale.audit() reset search_path",
         "flashsale.audit is not what its file says",
     ),
     "whose rights": (
-        "alter procedure flashsale.tidy() security definer",
-        "flashsale.tidy is not what its file says",
+        "alter procedure flashsale.sweep() security definer",
+        "flashsale.sweep is not what its file says",
     ),
     "a comment": (
         "comment on function flashsale_data.announce_ledger_write() is 'mine'",
@@ -418,15 +418,15 @@ def test_on_schedule_all_is_well(db, scheduled):
 def test_missing_jobs_are_wrong(db, scheduled, database_url):
     scheduler.unschedule(db, database_url)
     assert found(diagnosis.pg_cron, db) == [
-        ("wrong", f"there is no job 'flashsale tidy {scheduled}'"),
+        ("wrong", f"there is no job 'flashsale sweep {scheduled}'"),
         ("wrong", f"there is no job 'flashsale forget runs {scheduled}'"),
     ]
 
 
 @needs_pg_cron
 def test_a_job_switched_off_is_wrong_and_can_be_put_right(db, scheduled, cron):
-    cron.execute("update cron.job set active = false where jobname = %s", (f"flashsale tidy {scheduled}",))
-    assert found(diagnosis.pg_cron, db) == [("wrong", f"job 'flashsale tidy {scheduled}' is switched off")]
+    cron.execute("update cron.job set active = false where jobname = %s", (f"flashsale sweep {scheduled}",))
+    assert found(diagnosis.pg_cron, db) == [("wrong", f"job 'flashsale sweep {scheduled}' is switched off")]
     cron.execute(only(diagnosis.pg_cron, db).remedy.partition(": ")[2])
     assert found(diagnosis.pg_cron, db) == []
 
@@ -434,7 +434,7 @@ def test_a_job_switched_off_is_wrong_and_can_be_put_right(db, scheduled, cron):
 @needs_pg_cron
 def test_a_job_that_does_something_else_is_wrong(db, scheduled, cron):
     cron.execute(
-        "update cron.job set command = 'select 1' where jobname = %s", (f"flashsale tidy {scheduled}",)
+        "update cron.job set command = 'select 1' where jobname = %s", (f"flashsale sweep {scheduled}",)
     )
     ((status, said),) = found(diagnosis.pg_cron, db)
     assert (status, "does something else: select 1" in said) == ("wrong", True)
@@ -445,20 +445,20 @@ def test_a_job_that_failed_is_wrong(db, scheduled, cron):
     cron.execute(
         "insert into cron.job_run_details (jobid, status, return_message, start_time, end_time)"
         " select jobid, 'failed', E'ERROR: no\\nsuch thing', now(), now() from cron.job where jobname = %s",
-        (f"flashsale tidy {scheduled}",),
+        (f"flashsale sweep {scheduled}",),
     )
     assert found(diagnosis.pg_cron, db) == [
-        ("wrong", f"job 'flashsale tidy {scheduled}' failed: ERROR: no such thing")
+        ("wrong", f"job 'flashsale sweep {scheduled}' failed: ERROR: no such thing")
     ]
 
 
 @needs_pg_cron
 def test_jobs_that_do_not_run_are_wrong(db, scheduled):
     db.execute("update flashsale_data.scheduler set scheduled_at = now() - interval '4 minutes'")
-    assert found(diagnosis.pg_cron, db) == [("wrong", "tidy() never ran")]
+    assert found(diagnosis.pg_cron, db) == [("wrong", "sweep() never ran")]
     db.execute("update flashsale_data.scheduler set last_run_at = now() - interval '4 minutes'")
     ((status, said),) = found(diagnosis.pg_cron, db)
-    assert (status, "tidy() last ran at" in said) == ("wrong", True)
+    assert (status, "sweep() last ran at" in said) == ("wrong", True)
 
 
 @needs_pg_cron
@@ -467,12 +467,12 @@ def test_a_dead_launcher_is_wrong(db, scheduled, monkeypatch):
     assert found(diagnosis.pg_cron, db) == [("wrong", "pg_cron is loaded, but its launcher is dead")]
 
 
-def test_without_pg_cron_it_warns_unless_somebody_else_tidies(db, monkeypatch):
+def test_without_pg_cron_it_warns_unless_somebody_else_sweeps(db, monkeypatch):
     monkeypatch.setattr(scheduler, "cron_database", lambda conn: None)
     ((status, said),) = found(diagnosis.pg_cron, db)
     assert status == "warning"
-    assert said.endswith("nothing tidies")
-    db.execute("call flashsale.tidy()")
+    assert said.endswith("nothing sweeps")
+    db.execute("call flashsale.sweep()")
     assert found(diagnosis.pg_cron, db) == []
 
 

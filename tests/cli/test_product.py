@@ -67,7 +67,7 @@ def test_as_json_money_is_a_decimal_string(flashsale, db):
     assert json.loads(flashsale("product", "list", "--json").stdout) == [
         {
             "product_id": 1, "name": "Sneaker", "total_stock": 10, "available_stock": 10, "held": 0,
-            "awaiting_payment": 0, "paid": 0, "price": "99.00", "currency": "USD",
+            "awaiting": 0, "paid": 0, "price": "99.00", "currency": "USD",
         }
     ]  # fmt: skip
 

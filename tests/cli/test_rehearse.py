@@ -83,7 +83,7 @@ def test_a_crowd_buys_all_there_is_in_every_way(rehearse, db, tmp_path):
     code, told = rehearse("--buyers", 120, "--stock", 20, "--at-once", 8, *SOME_OF_EACH)
     assert failed(told) == []
     assert (code, told["held"]) == (0, True)
-    assert told["units"] == {"stock": 20, "sold": 20, "awaiting_payment": 0, "held": 0, "available": 0}
+    assert told["units"] == {"stock": 20, "sold": 20, "awaiting": 0, "held": 0, "available": 0}
     assert sum(told["buyers"].values()) == 120
     assert told["buyers"]["bought one"] == 20
     assert rehearsed(db) == (20, 0, 20)

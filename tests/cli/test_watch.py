@@ -90,7 +90,7 @@ def test_as_json_it_is_one_line(flashsale, sale):
     told = json.loads(flashsale("watch", "--once", "--json").stdout)
     assert told["products"][0] | {"name": "", "product_id": 0} == {
         "product_id": 0, "name": "", "total_stock": 10, "available_stock": 1, "held": 2,
-        "awaiting_payment": 3, "paid": 4, "holds_per_second": "0.3", "orders_per_second": "0.2",
+        "awaiting": 3, "paid": 4, "holds_per_second": "0.3", "orders_per_second": "0.2",
         "paid_per_second": "0.1",
     }  # fmt: skip
     assert told["refunds_due"] == [{"currency": "USD", "payments": 1, "amount": "396.00"}]

@@ -1,4 +1,4 @@
-"""pg_cron calls tidy(), as a role that can do little else."""
+"""pg_cron calls sweep(), as a role that can do little else."""
 
 import shutil
 import tempfile
@@ -46,10 +46,10 @@ def test_jobs_are_scheduled_once_however_often(db, database_url, cron, scheduled
     when = "5 seconds" if finer else "* * * * *"
     before = jobs(cron, name)
     assert before == [
-        (f"flashsale tidy {name}", when, "flashsale_tidy", name, "call flashsale.tidy()"),
-        (f"flashsale forget runs {name}", "17 * * * *", "flashsale_tidy", "postgres", scheduler.FORGET_RUNS),
+        (f"flashsale sweep {name}", when, "flashsale_sweep", name, "call flashsale.sweep()"),
+        (f"flashsale forget runs {name}", "17 * * * *", "flashsale_sweep", "postgres", scheduler.FORGET_RUNS),
     ]
-    assert scheduler.schedule(db, database_url) == scheduled == f"scheduled flashsale.tidy() at '{when}'"
+    assert scheduler.schedule(db, database_url) == scheduled == f"scheduled flashsale.sweep() at '{when}'"
     assert jobs(cron, name) == before
     assert db.execute(
         "select schedule, scheduled_at is not null from flashsale_data.scheduler"
@@ -57,10 +57,11 @@ def test_jobs_are_scheduled_once_however_often(db, database_url, cron, scheduled
 
 
 @needs_pg_cron
-def test_a_job_of_another_user_is_replaced(db, database_url, cron, scheduled):
+@pytest.mark.parametrize("job", ["sweep", "tidy"])
+def test_a_job_of_another_user_or_version_is_replaced(db, database_url, cron, scheduled, job):
     name = db.info.dbname
     cron.execute(
-        "select cron.schedule_in_database(%s, '* * * * *', 'select 1', %s)", (f"flashsale tidy {name}", name)
+        "select cron.schedule_in_database(%s, '* * * * *', 'select 1', %s)", (f"flashsale {job} {name}", name)
     )
     assert len(jobs(cron, name)) == 3
     scheduler.schedule(db, database_url)
@@ -70,7 +71,7 @@ def test_a_job_of_another_user_is_replaced(db, database_url, cron, scheduled):
 @needs_pg_cron
 def test_the_jobs_role_may_do_what_the_jobs_do_and_see_no_table(cluster, db, scheduled):
     with psycopg.connect(cluster.url(scheduler.JOB_ROLE, db.info.dbname), autocommit=True) as conn:
-        conn.execute(scheduler.TIDY)
+        conn.execute(scheduler.SWEEP)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("select from flashsale_data.holds")
     with psycopg.connect(cluster.url(scheduler.JOB_ROLE, "postgres"), autocommit=True) as conn:
@@ -86,14 +87,14 @@ def test_unscheduled_nothing_is_left(db, database_url, cron, scheduled):
 
 @needs_pg_cron
 @pytest.mark.slow  # until the next full minute, where pg_cron knows none finer
-def test_pg_cron_really_tidies(db, database_url):
+def test_pg_cron_really_sweeps(db, database_url):
     def has_run() -> bool:
         return db.execute("select last_run_at is not null from flashsale_data.scheduler").fetchone()[0]
 
     assert not has_run()
     scheduler.schedule(db, database_url)
     try:
-        wait_until(has_run, "pg_cron has called tidy()", timeout=90)
+        wait_until(has_run, "pg_cron has called sweep()", timeout=90)
     finally:
         scheduler.unschedule(db, database_url)
 
@@ -109,7 +110,7 @@ def test_a_role_that_may_not_schedule_is_told_so(cluster, db, database_url):
             assert "grant pg_read_all_settings to test_migrator" in scheduler.schedule(conn, url)
             db.execute("grant pg_read_all_settings to test_migrator")
             said = scheduler.schedule(conn, url)
-        assert said.startswith("WARNING: nothing tidies up")
+        assert said.startswith("WARNING: nothing sweeps lapsed holds")
         assert "role test_migrator may not schedule" in said
     finally:
         db.execute("drop owned by test_migrator")
@@ -127,7 +128,7 @@ def test_without_pg_cron_everything_installs_and_says_so():
         said: list[str] = []
         url = cluster.url(SUPERUSER, "postgres")
         migrate(url, say=said.append)
-        assert said[-1].startswith("WARNING: nothing tidies up")
+        assert said[-1].startswith("WARNING: nothing sweeps lapsed holds")
         assert "shared_preload_libraries" in said[-1]
         with psycopg.connect(url) as db:
             assert db.execute("select scheduler from flashsale.readiness()").fetchone() == ("not_installed",)

@@ -387,7 +387,7 @@ def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
     wait_until_lapsed(db)
     assert expire_due(db) == 1
     assert hold_status(db, hold) == "expired"
-    connect().execute("call flashsale.tidy()")
+    connect().execute("call flashsale.sweep()")
     assert one(db, "select count(*) from flashsale_data.lapses") == 0
 
 

@@ -38,7 +38,9 @@ def newest(conn):
 @contextmanager
 def without_marks(db):
     """Writers leave no mark before they draw an id."""
-    db.execute("create or replace function flashsale_data.announce_ledger_write() returns void language sql as ''")
+    db.execute(
+        "create or replace function flashsale_data.announce_ledger_write() returns void language sql as ''"
+    )
     try:
         yield
     finally:
@@ -338,7 +340,7 @@ def test_an_overdue_order_that_is_paid_gives_back_and_takes_again(db):
     assert audit(db) == []
 
 
-def test_the_sums_equal_available_stock_once_all_is_tidied(db):
+def test_the_sums_equal_available_stock_once_all_is_swept(db):
     product = create_product(db, stock=50)
     make_short(db)
     place_many(db, product, 10)

@@ -1,4 +1,4 @@
-"""The view scheduler: when anybody last tidied, and what has waited since."""
+"""The view scheduler: when anybody last swept, and what has waited since."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ def test_where_nothing_is_due_nothing_lags(db):
     assert row(db) == (None, True, True, timedelta(0))
 
 
-def test_what_has_lapsed_waits_until_it_is_tidied(db):
+def test_what_has_lapsed_waits_until_it_is_swept(db):
     product = create_product(db)
     db.execute("select flashsale.change_settings('1 second', '1 second')")
     place_hold(db, product)
@@ -24,7 +24,7 @@ def test_what_has_lapsed_waits_until_it_is_tidied(db):
     wait_until_lapsed(db)
     _, never, nothing, lag = row(db)
     assert (never, nothing, lag > timedelta(0)) == (True, False, True)
-    db.execute("call flashsale.tidy()")
+    db.execute("call flashsale.sweep()")
     assert row(db)[1:] == (False, True, timedelta(0))
 
 

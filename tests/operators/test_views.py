@@ -1,4 +1,4 @@
-"""The operators' views: exact at every instant, whether or not anything has been tidied."""
+"""The operators' views: exact at every instant, whether or not anything has been swept."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -59,7 +59,7 @@ def test_stock_accounts_for_every_unit(db, ops):
     pay(db, order(db, product, 5), "failed")
     cursor = ops.execute("select * from flashsale.stock")
     assert [column.name for column in cursor.description] == [
-        "product_id", "name", "total_stock", "available_stock", "held", "awaiting_payment", "paid",
+        "product_id", "name", "total_stock", "available_stock", "held", "awaiting", "paid",
         "price", "currency",
     ]  # fmt: skip
     assert cursor.fetchall() == [(product, "Shoe", 20, 11, 2, 3, 4, Decimal("5"), "JPY")]
@@ -80,16 +80,16 @@ def test_stock_is_exact_at_the_instant_a_hold_lapses(db, ops, soon):
     instant = one(db, "select expires_at from flashsale.get_hold(%s)", hold)
     seen = watch(db, ops, "select available_stock, held from flashsale.stock", instant)
     assert seen == ({(3, 2)}, {(5, 0)})
-    assert hold_status(db, hold) == "active", "nobody has tidied"
+    assert hold_status(db, hold) == "active", "no sweep has run"
 
 
 def test_stock_is_exact_at_the_instant_an_order_falls_due(db, ops, soon):
     product = create_product(db, stock=5)
     made = order(db, product, 2)
     instant = one(db, "select payment_due_at from flashsale.get_order(%s)", made)
-    seen = watch(db, ops, "select available_stock, awaiting_payment from flashsale.stock", instant)
+    seen = watch(db, ops, "select available_stock, awaiting from flashsale.stock", instant)
     assert seen == ({(3, 2)}, {(5, 0)})
-    assert order_status(db, made) == ("pending_payment", None), "nobody has tidied"
+    assert order_status(db, made) == ("pending_payment", None), "no sweep has run"
 
 
 # active_holds
@@ -123,7 +123,7 @@ def test_a_hold_leaves_active_holds_at_the_instant_it_lapses(db, ops, soon):
     instant = one(db, "select expires_at from flashsale.get_hold(%s)", hold)
     seen = watch(db, ops, "select count(*) from flashsale.active_holds", instant)
     assert seen == ({(1,)}, {(0,)})
-    assert hold_status(db, hold) == "active", "nobody has tidied"
+    assert hold_status(db, hold) == "active", "no sweep has run"
 
 
 # open_orders
@@ -147,7 +147,7 @@ def test_an_order_leaves_open_orders_at_the_instant_it_falls_due(db, ops, soon):
     instant = one(db, "select payment_due_at from flashsale.get_order(%s)", made)
     seen = watch(db, ops, "select count(*) from flashsale.open_orders", instant)
     assert seen == ({(1,)}, {(0,)})
-    assert order_status(db, made) == ("pending_payment", None), "nobody has tidied"
+    assert order_status(db, made) == ("pending_payment", None), "no sweep has run"
 
 
 # refunds_due

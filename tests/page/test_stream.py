@@ -53,7 +53,7 @@ def listening(client: httpx.Client, product: int, **headers: str | bytes) -> Ite
 
 
 def units(sample: dict[str, Any]) -> tuple[int, int, int, int]:
-    return tuple(sample[kind] for kind in ("available", "held", "awaiting_payment", "paid"))
+    return tuple(sample[kind] for kind in ("available", "held", "awaiting", "paid"))
 
 
 def hold(client: httpx.Client, product: int, qty: int = 1) -> int:

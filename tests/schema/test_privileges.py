@@ -188,7 +188,7 @@ def test_every_security_definer_function_pins_its_search_path(db):
 
 def test_only_what_others_call_is_security_definer(db):
     definers = found(db, ROUTINES + " and p.prosecdef", SCHEMAS)
-    assert definers == (PUBLIC | OPERATORS) - {"flashsale.tidy"}
+    assert definers == (PUBLIC | OPERATORS) - {"flashsale.sweep"}
 
 
 def test_no_view_runs_a_function_its_readers_may_not_call(operator, caller):
@@ -205,7 +205,7 @@ def test_the_whole_sale_runs_with_the_apis_rights(db, caller):
     assert pay(caller, made) == "applied"
     for read, number in [("get_product", product), ("get_hold", hold), ("get_order", made)]:
         caller.execute(f"select * from flashsale.{read}(%s)", (number,))
-    caller.execute("select * from flashsale.get_products()")
+    caller.execute("select * from flashsale.list_products()")
     caller.execute("select * from flashsale.get_orders(array[1], array[%s], array[%s])", (made, hold))
     caller.execute("select * from flashsale.get_figures()")
     caller.execute("select * from flashsale.readiness()")
@@ -218,7 +218,7 @@ def test_the_operators_work_runs_with_their_rights(operator):
     pay(operator, order(operator, product), "failed")
     operator.execute("select * from flashsale.adjust_stock(%s, 5)", (product,))
     operator.execute("select * from flashsale.change_settings(p_inbox_limit => 10)")
-    operator.execute("call flashsale.tidy()")
+    operator.execute("call flashsale.sweep()")
     assert operator.execute("select * from flashsale.read_events(0, 10)").rowcount > 1
     assert operator.execute("select * from flashsale.audit()").fetchall() == []
     operator.execute("select * from flashsale.purge('1 day')")
@@ -297,7 +297,7 @@ CALLS = [
     "select * from flashsale.apply_payments(array[1, 2], array['c', 'd'], array[1, 99]::bigint[],"
     " array['success', 'failed'], array['{}', '{}']::jsonb[])",
     "select * from flashsale.get_product(1)",
-    "select * from flashsale.get_products()",
+    "select * from flashsale.list_products()",
     "select * from flashsale.get_orders(array[1], array[1]::bigint[], array[1]::bigint[])",
     "select * from flashsale.get_order(1)",
     "select * from flashsale.get_figures()",

@@ -20,7 +20,7 @@ CALLS = {
     "release_holds": ["int", "bigint"],
     "create_orders": ["int", "bigint", "text"],
     "apply_payments": ["int", "text", "bigint", "text", "jsonb"],
-    "get_products_by_id": ["int", "bigint"],
+    "get_products": ["int", "bigint"],
     "get_holds": ["int", "bigint"],
     "get_orders": ["int", "bigint", "bigint"],
 }

@@ -14,14 +14,12 @@ def test_units_are_those_of_the_view_and_add_up(db):
     pay(db, order(db, product), "success")
     order(db, product)
     row = db.execute(
-        "select total_stock, available_stock, held, awaiting_payment, paid from flashsale.stock"
+        "select total_stock, available_stock, held, awaiting, paid from flashsale.stock"
     ).fetchone()
     found = figures(db, product)
-    assert found == dict(
-        zip(("total_stock", "available", "held", "awaiting_payment", "paid"), row, strict=True)
-    )
+    assert found == dict(zip(("total_stock", "available", "held", "awaiting", "paid"), row, strict=True))
     assert found.pop("total_stock") == sum(found.values())
-    assert min(found["held"], found["awaiting_payment"], found["paid"]) > 0, "the test tells them apart"
+    assert min(found["held"], found["awaiting"], found["paid"]) > 0, "the test tells them apart"
 
 
 def test_it_is_told_of_the_100_newest_products(db):
@@ -35,7 +33,7 @@ def test_it_is_told_of_the_100_newest_products(db):
     assert told == products[3:]
 
 
-def test_lag_is_that_of_the_oldest_instant_until_somebody_tidies(db):
+def test_lag_is_that_of_the_oldest_instant_until_somebody_sweeps(db):
     product = create_product(db)
     assert figures(db)["sweep_lag"] == 0
     db.execute("select flashsale.change_settings(p_hold_time => '100 milliseconds')")
@@ -53,7 +51,7 @@ def test_lag_is_that_of_the_oldest_instant_until_somebody_tidies(db):
 def test_the_scheduler_has_no_lag_until_it_is_scheduled_and_none_just_after_a_run(db):
     assert "scheduler_lag" not in figures(db)
     assert figures(db)["scheduler_alive"] == 0
-    db.execute("call flashsale.tidy()")
+    db.execute("call flashsale.sweep()")
     assert 0 <= figures(db)["scheduler_lag"] < 60
 
 

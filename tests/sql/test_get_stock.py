@@ -18,7 +18,7 @@ def get_stock(db, ids):
 
 def units(db, product):
     [found] = get_stock(db, [product])
-    return found.available_stock, found.held, found.awaiting_payment, found.paid
+    return found.available_stock, found.held, found.awaiting, found.paid
 
 
 def test_every_unit_is_somewhere(db):

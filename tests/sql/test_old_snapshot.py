@@ -51,7 +51,7 @@ def sell(conn: psycopg.Connection, products: list[int], turn: int) -> None:
         (numbers, products, [1] * 4, [f"hold {turn}-{n}" for n in numbers]),
     )
     holds = [hold for (hold,) in placed]
-    conn.execute("select * from flashsale.get_products_by_id(%s, %s)", (numbers, products))
+    conn.execute("select * from flashsale.get_products(%s, %s)", (numbers, products))
     created = conn.execute(
         "select order_id from flashsale.create_orders(%s::int[], %s::bigint[], %s::text[])",
         (numbers[:3], holds[:3], [f"order {turn}-{n}" for n in numbers[:3]]),

@@ -74,7 +74,7 @@ def test_many_products_in_the_order_asked_for(db):
     one, two = create_product(db, 1), create_product(db, 2)
     found = rows(
         db,
-        "select * from flashsale.get_products_by_id(array[5, 6, 7, 8, 9], %s::bigint[])",
+        "select * from flashsale.get_products(array[5, 6, 7, 8, 9], %s::bigint[])",
         [two, one, two, 12345, None],
     )
     assert [(f.request_no, f.sqlstate, f.id, f.available_stock) for f in found] == [
@@ -118,20 +118,20 @@ def test_the_list_of_products_is_paged_by_ascending_id(db):
     place_hold(db, ids[4], 3)
 
     def page(after, limit):
-        found = rows(db, "select id, available_stock from flashsale.get_products(%s, %s::int)", after, limit)
+        found = rows(db, "select id, available_stock from flashsale.list_products(%s, %s::int)", after, limit)
         return [tuple(product) for product in found]
 
     assert page(0, 2) == [(ids[0], 0), (ids[1], 1)]
     assert page(ids[1], 2) == [(ids[2], 2), (ids[3], 3)]
     assert page(ids[3], 2) == [(ids[4], 1)]
     assert page(ids[4], 2) == []
-    assert [product.id for product in rows(db, "select * from flashsale.get_products()")] == ids
+    assert [product.id for product in rows(db, "select * from flashsale.list_products()")] == ids
 
 
 def test_a_page_has_1_to_1000_products(db):
     for after, limit in ((0, 0), (0, -1), (0, 1001), (0, None), (None, 10)):
         with refused("SA009"):
-            rows(db, "select * from flashsale.get_products(%s::bigint, %s::int)", after, limit)
+            rows(db, "select * from flashsale.list_products(%s::bigint, %s::int)", after, limit)
 
 
 @pytest.mark.parametrize("call", ["get_product(null)", "get_hold(null)", "get_order(null)"])

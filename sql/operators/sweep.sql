@@ -2,14 +2,14 @@
 -- for 20 seconds at the most; one long job would hold up all others of pg_cron.
 -- Runs with its caller's rights: a procedure that is security definer or has
 -- settings of its own cannot commit.
-create or replace procedure flashsale.tidy()
+create or replace procedure flashsale.sweep()
 language plpgsql
 as $$
 declare
   v_until timestamptz := clock_timestamp() + interval '20 seconds';
   v_count int;
 begin
-  perform flashsale.record_tidy();
+  perform flashsale.record_sweep();
   loop
     commit;
     v_count := flashsale.expire_due(1000);
@@ -17,6 +17,6 @@ begin
   end loop;
 end
 $$;
-comment on procedure flashsale.tidy() is 'expire_due() until nothing is due; what pg_cron runs';
-revoke execute on procedure flashsale.tidy() from public;
-grant execute on procedure flashsale.tidy() to flashsale_ops;
+comment on procedure flashsale.sweep() is 'expire_due() until nothing is due; what pg_cron runs';
+revoke execute on procedure flashsale.sweep() from public;
+grant execute on procedure flashsale.sweep() to flashsale_ops;

@@ -1,4 +1,4 @@
-"""tidy(): expire_due() until nothing is due, in transactions of its own. What pg_cron calls."""
+"""sweep(): expire_due() until nothing is due, in transactions of its own. What pg_cron calls."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,47 +16,47 @@ from tests.support.sale_steps import (
 from tests.support.waiting import wait_until
 
 
-def test_tidy_marks_all_and_commits_between_calls(db, connect):
+def test_sweep_marks_all_and_commits_between_calls(db, connect):
     product = create_product(db, stock=2500)
     make_short(db)
     for size in (1000, 1000, 500):
         place_many(db, product, size)
     wait_until_lapsed(db)
-    connect().execute("call flashsale.tidy()")
+    connect().execute("call flashsale.sweep()")
     transactions = "select count(*), status from flashsale_data.holds group by status, xmin::text order by 1"
     assert db.execute(transactions).fetchall() == [(500, "expired"), (1000, "expired"), (1000, "expired")]
     assert audit(db) == []
 
 
-def test_tidy_records_a_sign_of_life_even_when_nothing_is_due(db):
+def test_sweep_records_a_sign_of_life_even_when_nothing_is_due(db):
     assert one(db, "select last_run_at from flashsale_data.scheduler") is None
-    db.execute("call flashsale.tidy()")
+    db.execute("call flashsale.sweep()")
     assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(
         seconds=10
     )
 
 
-def test_tidy_shows_its_sign_of_life_before_it_has_finished(db, connect):
+def test_sweep_shows_its_sign_of_life_before_it_has_finished(db, connect):
     """Long work must not look like death."""
-    holder, tidier = connect(autocommit=False), connect()
+    holder, sweeper = connect(autocommit=False), connect()
     holder.execute("lock table flashsale_data.lapses")
     with ThreadPoolExecutor(1) as pool:
-        tidied = pool.submit(tidier.execute, "call flashsale.tidy()")
+        swept = pool.submit(sweeper.execute, "call flashsale.sweep()")
         wait_until(
             lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"),
-            "tidy() shows itself",
+            "sweep() shows itself",
         )
-        assert not tidied.done()
+        assert not swept.done()
         holder.rollback()
-        tidied.result()
+        swept.result()
 
 
-def test_tidy_runs_with_an_operators_rights(db):
+def test_sweep_runs_with_an_operators_rights(db):
     product = create_product(db)
     make_short(db)
     hold = place_hold(db, product)
     wait_until_lapsed(db)
     db.execute("set role flashsale_ops")
-    db.execute("call flashsale.tidy()")
+    db.execute("call flashsale.sweep()")
     db.execute("reset role")
     assert hold_status(db, hold) == "expired"

@@ -1,0 +1,31 @@
+-- Products by ascending id, with their exact stock at this instant.
+-- p_after: the last id of the page before, 0 for the first; p_limit: 1 to 1,000.
+-- Refuses SA009 invalid_request.
+create or replace function flashsale.list_products(p_after bigint default 0, p_limit int default 100)
+returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+-- planner settings: docs/design.md
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz;
+begin
+  if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
+    perform flashsale_data.raise_refusal('SA009', 'A page has 1 to 1,000 products.');
+  end if;
+  v_now := flashsale_data.read_clock();
+  return query
+  select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
+  from flashsale_data.stock_at(v_now) s
+  where s.product_id > p_after
+  order by s.product_id
+  limit p_limit;
+end
+$$;
+comment on function flashsale.list_products(bigint, int) is 'Products by ascending id, with their exact stock';
+revoke execute on function flashsale.list_products(bigint, int) from public;
+grant execute on function flashsale.list_products(bigint, int) to flashsale_api;
