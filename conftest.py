@@ -54,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make proof` passes to the campaigns in proof/."""
     group = parser.getgroup("proof")
     group.addoption("--proof-full", action="store_true", help="try everything at full size")
+    group.addoption("--proof-guard", metavar="NAME", help="only the mutations of this guard")
     group.addoption("--proof-seed", type=int, default=1, help="where random choices start")
     group.addoption("--proof-report", metavar="FILE", help="append what was tried, a JSON object a line")
 

@@ -21,8 +21,7 @@ class Mutation:
 
     :param description: what the mutated code does wrong
     :param guard: its name
-    :param replacements: for each place with this guard, in order of appearance, what stands there instead of
-        the line, which gives the indentation; "" removes the line
+    :param replacements: what stands there instead, for each place of the guard (guards.replaced)
     :param tests: pytest node ids, as narrow as possible; the first that fails has caught the mutation
     """
 
@@ -41,14 +40,14 @@ class StatementMutation:
     """A statement that weakens an object of the database once it has been created.
 
     :param description: what the mutated schema allows
-    :param name: of the object, with its schema
+    :param guard: the object, with its schema
     :param statement: runs at the end of the file of sql/ that creates the object or, if none does, of the
         newest migration
     :param tests: as of a Mutation
     """
 
     description: str
-    name: str
+    guard: str
     statement: str
     tests: Sequence[str]
 
@@ -58,14 +57,14 @@ class StatementMutation:
         return {path.relative_to(root): f"{path.read_text()}\n{self.statement};\n"}
 
     def _file(self, root: Path) -> Path:
-        created = re.compile(_CREATES.format(re.escape(self.name)), re.MULTILINE)
+        created = re.compile(_CREATES.format(re.escape(self.guard)), re.MULTILINE)
         for path in (root / "sql").rglob("*.sql"):
             if created.search(path.read_text()):
                 return path
         migrations = sorted((root / "migrations").glob("*.sql"))
         text = re.sub(r"--.*", "", "".join(path.read_text() for path in migrations))
-        word = re.escape(self.name.rpartition(".")[2])
-        assert re.search(rf"\b{word}\b", text), f"nothing creates {self.name}"
+        word = re.escape(self.guard.rpartition(".")[2])
+        assert re.search(rf"\b{word}\b", text), f"nothing creates {self.guard}"
         return migrations[-1]
 
 
