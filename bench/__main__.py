@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from bench import growth, overload, plot, rates, report
-from bench.findings import Findings, Say
+from bench.section import Say, Section
 from flashsale.local.cluster import find_binary
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +37,7 @@ def main(quick: bool, parts: tuple[str, ...]) -> None:
     say(f"written to {RESULTS}")
 
 
-def _run(part: str, say: Say) -> list[Findings]:
+def _run(part: str, say: Say) -> list[Section]:
     if part == "rates":
         return [rates.run(say)]
     if part == "growth":
@@ -45,19 +45,19 @@ def _run(part: str, say: Say) -> list[Findings]:
     return [overload.run(say)]
 
 
-def _write(name: str, how: str, findings: Sequence[Findings]) -> str:
+def _write(name: str, how: str, sections: Sequence[Section]) -> str:
     """The report of one part, written as soon as it has been measured."""
     RESULTS.mkdir(exist_ok=True)
     title = f"flashsale on {os.cpu_count()} processors, {_postgresql()}, {datetime.now(UTC):%Y-%m-%d}"
-    samples = {key: taken for found in findings for key, taken in found.samples.items()}
+    samples = {key: taken for section in sections for key, taken in section.samples.items()}
     (RESULTS / f"{name}.svg").write_text(plot.bars(samples, f"Requests a second: {title}"))
-    sections = "\n\n".join(found.text.strip() for found in findings)
+    texts = "\n\n".join(section.text.strip() for section in sections)
     text = f"""# {title}
 
 `make bench{how}`: Python {platform.python_version()}, {platform.machine()}; every commit durable;
 audit() empty after each measurement. What the rows mean is in [bench/README.md](../README.md).
 
-{report.of_verdicts(verdict for found in findings for verdict in found.verdicts)}
+{report.of_verdicts(verdict for section in sections for verdict in section.verdicts)}
 
 A ratio is the median of the rounds' ratios.
 
@@ -66,7 +66,7 @@ A ratio is the median of the rounds' ratios.
 CPUs in the tables: how many processors the HTTP server, PostgreSQL and the load generator kept busy, and
 others on this machine, who had no business here.
 
-{sections}
+{texts}
 """
     (RESULTS / f"{name}.md").write_text(text)
     return text

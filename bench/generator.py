@@ -6,9 +6,9 @@ when it was due. There are as many buyers as connections: what is due while all 
 that is counted. Without a schedule it asks as wrk does. Either way it keeps every answer with its time, so
 that one run tells of before, meanwhile and after.
 
-`python -m bench.generator FILE` is run by bench/offer.py: it reads one Order as JSON from its standard input,
-prints "connected" once all connections are open, begins at the next line, ends at the one after, and leaves
-what it saw in FILE.
+`python -m bench.generator FILE` is run by bench/open_loop.py: it reads one Order as JSON from its standard
+input, prints "connected" once all connections are open, begins at the next line, ends at the one after, and
+leaves what it saw in FILE.
 """
 
 import asyncio

@@ -4,12 +4,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import filling, lapsing, memory, old_snapshot, report, targets
+from bench import dataset, lapsing, memory, old_snapshot, report, targets
 from bench.database import Database, running_database
-from bench.findings import Findings, Say
 from bench.rounds import Key, interleave, over_http, straight
+from bench.section import Say, Section
 from bench.servers import FLASHSALE, PGBENCH, Server, running_server
-from bench.works import EMPTY_HOLD, EMPTY_HOLDS, GROWN_HOLD, GROWN_HOLDS
+from bench.workloads import EMPTY_HOLD, EMPTY_HOLDS, GROWN_HOLD, GROWN_HOLDS
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Size:
     minute: int = 60
 
 
-def run(say: Say, size: Size = Size()) -> list[Findings]:
+def run(say: Say, size: Size = Size()) -> list[Section]:
     """Measure all four."""
     logs = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-"))
     with running_database() as empty, running_server(FLASHSALE, empty.app_url, logs / "empty.log") as server:
@@ -54,12 +54,12 @@ def run(say: Say, size: Size = Size()) -> list[Findings]:
         ]
 
 
-def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Say) -> Findings:
+def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Say) -> Section:
     """Holds of one hot product on empty tables and on grown ones, in two clusters that take turns."""
     with running_database() as grown, running_server(FLASHSALE, grown.app_url, log) as grown_server:
         say(f"filling in {size.active:,} active holds and {size.finished:,} finished ones")
         grown.start_over()
-        filling.fill(grown, size.active, size.finished)
+        dataset.fill(grown, size.active, size.finished)
         say("filled")
         samples = interleave(
             {
@@ -86,4 +86,4 @@ have finished, all with their entries in the ledger. {size.rounds} interleaved r
 
 {report.of_samples(samples)}
 """
-    return Findings(text, targets.judge_all(targets.GROWTH, samples), samples)
+    return Section(text, targets.judge_all(targets.GROWTH, samples), samples)

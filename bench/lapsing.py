@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import NamedTuple
 
-from bench import filling, report, wrk
+from bench import dataset, report, wrk
 from bench.database import Database
-from bench.findings import Findings, Say
-from bench.offer import offering
+from bench.open_loop import open_loop
+from bench.section import Say, Section
 from bench.servers import Server
 from flashsale.database.pg_cron import unschedule
 
@@ -18,7 +18,7 @@ FILLED_A_SECOND = 15_000
 """holds that are surely filled in in a second"""
 
 
-def run(database: Database, server: Server, count: int, settled: int, unswept: int, say: Say) -> Findings:
+def run(database: Database, server: Server, count: int, settled: int, unswept: int, say: Say) -> Section:
     """Load from `settled` seconds before the instant until as long after all is swept.
 
     :param unswept: seconds after the instant in which no sweep runs
@@ -28,14 +28,14 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
     database.start_over()
     ready = datetime.now(UTC) + timedelta(seconds=count / FILLED_A_SECOND + settled + 5)
     instant = ready.replace(microsecond=0)
-    filling.fill(database, active=count, finished=0, lapse_at=instant)
+    dataset.fill(database, active=count, finished=0, lapse_at=instant)
     database.checkpoint()
     at = instant.timestamp()
     if time.time() > at - settled - 1:
         raise wrk.Broken("filling the tables took longer than the holds live")
     say(f"{count:,} holds lapse in {at - time.time():.0f} s")
     time.sleep(at - settled - 1 - time.time())
-    with offering(server, wrk.CONNECTIONS) as load:
+    with open_loop(server, wrk.CONNECTIONS) as load:
         watch = _Watch(server, count, at)
         time.sleep(at + unswept - time.time())
         begin, calls = time.time(), 0
@@ -61,7 +61,7 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
         span = load.of(201, start, stop)
         latencies = [f"{latency * 1000:.1f}" for latency in (span.p50, span.p99, span.most) if latency]
         rows.append([name, f"{stop - start:.1f}", f"{span.per_second:,.0f}", *(latencies or [""] * 3)])
-    return Findings(f"""### {count:,} holds lapse at one instant
+    return Section(f"""### {count:,} holds lapse at one instant
 
 The first answer of `GET /api/products/1` that was asked for after the instant ({asked * 1000:.1f} ms
 after) came {came * 1000:.1f} ms after it and showed their units as available; so did all later ones.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from bench import report, wrk
 from bench.database import Database
-from bench.findings import Findings, Say
 from bench.machine import descendants, own_and_resident
+from bench.section import Say, Section
 from bench.servers import Server
 
 PRODUCTS = 1000
@@ -21,7 +21,7 @@ class Held:
     rss: float
 
 
-def run(database: Database, server: Server, warm_up: int, requests: int, seconds: int, say: Say) -> Findings:
+def run(database: Database, server: Server, warm_up: int, requests: int, seconds: int, say: Say) -> Section:
     """Look at every process after `warm_up` requests, and after `requests` more.
 
     :param seconds: in which one kind of request is asked, before the next has its turn
@@ -43,7 +43,7 @@ def run(database: Database, server: Server, warm_up: int, requests: int, seconds
         for name in first if name in last
     ]  # fmt: skip
     head = ["process", f"own MB after {done:,}", f"after {asked:,} more", "growth", "RSS MB then", "RSS now"]
-    return Findings(f"""### Memory
+    return Section(f"""### Memory
 
 Holds on one product and on {PRODUCTS:,}, GETs and whole flows in turn. A process's own memory is what it
 shares with nobody; RSS counts the shared buffers that it has touched, too.

@@ -4,11 +4,11 @@ import psycopg
 
 from bench import report, wrk
 from bench.database import Database
-from bench.findings import Findings, Say
+from bench.section import Say, Section
 from bench.servers import Server
 
 
-def run(database: Database, server: Server, minutes: int, seconds: int, say: Say) -> Findings:
+def run(database: Database, server: Server, minutes: int, seconds: int, say: Say) -> Section:
     """Holds of one hot product for so many minutes of so many seconds, beside a snapshot older than all."""
     database.start_over()
     rows = []
@@ -36,7 +36,7 @@ def run(database: Database, server: Server, minutes: int, seconds: int, say: Say
     database.settle()
     database.audit("load beside an old snapshot")
     minute_is = "" if seconds == 60 else f" A minute has {seconds} seconds here."
-    return Findings(f"""### An old snapshot
+    return Section(f"""### An old snapshot
 
 Holds of one hot product while a REPEATABLE READ transaction from before stays open, minute by minute: neither
 VACUUM nor a page's own clearing can remove any version of the stock row, and each call adds one.{minute_is}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench import report, targets
 from bench.database import Database, running_database
-from bench.findings import Findings, Say
 from bench.machine import busy_seconds, descendants, own_and_resident
-from bench.offer import Offer, offering
+from bench.open_loop import OpenLoop, open_loop
 from bench.rounds import Sample
+from bench.section import Say, Section
 from bench.servers import FLASHSALE, Server, running_server
 
 UNCOUNTED = 1.0
@@ -53,7 +53,7 @@ class Round:
     late: float
 
 
-def run(say: Say, size: Size = Size()) -> Findings:
+def run(say: Say, size: Size = Size()) -> Section:
     """In every round, find the peak, then offer twice as much."""
     log = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-")) / "overload.log"
     peaks: list[Sample] = []
@@ -85,7 +85,7 @@ was due. What is due while all of them wait is not sent.
 
 Waiting at the end: connections without an answer when the load stopped, and how long until the last had one.
 """
-    return Findings(text, targets.judge_all(targets.OVERLOAD, samples), samples)
+    return Section(text, targets.judge_all(targets.OVERLOAD, samples), samples)
 
 
 def _load(
@@ -94,12 +94,12 @@ def _load(
     """Load for so many seconds that count; audit() after.
 
     :raises AuditFailed:
-    :raises Broken: see offer.py
+    :raises Broken: see open_loop.py
     """
     database.start_over()
     (worker,) = descendants(server.pid)
     before_memory = _own(worker)
-    with offering(server, connections, per_second) as load:
+    with open_loop(server, connections, per_second) as load:
         time.sleep(UNCOUNTED)
         before = time.time(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
         time.sleep(seconds)
@@ -132,7 +132,7 @@ def _load(
     )
 
 
-def _sent(load: Offer) -> float:
+def _sent(load: OpenLoop) -> float:
     """Requests a second that found a connection, from the beginning."""
     return len(load.seen.due) / (load.seen.ended - load.seen.began)
 

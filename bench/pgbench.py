@@ -6,7 +6,7 @@ from statistics import mean
 
 from bench.database import NAME, Database
 from bench.machine import run
-from bench.works import Script
+from bench.workloads import Script
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import find_binary
 

@@ -22,14 +22,14 @@ def bars(samples: Mapping[Key, Sequence[Sample]], title: str) -> str:
     """Bars for the medians, with a line from the least to the most of the rounds."""
     groups: dict[str, list[tuple[str, list[float]]]] = {}
     for key, taken in samples.items():
-        groups.setdefault(key.work, []).append((key.by, [sample.per_second for sample in taken]))
+        groups.setdefault(key.workload, []).append((key.by, [sample.per_second for sample in taken]))
     most = max(max(rates) for group in groups.values() for _, rates in group)
     scale = (WIDTH - LEFT - RIGHT) / most
     y = TOP + 22
     parts = []
-    for work, group in groups.items():
+    for workload, group in groups.items():
         middle = y + len(group) * BAR / 2 + 4
-        parts.append(f'<text x="{LEFT - 10}" y="{middle:.1f}" text-anchor="end">{escape(work)}</text>')
+        parts.append(f'<text x="{LEFT - 10}" y="{middle:.1f}" text-anchor="end">{escape(workload)}</text>')
         for by, rates in group:
             width = median(rates) * scale
             low, high = LEFT + min(rates) * scale, LEFT + max(rates) * scale

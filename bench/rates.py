@@ -7,24 +7,24 @@ from pathlib import Path
 
 from bench import report, targets, wrk
 from bench.database import Database, running_database
-from bench.findings import Findings, Say
 from bench.rounds import Key, Measurement, interleave, over_http, straight
+from bench.section import Say, Section
 from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, NAMES, PGBENCH, Server, running_server
-from bench.works import HOT_HOLD, SCRIPTS, WORKS
+from bench.workloads import HOT_HOLD, SCRIPTS, WORKLOADS
 
 POOL_SIZES = (4, 8, 16, 2)
 
 
-def run(say: Say, *, quick: bool = False) -> Findings:
-    """Measure all of works.py."""
+def run(say: Say, *, quick: bool = False) -> Section:
+    """Measure all of workloads.py."""
     rounds, seconds = (3, 2) if quick else (5, 8)
-    works = [work for work in WORKS if work.quick or not quick]
+    workloads = [workload for workload in WORKLOADS if workload.quick or not quick]
     pool_sizes = POOL_SIZES[:2] if quick else POOL_SIZES
     with running_database() as database, running_servers(database, pool_sizes, seconds, say) as servers:
         measurements: dict[Key, Measurement] = {
-            Key(work.name, by): over_http(database, work, by, servers[by])
-            for work in works
-            for by in work.servers
+            Key(workload.name, by): over_http(database, workload, by, servers[by])
+            for workload in workloads
+            for by in workload.servers
         }
         measurements |= {Key(script.name, PGBENCH): straight(database, script) for script in SCRIPTS}
         samples = interleave(measurements, rounds, seconds, say)
@@ -32,7 +32,7 @@ def run(say: Say, *, quick: bool = False) -> Findings:
 
 {report.of_samples(samples)}
 """
-    return Findings(text, targets.judge_all(targets.RATES, samples), samples)
+    return Section(text, targets.judge_all(targets.RATES, samples), samples)
 
 
 @contextmanager

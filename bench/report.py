@@ -37,7 +37,7 @@ def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
 
     rates = [sample.per_second for sample in taken]
     return [
-        key.work,
+        key.workload,
         NAMES[key.by],
         f"{median(rates):,.0f}",
         f"{min(rates):,.0f} – {max(rates):,.0f}",

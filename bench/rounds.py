@@ -13,7 +13,7 @@ from bench import pgbench, wrk
 from bench.database import PLENTY, Database
 from bench.machine import busy_seconds
 from bench.servers import FLASHSALE, NAMES, Server
-from bench.works import Script, Work
+from bench.workloads import Script, Workload
 
 MOST_PER_SECOND = 10_000
 """holds or orders that a work uses up in a second, at most"""
@@ -23,7 +23,7 @@ MOST_PER_SECOND = 10_000
 class Key:
     """One row of the report: a work, and who does it."""
 
-    work: str
+    workload: str
     by: str
 
 
@@ -57,11 +57,15 @@ def interleave(
         for key in keys[shift:] + keys[:shift]:
             sample = measurements[key](seconds)
             samples[key].append(sample)
-            say(f"round {number + 1} of {rounds}: {key.work}, {NAMES[key.by]}: {sample.per_second:,.0f}/s")
+            say(
+                f"round {number + 1} of {rounds}: {key.workload}, {NAMES[key.by]}: {sample.per_second:,.0f}/s"
+            )
     return samples
 
 
-def over_http(database: Database, work: Work, by: str, server: Server, *, kept: bool = False) -> Measurement:
+def over_http(
+    database: Database, workload: Workload, by: str, server: Server, *, kept: bool = False
+) -> Measurement:
     """Measures a work done by a server; empty tables before, audit() after.
 
     :param kept: the tables stay as they are instead, and so does the audit for whoever keeps them
@@ -73,28 +77,28 @@ def over_http(database: Database, work: Work, by: str, server: Server, *, kept: 
         if kept:
             database.checkpoint()
         else:
-            database.start_over(work.products, 0 if work.sold_out else PLENTY, work.held)
-        with tempfile.NamedTemporaryFile("w", suffix=".ids") as ids, _selling(database, work.selling):
-            arguments = (str(work.products),)
-            if work.needs:
+            database.start_over(workload.products, 0 if workload.sold_out else PLENTY, workload.held)
+        with tempfile.NamedTemporaryFile("w", suffix=".ids") as ids, _selling(database, workload.selling):
+            arguments = (str(workload.products),)
+            if workload.needs:
                 # The ceiling knows no hold from another.
                 database.place_holds(round(MOST_PER_SECOND * seconds) if by == FLASHSALE else 1)
                 for (hold_id,) in database.execute("select hold_id from flashsale_data.holds"):
                     ids.write(f"{hold_id}\n")
                 ids.flush()
                 arguments = (ids.name,)
-            if work.needs == "orders":
+            if workload.needs == "orders":
                 database.create_orders()
             before = time.monotonic(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
-            answers = wrk.load(server.url, work.script, arguments, seconds)
+            answers = wrk.load(server.url, workload.script, arguments, seconds)
             after = time.monotonic(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
         database.settle()
-        if answers.refused != (answers.count if work.sold_out else 0):
-            raise wrk.Broken(f"{work.name} by {by}: {answers.refused} of {answers.count} were refused")
+        if answers.refused != (answers.count if workload.sold_out else 0):
+            raise wrk.Broken(f"{workload.name} by {by}: {answers.refused} of {answers.count} were refused")
         if database.execute("select from flashsale_data.payments where result <> 'applied' limit 1"):
-            raise wrk.Broken(f"{work.name} by {by}: a payment was not applied")
+            raise wrk.Broken(f"{workload.name} by {by}: a payment was not applied")
         if not kept:
-            database.audit(f"{work.name} by {by}")
+            database.audit(f"{workload.name} by {by}")
         took, api, postgres, busy = (b - a for a, b in zip(before, after, strict=True))
         return Sample(
             per_second=answers.per_second,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench import works
+from bench import workloads
 from bench.rounds import Key, Sample
 from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, PGBENCH
 
@@ -45,23 +45,29 @@ class Verdict:
         return self.ratio <= self.bound if self.most else self.ratio >= self.bound
 
 
-HOT = Key(works.HOT_HOLD.name, FLASHSALE)
-CEILING_OF_HOLDS = Key(works.HOT_HOLD.name, CEILING)
+HOT = Key(workloads.HOT_HOLD.name, FLASHSALE)
+CEILING_OF_HOLDS = Key(workloads.HOT_HOLD.name, CEILING)
 
 RATES = (
     Target("hot hold ÷ ceiling (a)", HOT, CEILING_OF_HOLDS, 0.75),
-    Target("hot hold ÷ one call each (b)", HOT, Key(works.HOT_HOLD.name, CALL_EACH), 8),
-    Target("hot hold ÷ lock and sum (c)", HOT, Key(works.HOT_HOLD.name, LOCK_AND_SUM), 10),
-    Target("sold-out hold ÷ ceiling", Key(works.SOLD_OUT.name, FLASHSALE), CEILING_OF_HOLDS, 0.85),
-    Target("hot GET ÷ ceiling", Key(works.HOT_GET.name, FLASHSALE), Key(works.HOT_GET.name, CEILING), 0.85),
-    Target("whole flow ÷ ceiling", Key(works.FLOW.name, FLASHSALE), Key(works.FLOW.name, CEILING), 0.65),
+    Target("hot hold ÷ one call each (b)", HOT, Key(workloads.HOT_HOLD.name, CALL_EACH), 8),
+    Target("hot hold ÷ lock and sum (c)", HOT, Key(workloads.HOT_HOLD.name, LOCK_AND_SUM), 10),
+    Target("sold-out hold ÷ ceiling", Key(workloads.SOLD_OUT.name, FLASHSALE), CEILING_OF_HOLDS, 0.85),
+    Target(
+        "hot GET ÷ ceiling",
+        Key(workloads.HOT_GET.name, FLASHSALE), Key(workloads.HOT_GET.name, CEILING), 0.85,
+    ),
+    Target(
+        "whole flow ÷ ceiling",
+        Key(workloads.FLOW.name, FLASHSALE), Key(workloads.FLOW.name, CEILING), 0.65,
+    ),
     Target(
         "place_holds(), 100 a call ÷ UPDATE of one row",
-        Key(works.PLACE_HOLDS_100.name, PGBENCH), Key(works.UPDATE_ONE_ROW.name, PGBENCH), 31,
+        Key(workloads.PLACE_HOLDS_100.name, PGBENCH), Key(workloads.UPDATE_ONE_ROW.name, PGBENCH), 31,
     ),
     Target(
         "place_hold() ÷ counter UPDATE + INSERT",
-        Key(works.PLACE_HOLD.name, PGBENCH), Key(works.COUNTER_AND_INSERT.name, PGBENCH), 0.9,
+        Key(workloads.PLACE_HOLD.name, PGBENCH), Key(workloads.COUNTER_AND_INSERT.name, PGBENCH), 0.9,
     ),
     Target("p99 of hot hold ÷ p99 of the ceiling", HOT, CEILING_OF_HOLDS, 3, figure="p99", most=True),
 )  # fmt: skip
@@ -69,11 +75,11 @@ RATES = (
 GROWTH = (
     Target(
         "hold, grown ÷ empty tables",
-        Key(works.GROWN_HOLD.name, FLASHSALE), Key(works.EMPTY_HOLD.name, FLASHSALE), 0.95,
+        Key(workloads.GROWN_HOLD.name, FLASHSALE), Key(workloads.EMPTY_HOLD.name, FLASHSALE), 0.95,
     ),
     Target(
         "place_holds(), grown ÷ empty tables",
-        Key(works.GROWN_HOLDS.name, PGBENCH), Key(works.EMPTY_HOLDS.name, PGBENCH), 0.95,
+        Key(workloads.GROWN_HOLDS.name, PGBENCH), Key(workloads.EMPTY_HOLDS.name, PGBENCH), 0.95,
     ),
 )  # fmt: skip
 

@@ -8,11 +8,11 @@ import pytest
 from bench import growth, overload, plot, report
 from bench.database import running_database
 from bench.generator import Seen
-from bench.offer import offering
+from bench.open_loop import open_loop
 from bench.rounds import Key, interleave, over_http, straight
 from bench.servers import CEILING, FLASHSALE, PGBENCH, running_server
 from bench.targets import GROWTH, PEAK, TWICE, Target, judge
-from bench.works import FLOW, PLACE_HOLDS_20
+from bench.workloads import FLOW, PLACE_HOLDS_20
 from bench.wrk import Broken
 
 pytestmark = [
@@ -32,7 +32,7 @@ def test_a_wrong_answer_spoils_a_run_and_right_ones_are_measured_side_by_side_an
         running_server(FLASHSALE, database.app_url, tmp_path / "log") as flashsale,
         running_server(CEILING, database.app_url, tmp_path / "log") as ceiling,
     ):
-        with pytest.raises(Broken, match="404"), offering(flashsale, 1, per_second=50):
+        with pytest.raises(Broken, match="404"), open_loop(flashsale, 1, per_second=50):
             time.sleep(0.5)  # nothing is on sale yet
         samples = interleave(
             {
@@ -60,7 +60,7 @@ def test_growth_is_measured_on_tables_that_audit_finds_nothing_wrong_with():
             warm_up=0, requests=1, slice=1, minutes=2, minute=1,
         ),
     )  # fmt: skip
-    rates, memory, snapshot, lapsing = (findings.text for findings in found)
+    rates, memory, snapshot, lapsing = (section.text for section in found)
     assert len(found[0].verdicts) == len(GROWTH)
     assert "2,000 holds are active and 3,000\nhave finished" in rates
     assert "2,500 holds lapse at one instant" in lapsing and "while swept" in lapsing

@@ -6,7 +6,7 @@ from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Something that clients ask for, over and over.
 
     :param name: as the report shows it
@@ -32,21 +32,21 @@ class Work:
 
 
 # Five seconds into a sale at 2,000 holds a second; who sums up holds that live two minutes has worse to come.
-HOT_HOLD = Work(
+HOT_HOLD = Workload(
     "hold, one hot product", "hold", servers=(FLASHSALE, CEILING, CALL_EACH, LOCK_AND_SUM), held=10_000
 )
-SOLD_OUT = Work("hold, sold out", "hold", servers=(FLASHSALE,), sold_out=True)
-SPREAD = Work("hold, 1,000 products", "hold", servers=(FLASHSALE,), products=1000)
-HOT_GET = Work("GET one hot product", "product", selling=True)
-ORDER = Work("order", "order", needs="holds", quick=False)
-WEBHOOK = Work("webhook", "webhook", needs="orders", quick=False)
-FLOW = Work("hold, order, paid", "flow")
+SOLD_OUT = Workload("hold, sold out", "hold", servers=(FLASHSALE,), sold_out=True)
+SPREAD = Workload("hold, 1,000 products", "hold", servers=(FLASHSALE,), products=1000)
+HOT_GET = Workload("GET one hot product", "product", selling=True)
+ORDER = Workload("order", "order", needs="holds", quick=False)
+WEBHOOK = Workload("webhook", "webhook", needs="orders", quick=False)
+FLOW = Workload("hold, order, paid", "flow")
 
 # The same hold beside nothing, and beside what long sales have left (bench/growth.py).
-EMPTY_HOLD = Work("hold, empty tables", "hold", servers=(FLASHSALE,))
-GROWN_HOLD = Work("hold, grown tables", "hold", servers=(FLASHSALE,))
+EMPTY_HOLD = Workload("hold, empty tables", "hold", servers=(FLASHSALE,))
+GROWN_HOLD = Workload("hold, grown tables", "hold", servers=(FLASHSALE,))
 
-WORKS = (HOT_HOLD, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
+WORKLOADS = (HOT_HOLD, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
 
 
 @dataclass(frozen=True)

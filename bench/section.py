@@ -1,4 +1,4 @@
-"""What a part of the benchmarks hands to the report."""
+"""A section of a report: what one measurement of a part contributes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Findings:
+class Section:
     """
     :param text: Markdown, with a heading of the third level if it needs one
     :param verdicts: on the targets that this part judges

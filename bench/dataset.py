@@ -13,7 +13,7 @@ HOLDS_AN_INSTANT = 1000
 
 # Active ones evenly among the finished, as random ids put them.
 _PLAN = """
-create unlogged table bench.filling as
+create unlogged table bench.dataset as
 select %(step)s * (n - 1) + 1 + (random() * (%(step)s - 2))::bigint as hold_id, active,
        case when active then 'active' when n %% 2 = 0 then 'expired' else 'released' end as status,
        case when not active then now() - interval '1 day' - n / %(together)s * interval '100 milliseconds'
@@ -25,13 +25,13 @@ from (select n, n * %(active)s / %(all)s > (n - 1) * %(active)s / %(all)s as act
 _HOLDS = """
 insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
 select hold_id, 1, 1, status, expires_at - interval '1 day', flashsale_data.expiry_instant(expires_at)
-from bench.filling
+from bench.dataset
 """
 _EVENTS = """
 insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
-select 'hold_placed', expires_at - interval '1 day', 1, hold_id, -1 from bench.filling
+select 'hold_placed', expires_at - interval '1 day', 1, hold_id, -1 from bench.dataset
 union all
-select 'hold_' || status, expires_at, 1, hold_id, 1 from bench.filling where not active
+select 'hold_' || status, expires_at, 1, hold_id, 1 from bench.dataset where not active
 """
 _COUNTERS = """
 with lapsing as (
@@ -71,7 +71,7 @@ def fill(database: Database, active: int, finished: int, lapse_at: datetime | No
     ledger.join()
     database.execute("alter index flashsale_data.holds_pkey reset (fillfactor)")
     database.execute(_COUNTERS)
-    database.execute("drop table bench.filling")
+    database.execute("drop table bench.dataset")
     # Autovacuum would have been here.
     database.execute("vacuum (analyze) flashsale_data.holds, flashsale_data.events")
 

@@ -34,7 +34,7 @@ class Span:
     most: float | None
 
 
-class Offer:
+class OpenLoop:
     """A load that is under way; over, `seen` is what came back and `cpu` the processor time it took."""
 
     seen: Seen
@@ -58,7 +58,7 @@ class Offer:
 
 
 @contextmanager
-def offering(server: Server, connections: int, per_second: float | None = None) -> Iterator[Offer]:
+def open_loop(server: Server, connections: int, per_second: float | None = None) -> Iterator[OpenLoop]:
     """Ask for holds of product 1 as long as the context lasts.
 
     :param per_second: so many are due; None: each connection asks again as soon as it is answered
@@ -77,9 +77,9 @@ def offering(server: Server, connections: int, per_second: float | None = None) 
             print(json.dumps(asdict(order)), file=child.stdin, flush=True)
             if child.stdout.readline() != "connected\n":
                 raise Broken(f"the load generator could not open {connections} connections")
-            offer = Offer()
+            running = OpenLoop()
             print(file=child.stdin, flush=True)
-            yield offer
+            yield running
             print(file=child.stdin, flush=True)
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -91,9 +91,9 @@ def offering(server: Server, connections: int, per_second: float | None = None) 
             child.stdout.close()
         if child.returncode != 0:
             raise Broken("the load generator failed")
-        offer.seen = Seen.read(path)
-        offer.cpu = usage.ru_utime + usage.ru_stime
-    _check(offer.seen)
+        running.seen = Seen.read(path)
+        running.cpu = usage.ru_utime + usage.ru_stime
+    _check(running.seen)
 
 
 def _check(seen: Seen) -> None:
