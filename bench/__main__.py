@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
-from bench import growth, overload, plot, rates, report
+from bench import call_size, growth, overload, plot, rates, report
 from bench.section import Say, Section
 from flashsale.local.cluster import find_binary
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("rates", "growth", "overload")
+PARTS = ("rates", "call_size", "growth", "overload")
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Within three minutes: the rates, in short rounds.")
+@click.option("--quick", is_flag=True, help="Within five minutes: the rates, in short rounds.")
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 def main(quick: bool, parts: tuple[str, ...]) -> None:
     """Measure everything, or only PARTS, each into a file of its own in bench/results/."""
@@ -40,6 +40,8 @@ def main(quick: bool, parts: tuple[str, ...]) -> None:
 def _run(part: str, say: Say) -> list[Section]:
     if part == "rates":
         return [rates.run(say)]
+    if part == "call_size":
+        return [call_size.run(say)]
     if part == "growth":
         return growth.run(say)
     return [overload.run(say)]
@@ -50,7 +52,14 @@ def _write(name: str, how: str, sections: Sequence[Section]) -> str:
     RESULTS.mkdir(exist_ok=True)
     title = f"flashsale on {os.cpu_count()} processors, {_postgresql()}, {datetime.now(UTC):%Y-%m-%d}"
     samples = {key: taken for section in sections for key, taken in section.samples.items()}
-    (RESULTS / f"{name}.svg").write_text(plot.bars(samples, f"Requests a second: {title}"))
+    costs = {function: by_size for section in sections for function, by_size in section.costs.items()}
+    if costs:
+        drawn = "microseconds a request, by requests in a call"
+        picture = plot.curves(costs, f"{drawn.capitalize()}: {title}")
+    else:
+        drawn = "requests a second"
+        picture = plot.bars(samples, f"{drawn.capitalize()}: {title}")
+    (RESULTS / f"{name}.svg").write_text(picture)
     texts = "\n\n".join(section.text.strip() for section in sections)
     text = f"""# {title}
 
@@ -61,10 +70,7 @@ audit() empty after each measurement. What the rows mean is in [bench/README.md]
 
 A ratio is the median of the rounds' ratios.
 
-![requests a second]({name}.svg)
-
-CPUs in the tables: how many processors the HTTP server, PostgreSQL and the load generator kept busy, and
-others on this machine, who had no business here.
+![{drawn}]({name}.svg)
 
 {texts}
 """

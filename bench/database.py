@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,15 @@ class Database:
             quiet = 0 if busy else quiet + 1
 
     def audit(self, after: str) -> None:
-        """:raises AuditFailed: with what audit() found after a benchmark"""
-        found = self.execute("select check_name, detail from flashsale.audit()")
+        """:raises AuditFailed: audit() found something after a benchmark, or a payment was not applied"""
+        found = self.execute(
+            "select check_name, detail from flashsale.audit() union all"
+            " (select 'payments', idempotency_key || ': ' || result from flashsale_data.payments"
+            " where result <> 'applied' limit 1)"
+        )
         if found:
             lines = "\n".join(f"  {check}: {detail}" for check, detail in found[:20])
-            raise AuditFailed(f"audit() is not empty after {after}:\n{lines}")
+            raise AuditFailed(f"audit() after {after}:\n{lines}")
 
 
 @contextmanager
@@ -139,13 +143,13 @@ def running_database(settings: dict[str, str] | None = None) -> Iterator[Databas
             connection.execute(f"create database {NAME}")
         migrate(cluster.url(SUPERUSER, NAME), say=lambda _: None)
         database = Database(cluster, server.pid)
-        create_app_role(database.connection)
-        database.execute(
-            "select flashsale.change_settings(p_hold_time => '1 day', p_payment_window => '1 day')"
-        )
-        database.execute((Path(__file__).parent / "tables.sql").read_text())
-        yield database
-        database.connection.close()
+        with closing(database.connection):
+            create_app_role(database.connection)
+            database.execute(
+                "select flashsale.change_settings(p_hold_time => '1 day', p_payment_window => '1 day')"
+            )
+            database.execute((Path(__file__).parent / "tables.sql").read_text())
+            yield database
     finally:
         stop_server(server)
         shutil.rmtree(directory)

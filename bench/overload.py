@@ -109,11 +109,11 @@ def _load(
     begin, end = before[0], after[0]
     half = (begin + end) / 2
     served, refused = load.of(201, begin, end), load.of(503, begin, end)
-    took, api, postgres, busy = (b - a for a, b in zip(before, after, strict=True))
+    took, api, stored, busy = (b - a for a, b in zip(before, after, strict=True))
     generator = load.cpu / (load.seen.ended - load.seen.began)
     sample = Sample(
-        served.per_second, served.p50, served.p99, api / took, postgres / took, generator,
-        (busy - api - postgres) / took - generator,
+        served.per_second, served.p50, served.p99, api / took, stored / took, generator,
+        (busy - api - stored) / took - generator,
     )  # fmt: skip
     return sample, Round(
         offered=per_second or 0,

@@ -7,7 +7,6 @@ from statistics import mean
 from bench.database import NAME, Database
 from bench.machine import run
 from bench.workloads import Script
-from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import find_binary
 
 WARM_UP = 1
@@ -35,11 +34,12 @@ def measure(database: Database, script: Script, seconds: float) -> Throughput:
     printed, cpu = run(
         [
             str(find_binary("pgbench")),
-            "-h", str(database.socket_directory), "-U", APP_ROLE, "-n", "-M", "prepared",
+            "-h", str(database.socket_directory), "-U", script.user, "-n", "-M", "prepared",
             "-c", str(script.clients), "-j", str(min(script.clients, 2)),
             # One second more: pgbench may end before it tells of its last.
             "-T", str(WARM_UP + round(seconds) + 1), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
             *[f"-D{name}={{{','.join(map(str, values))}}}" for name, values in arrays.items()],
+            f"-Dsize={size}",
             NAME,
         ]
     )  # fmt: skip

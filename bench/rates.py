@@ -1,34 +1,47 @@
-"""How many requests a second: every work by everybody who does it, side by side."""
+"""Requests a second: every workload by every server that serves it, side by side."""
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from bench import report, targets, wrk
 from bench.database import Database, running_database
-from bench.rounds import Key, Measurement, interleave, over_http, straight
+from bench.redis_store import running_redis
+from bench.rounds import Key, Measurement, Store, interleave, over_http, straight
 from bench.section import Say, Section
-from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, NAMES, PGBENCH, Server, running_server
+from bench.servers import (
+    CALL_EACH,
+    CEILING,
+    FLASHSALE,
+    LOCK_AND_SUM,
+    NAMES,
+    PGBENCH,
+    REDIS,
+    REDIS_FSYNC,
+    Server,
+    running_server,
+)  # fmt: skip
 from bench.workloads import HOT_HOLD, SCRIPTS, WORKLOADS
 
 POOL_SIZES = (4, 8, 16, 2)
+REDIS_POOL_SIZES = (16, 64, 256, 4)
 
 
 def run(say: Say, *, quick: bool = False) -> Section:
     """Measure all of workloads.py."""
     rounds, seconds = (3, 2) if quick else (5, 8)
     workloads = [workload for workload in WORKLOADS if workload.quick or not quick]
-    pool_sizes = POOL_SIZES[:2] if quick else POOL_SIZES
-    with running_database() as database, running_servers(database, pool_sizes, seconds, say) as servers:
+    with running_database() as database, running_servers(database, quick, seconds, say) as servers:
         measurements: dict[Key, Measurement] = {
-            Key(workload.name, by): over_http(database, workload, by, servers[by])
+            Key(workload.name, by): over_http(store, workload, by, server)
             for workload in workloads
             for by in workload.servers
+            for server, store in [servers[by]]
         }
         measurements |= {Key(script.name, PGBENCH): straight(database, script) for script in SCRIPTS}
         samples = interleave(measurements, rounds, seconds, say)
-    text = f"""{rounds} interleaved rounds of {seconds} seconds each, {wrk.CONNECTIONS} connections.
+    text = f"""{rounds} interleaved rounds of {seconds} seconds each; {HOT_HOLD.connections} connections if no number is given.
 
 {report.of_samples(samples)}
 """
@@ -37,28 +50,37 @@ def run(say: Say, *, quick: bool = False) -> Section:
 
 @contextmanager
 def running_servers(
-    database: Database, pool_sizes: tuple[int, ...], seconds: float, say: Say
-) -> Iterator[dict[str, Server]]:
-    """flashsale and the baselines, those with a pool at its best size."""
+    database: Database, quick: bool, seconds: float, say: Say
+) -> Iterator[dict[str, tuple[Server, Store]]]:
+    """flashsale and the baselines, each with the store behind it; those with a pool at its best size."""
     logs = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-"))
     with ExitStack() as stack:
 
-        def start(application: str, **environment: str) -> Server:
-            return stack.enter_context(
-                running_server(application, database.app_url, logs / f"{application}.log", environment)
-            )
+        def server(application: str, **environment: str) -> AbstractContextManager[Server]:
+            return running_server(application, database.app_url, logs / f"{application}.log", environment)
 
-        servers = {FLASHSALE: start(FLASHSALE), CEILING: start(CEILING)}
-        for application in (CALL_EACH, LOCK_AND_SUM):
+        def pooled(
+            by: str, application: str, store: Store, sizes: tuple[int, ...], **environment: str
+        ) -> tuple[Server, Store]:
             rates = {}
-            for size in pool_sizes:
-                database.start_over(held=HOT_HOLD.held)
-                with running_server(
-                    application, database.app_url, logs / f"{application}.log", {"BENCH_POOL_SIZE": str(size)}
-                ) as server:
-                    rates[size] = wrk.load(server.url, HOT_HOLD.script, ("1",), seconds).per_second
+            for size in sizes[:2] if quick else sizes:
+                store.start_over(held=HOT_HOLD.held)
+                with server(application, BENCH_POOL_SIZE=str(size), **environment) as tried:
+                    rates[size] = wrk.load(tried.url, HOT_HOLD.script, ("1",), seconds).per_second
             best = max(rates, key=rates.__getitem__)
-            say(f"{NAMES[application]}: {best} connections are best of " +
+            say(f"{NAMES[by]}: {best} connections are best of " +
                 ", ".join(f"{size} ({rate:,.0f}/s)" for size, rate in rates.items()))  # fmt: skip
-            servers[application] = start(application, BENCH_POOL_SIZE=str(best))
-        yield servers
+            return stack.enter_context(server(application, BENCH_POOL_SIZE=str(best), **environment)), store
+
+        def redis(by: str, *, fsync: bool) -> tuple[Server, Store]:
+            store = stack.enter_context(running_redis(fsync=fsync))
+            return pooled(by, REDIS, store, REDIS_POOL_SIZES, BENCH_REDIS_SOCKET=str(store.socket))
+
+        yield {
+            FLASHSALE: (stack.enter_context(server(FLASHSALE)), database),
+            CEILING: (stack.enter_context(server(CEILING)), database),
+            CALL_EACH: pooled(CALL_EACH, CALL_EACH, database, POOL_SIZES),
+            LOCK_AND_SUM: pooled(LOCK_AND_SUM, LOCK_AND_SUM, database, POOL_SIZES),
+            REDIS: redis(REDIS, fsync=False),
+            REDIS_FSYNC: redis(REDIS_FSYNC, fsync=True),
+        }

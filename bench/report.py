@@ -24,10 +24,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def of_samples(samples: Mapping[Key, Sequence[Sample]]) -> str:
     head = [
-        "work", "by", "a second", "least – most", "p50 ms", "p99 ms",
-        "CPUs: API", "PostgreSQL", "load", "others",
+        "workload", "by", "a second", "least – most", "p50 ms", "p99 ms",
+        "CPUs: API", "store", "load", "others",
     ]  # fmt: skip
-    return table(head, [_row(key, taken) for key, taken in samples.items() if taken])
+    rows = table(head, [_row(key, taken) for key, taken in samples.items() if taken])
+    return f"""{rows}
+
+CPUs: how many processors were busy with the HTTP server, with PostgreSQL or Redis, with the load generator,
+and with other processes of this machine."""
 
 
 def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
@@ -43,7 +47,7 @@ def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
         f"{min(rates):,.0f} – {max(rates):,.0f}",
         middle("p50", 1000, ".1f"),
         middle("p99", 1000, ".1f"),
-        *[middle(figure, 1, ".2f") for figure in ("api", "postgres", "generator", "others")],
+        *[middle(figure, 1, ".2f") for figure in ("api", "store", "generator", "others")],
     ]
 
 

@@ -20,6 +20,8 @@ FLASHSALE = "api.app:application"
 CEILING = "bench.baselines.ceiling:application"
 CALL_EACH = "bench.baselines.call_each:application"
 LOCK_AND_SUM = "bench.baselines.lock_and_sum:application"
+REDIS = "bench.baselines.redis_script:application"
+REDIS_FSYNC = "redis with appendfsync always"  # the same application over another Redis
 PGBENCH = "pgbench"
 
 NAMES = {
@@ -28,6 +30,8 @@ NAMES = {
     CALL_EACH: "(b) one call each",
     LOCK_AND_SUM: "(c) lock, sum, insert",
     PGBENCH: "(d) pgbench",
+    REDIS: "(e) Redis, in memory",
+    REDIS_FSYNC: "(e) Redis, fsync always",
 }
 """Who does a work, as the report shows them."""
 

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM
+from api.database import functions
+from bench import wrk
+from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, REDIS, REDIS_FSYNC
+from flashsale.database.seed import APP_ROLE
+from flashsale.local.cluster import SUPERUSER
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Workload:
     :param needs: "holds" or "orders": so many of them as flashsale may use up are made beforehand
     :param selling: somebody buys meanwhile, 1,000 units a second, straight in SQL
     :param quick: measured in the quick form, too
+    :param connections: that each wait for an answer before they send the next request
     """
 
     name: str
@@ -29,11 +34,22 @@ class Workload:
     needs: str = ""
     selling: bool = False
     quick: bool = True
+    connections: int = wrk.CONNECTIONS
 
 
-# Five seconds into a sale at 2,000 holds a second; who sums up holds that live two minutes has worse to come.
+# Five seconds into a sale at 2,000 holds a second. Where holds are summed up, two minutes of them cost more.
 HOT_HOLD = Workload(
-    "hold, one hot product", "hold", servers=(FLASHSALE, CEILING, CALL_EACH, LOCK_AND_SUM), held=10_000
+    "hold, one hot product",
+    "hold",
+    servers=(FLASHSALE, CEILING, CALL_EACH, LOCK_AND_SUM, REDIS, REDIS_FSYNC),
+    held=10_000,
+)
+HOT_HOLD_256 = Workload(
+    "hold, 256 connections",
+    "hold",
+    servers=(FLASHSALE, CEILING, REDIS, REDIS_FSYNC),
+    held=10_000,
+    connections=256,
 )
 SOLD_OUT = Workload("hold, sold out", "hold", servers=(FLASHSALE,), sold_out=True)
 SPREAD = Workload("hold, 1,000 products", "hold", servers=(FLASHSALE,), products=1000)
@@ -46,7 +62,7 @@ FLOW = Workload("hold, order, paid", "flow")
 EMPTY_HOLD = Workload("hold, empty tables", "hold", servers=(FLASHSALE,))
 GROWN_HOLD = Workload("hold, grown tables", "hold", servers=(FLASHSALE,))
 
-WORKLOADS = (HOT_HOLD, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
+WORKLOADS = (HOT_HOLD, HOT_HOLD_256, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
 
 
 @dataclass(frozen=True)
@@ -57,21 +73,36 @@ class Script:
     :param script: in bench/pgbench/
     :param clients: connections
     :param batch: requests in one call
+    :param user: as whom it connects
     """
 
     name: str
     script: str
     clients: int = 16
     batch: int = 1
+    user: str = APP_ROLE
 
 
-UPDATE_ONE_ROW = Script("UPDATE of one row", "update_one_row")
 COUNTER_AND_INSERT = Script("counter UPDATE + INSERT", "counter_and_insert")
 PLACE_HOLD = Script("place_hold()", "place_hold")
+BARE_INSERT = Script("its rows, bare INSERT", "bare_insert", user=SUPERUSER)
 PLACE_HOLDS_20 = Script("place_holds(), 20 a call", "place_holds", clients=2, batch=20)
 PLACE_HOLDS_100 = Script("place_holds(), 100 a call", "place_holds", clients=2, batch=100)
+BARE_INSERT_100 = Script("their rows, bare INSERTs", "bare_insert", clients=2, batch=100, user=SUPERUSER)
 
 EMPTY_HOLDS = Script("place_holds(), empty tables", "place_holds", clients=2, batch=100)
 GROWN_HOLDS = Script("place_holds(), grown tables", "place_holds", clients=2, batch=100)
 
-SCRIPTS = (UPDATE_ONE_ROW, COUNTER_AND_INSERT, PLACE_HOLD, PLACE_HOLDS_20, PLACE_HOLDS_100)
+SCRIPTS = (COUNTER_AND_INSERT, PLACE_HOLD, BARE_INSERT, PLACE_HOLDS_20, PLACE_HOLDS_100, BARE_INSERT_100)
+
+SET_BASED = (
+    functions.PLACE_HOLDS,
+    functions.CREATE_ORDERS,
+    functions.APPLY_PAYMENTS,
+    functions.RELEASE_HOLDS,
+    functions.GET_PRODUCTS_BY_ID,
+    functions.GET_HOLDS,
+    functions.GET_ORDERS,
+)
+CALL_SIZES = (1, 10, 30, 100, 300, 1000)
+"""requests in one call of each of them (bench/call_size.py)"""

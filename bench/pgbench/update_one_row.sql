@@ -1,1 +1,0 @@
-update bench.counters set available = available - 1 where product_id = 1;
