@@ -48,7 +48,7 @@ def _run(part: str, say: Say) -> list[Section]:
 
 
 def _write(name: str, how: str, sections: Sequence[Section]) -> str:
-    """The report of one part, written as soon as it has been measured."""
+    """Write the report of one part, as soon as it has been measured."""
     RESULTS.mkdir(exist_ok=True)
     title = f"flashsale on {os.cpu_count()} processors, {_postgresql()}, {datetime.now(UTC):%Y-%m-%d}"
     samples = {key: taken for section in sections for key, taken in section.samples.items()}

@@ -1,7 +1,7 @@
-"""What a request costs PostgreSQL by the size of the call that carries it, for each set-based function.
+"""The cost of a request by the number of requests in a call, for each set-based function.
 
-Straight in SQL, on one connection, with the HTTP server's own statements. The cost is the processor time of
-the connection's backend: no wait for a disk or a lock is in it.
+One connection sends the HTTP server's own statements. The cost is the processor time of its backend: it
+includes no wait for a disk or a lock.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from bench.machine import run_time
 from bench.rounds import Key
 from bench.section import Say, Section
 from bench.workloads import CALL_SIZES, SET_BASED
-from bench.wrk import Broken
+from bench.wrk import BenchmarkFailed
 
 PRODUCTS = 1000
-"""products that get_products_by_id() reads; all holds are of product 1"""
+"""products that get_products() reads; all holds are of product 1"""
 PAYLOAD = '{"amount":"99.00","currency":"USD"}'
 
 
@@ -62,7 +62,7 @@ def run(say: Say, size: Size = Size()) -> Section:
     ):
         for number in range(size.rounds):
             database.start_over(products=PRODUCTS)
-            # TRUNCATE has invalidated the plans; the first call of each function makes them anew.
+            # TRUNCATE invalidates plans; the first call of each function makes them anew.
             _measure_all(connection, 1, 10)
             shift = number % len(CALL_SIZES)
             for batch in CALL_SIZES[shift:] + CALL_SIZES[:shift]:
@@ -106,19 +106,21 @@ def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) ->
     measure(functions.APPLY_PAYMENTS, [(f"pay_{order}", order, "success", PAYLOAD) for order in orders])
     others = _call(connection, functions.PLACE_HOLDS, one_unit, BATCH)
     measure(functions.RELEASE_HOLDS, [(row.hold_id,) for row in others])
-    measure(functions.GET_PRODUCTS_BY_ID, [(number % PRODUCTS + 1,) for number in range(count)])
+    measure(functions.GET_PRODUCTS, [(number % PRODUCTS + 1,) for number in range(count)])
     return costs
 
 
 def _call(
     connection: psycopg.Connection[Any], function: Function, requests: Sequence[tuple[Any, ...]], batch: int
 ) -> list[Any]:
-    """:raises Broken: a request was refused"""
+    """:raises BenchmarkFailed: a request was refused"""
     rows: list[Any] = []
     for first in range(0, len(requests), batch):
         parameters = function.parameters(requests[first : first + batch])
         rows += connection.execute(function.statement, parameters, binary=True)
     refused = [row for row in rows if row.sqlstate is not None]
     if refused:
-        raise Broken(f"{function.name}() refused {len(refused)} of {len(rows)} requests: {refused[0]}")
+        raise BenchmarkFailed(
+            f"{function.name}() refused {len(refused)} of {len(rows)} requests: {refused[0]}"
+        )
     return rows

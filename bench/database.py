@@ -17,12 +17,12 @@ from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
 NAME = "flashsale"
 PLENTY = 2_000_000_000
-"""units that no benchmark sells out"""
+"""units: more than any benchmark sells"""
 BATCH = 1000
 
 
 class AuditFailed(Exception):
-    """A benchmark left behind what must never be."""
+    """The data that a benchmark left is inconsistent."""
 
 
 class Database:
@@ -38,7 +38,7 @@ class Database:
         self.app_url = cluster.url(APP_ROLE, NAME)
         self.socket_directory = cluster.socket_directory
         self.connection = psycopg.connect(self.url, autocommit=True)
-        # For audit() and for filling tables: both read and sort millions of rows.
+        # audit() and dataset.fill() read and sort millions of rows.
         self.connection.execute("set work_mem = '512MB'; set maintenance_work_mem = '512MB'")
 
     def cpu_seconds(self) -> float:
@@ -51,7 +51,7 @@ class Database:
         return cursor.fetchall() if cursor.description else []
 
     def start_over(self, products: int = 1, stock: int = PLENTY, held: int = 0) -> None:
-        """Empty every table, put products 1 to `products` on sale, and have no checkpoint due.
+        """Empty every table, put products 1 to `products` on sale, and checkpoint.
 
         :param held: active holds of product 1, one unit each, in flashsale and for the baseline that sums
         """
@@ -81,16 +81,17 @@ class Database:
         self.checkpoint()
 
     def place_holds(self, count: int) -> None:
-        """`count` holds of product 1, in as few calls as the function takes."""
+        """Place `count` holds of product 1, in as few calls as possible."""
         for done in range(0, count, BATCH):
             self.execute(
-                "select count(*) from flashsale.place_holds(array(select generate_series(1, %(n)s)),"
-                " array_fill(1::bigint, array[%(n)s]), array_fill(1, array[%(n)s]),"
-                " array_fill(null::text, array[%(n)s]))" % {"n": min(BATCH, count - done)}
+                "select count(*) from (values (%s::int)) as batch (n), flashsale.place_holds("
+                "array(select generate_series(1, n)), array_fill(1::bigint, array[n]),"
+                " array_fill(1, array[n]), array_fill(null::text, array[n]))",
+                min(BATCH, count - done),
             )
 
     def create_orders(self) -> None:
-        """An order for each hold there is: order_id 1 and so on."""
+        """Create an order for every hold: order_id 1 and so on."""
         holds = [hold_id for (hold_id,) in self.execute("select hold_id from flashsale_data.holds")]
         for first in range(0, len(holds), BATCH):
             batch = holds[first : first + BATCH]
@@ -100,11 +101,11 @@ class Database:
             )  # fmt: skip
 
     def checkpoint(self) -> None:
-        """Now, so that none is due while something is measured."""
+        """Checkpoint now, so that none is due during a measurement."""
         self.execute("checkpoint")
 
     def settle(self) -> None:
-        """Wait for calls whose callers have gone: wrk leaves while its last requests are under way."""
+        """Wait until the server's connections are idle: wrk exits before its last requests are answered."""
         quiet = 0
         while quiet < 5:
             time.sleep(0.02)

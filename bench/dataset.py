@@ -1,4 +1,4 @@
-"""Fills the tables with what long sales leave there: as the functions would, but in few statements."""
+"""Inserts what long sales leave in the tables: the rows that the functions would write, in few statements."""
 
 from datetime import datetime
 from threading import Thread
@@ -60,7 +60,7 @@ def fill(database: Database, active: int, finished: int, lapse_at: datetime | No
             "lapse_at": lapse_at,
         },
     )
-    # As ids that come in any order leave it: an index built in order would be half as large.
+    # Inserts in random order leave pages this full; an index built in order would be half as large.
     database.execute("alter index flashsale_data.holds_pkey set (fillfactor = 70)")
     (by_expiry,) = database.execute("select pg_get_indexdef('flashsale_data.holds_by_expiry'::regclass)")[0]
     database.execute("drop index flashsale_data.holds_by_expiry")
@@ -72,12 +72,12 @@ def fill(database: Database, active: int, finished: int, lapse_at: datetime | No
     database.execute("alter index flashsale_data.holds_pkey reset (fillfactor)")
     database.execute(_COUNTERS)
     database.execute("drop table bench.dataset")
-    # Autovacuum would have been here.
+    # As autovacuum would have.
     database.execute("vacuum (analyze) flashsale_data.holds, flashsale_data.events")
 
 
 def _insert(database: Database, statement: str) -> None:
     with psycopg.connect(database.url, autocommit=True) as connection:
-        # No trigger: the product that all rows refer to is there.
+        # No trigger: the foreign keys are met.
         connection.execute("set session_replication_role = replica")
         connection.execute(statement)

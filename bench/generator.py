@@ -1,14 +1,14 @@
-"""A load generator for what wrk cannot do: requests on a schedule, whether or not earlier ones are answered.
+"""An open-loop load generator: requests follow a schedule, whether or not earlier ones are answered.
 
-wrk waits for an answer before it asks again, so a server that slows down is asked less, and never overloaded.
-Here a request is due at its time. It goes out on a connection that is idle then, and its latency counts from
-when it was due. There are as many buyers as connections: what is due while all of them wait goes unsent, and
-that is counted. Without a schedule it asks as wrk does. Either way it keeps every answer with its time, so
-that one run tells of before, meanwhile and after.
+wrk is a closed loop: it waits for a response before it sends the next request, so a server that slows down
+gets fewer requests and is never overloaded. Here each request has a time at which it is due. It is sent on a
+connection that is idle then, and its latency counts from the time at which it was due. A request that is due
+while all connections wait is not sent, but counted. Without a schedule this is a closed loop, too. In both
+cases every response is kept with its time, so that one run covers the time before, during and after an event.
 
-`python -m bench.generator FILE` is run by bench/open_loop.py: it reads one Order as JSON from its standard
-input, prints "connected" once all connections are open, begins at the next line, ends at the one after, and
-leaves what it saw in FILE.
+bench/open_loop.py runs `python -m bench.generator FILE`. It reads one LoadPlan as JSON from standard input,
+prints "connected" once all connections are open, begins at the next line, ends at the one after, and writes
+a ResponseLog to FILE.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from typing import cast
 import uvloop
 
 TICK = 0.001
-"""seconds between two looks at what is due"""
-AT_ONCE = 100
-"""connections being opened at a time: fewer than a listener's backlog"""
-PATIENCE = 10
-"""seconds that the last answers are waited for"""
+"""seconds between two checks of the schedule"""
+CONNECT_BATCH = 100
+"""connections that are opened at a time: fewer than a listener's backlog"""
+DRAIN_TIMEOUT = 10
+"""seconds to wait for the last responses"""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to ask, and how.
+class LoadPlan:
+    """What to send, and when.
 
-    :param request: one request, that is sent over and over
-    :param per_second: so many are due, evenly; None: each connection asks again as soon as it is answered
+    :param request: one request, sent again and again
+    :param per_second: so many are due, evenly; None: each connection sends the next after each response
     """
 
     port: int
@@ -45,16 +45,16 @@ class Order:
     per_second: float | None = None
 
 
-class Seen:
-    """Every answer, in the order of arrival: when it was due and when it came (time.time()), and its status.
+class ResponseLog:
+    """Every response in the order of arrival: when it was due and when it came (time.time()), and its status.
 
     :param began: when the first request was due
     :param ended: when the last one was
     :param unsent: requests that were due while every connection waited
-    :param waiting: connections that were waiting for an answer at the end
-    :param broken: connections that were lost, or never answered
-    :param without_retry_after: answers 503 that do not say when to come again
-    :param late: seconds that a request went out after it was due, at most
+    :param waiting: connections that waited for a response at the end
+    :param broken: connections that were lost, or got no response
+    :param without_retry_after: responses 503 without this header
+    :param late: seconds from when a request was due until it was sent, at most
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Seen:
                 answers.tofile(file)
 
     @classmethod
-    def read(cls, path: Path) -> "Seen":
+    def read(cls, path: Path) -> "ResponseLog":
         seen = cls()
         with path.open("rb") as file:
             count, figures = json.loads(file.readline())
@@ -83,7 +83,7 @@ class Seen:
 
 
 class _Connection(asyncio.Protocol):
-    """One buyer: asks, and reads until the answer is complete."""
+    """Sends a request, and reads until the response is complete."""
 
     def __init__(self, load: "_Load") -> None:
         self._load = load
@@ -94,7 +94,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own kind does not inherit it
 
-    def ask(self, due: float) -> None:
+    def send(self, due: float) -> None:
         self._due = due
         self._transport.write(self._load.request)
 
@@ -112,45 +112,45 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.is_last:
-            self._load.come_back()
+            self._load.reconnect()
         else:
             self._load.seen.broken += 1
 
 
 class _Load:
-    """All connections, and what they see."""
+    """All connections, and the log of their responses."""
 
-    def __init__(self, order: Order) -> None:
-        self.request = order.request.encode()
-        self.seen = Seen()
-        self._order = order
+    def __init__(self, plan: LoadPlan) -> None:
+        self.request = plan.request.encode()
+        self.seen = ResponseLog()
+        self._plan = plan
         self._idle: deque[_Connection] = deque()
-        self._coming: set[asyncio.Task[_Connection]] = set()
+        self._reconnecting: set[asyncio.Task[_Connection]] = set()
         self._running = False
 
     async def connect(self) -> None:
-        for first in range(0, self._order.connections, AT_ONCE):
-            count = min(AT_ONCE, self._order.connections - first)
+        for first in range(0, self._plan.connections, CONNECT_BATCH):
+            count = min(CONNECT_BATCH, self._plan.connections - first)
             self._idle += await asyncio.gather(*(self._connect() for _ in range(count)))
 
     async def run(self, end: asyncio.Future[str]) -> None:
         self._running = True
         self.seen.began = time.time()
-        if self._order.per_second is None:
+        if self._plan.per_second is None:
             while self._idle:
-                self._idle.popleft().ask(time.time())
+                self._idle.popleft().send(time.time())
             await end
         else:
-            await self._keep_to_schedule(self._order.per_second, end)
+            await self._keep_to_schedule(self._plan.per_second, end)
         self._running = False
         self.seen.ended = time.time()
         self.seen.waiting = self._waiting()
-        while self._waiting() and time.time() < self.seen.ended + PATIENCE:
+        while self._waiting() and time.time() < self.seen.ended + DRAIN_TIMEOUT:
             await asyncio.sleep(0.01)
         self.seen.broken += self._waiting()
 
     def _waiting(self) -> int:
-        return self._order.connections - len(self._idle) - self.seen.broken
+        return self._plan.connections - len(self._idle) - self.seen.broken
 
     async def _keep_to_schedule(self, per_second: float, end: asyncio.Future[str]) -> None:
         seen, count = self.seen, 0
@@ -159,7 +159,7 @@ class _Load:
             while (due := seen.began + count / per_second) <= now:
                 count += 1
                 if self._idle:
-                    self._idle.popleft().ask(due)
+                    self._idle.popleft().send(due)
                     seen.late = max(seen.late, now - due)
                 else:
                     seen.unsent += 1
@@ -175,30 +175,30 @@ class _Load:
         if not connection.is_last:
             self._free(connection)
 
-    def come_back(self) -> None:
-        """Somebody was turned away, connection and all: connect again."""
+    def reconnect(self) -> None:
+        """Replace a connection that the server has closed after its response."""
         task = asyncio.ensure_future(self._connect())
-        self._coming.add(task)
-        task.add_done_callback(self._come)
+        self._reconnecting.add(task)
+        task.add_done_callback(self._reconnected)
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._order.port))[1]
+        return (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._plan.port))[1]
 
-    def _come(self, task: "asyncio.Task[_Connection]") -> None:
-        self._coming.discard(task)
+    def _reconnected(self, task: "asyncio.Task[_Connection]") -> None:
+        self._reconnecting.discard(task)
         self._free(task.result())
 
     def _free(self, connection: _Connection) -> None:
-        if self._running and self._order.per_second is None:
-            connection.ask(time.time())
+        if self._running and self._plan.per_second is None:
+            connection.send(time.time())
         else:
             self._idle.append(connection)
 
 
-async def _main(order: Order, path: Path) -> None:
+async def _main(plan: LoadPlan, path: Path) -> None:
     loop = asyncio.get_running_loop()
-    load = _Load(order)
+    load = _Load(plan)
     await load.connect()
     print("connected", flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
@@ -207,4 +207,4 @@ async def _main(order: Order, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(Order(**json.loads(sys.stdin.readline())), Path(sys.argv[1])))
+    uvloop.run(_main(LoadPlan(**json.loads(sys.stdin.readline())), Path(sys.argv[1])))

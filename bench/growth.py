@@ -1,4 +1,4 @@
-"""What becomes of a sale with time: grown tables, a million holds lapsing, memory, an old snapshot."""
+"""Growth: large tables, a million holds that lapse at one instant, memory, an old snapshot."""
 
 import tempfile
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Size:
     :param active: holds in the grown tables
     :param finished: holds there that have expired or were released
     :param lapsing: holds that lapse at one instant
-    :param settled: seconds of load before that instant, and again after all is swept
-    :param unswept: seconds after that instant in which no sweep runs
-    :param warm_up: requests after which memory is looked at for the first time
-    :param requests: after which it is looked at again
-    :param slice: seconds in which one kind of them is asked
+    :param settled: seconds of load before that instant, and again after sweep() has recorded all
+    :param unswept: seconds after that instant without a sweep()
+    :param warm_up: requests before memory is measured for the first time
+    :param requests: more of them before it is measured again
+    :param slice: seconds of one kind of requests, before the next kind
     :param minutes: spans of load with an old snapshot open
     :param minute: seconds in each of these
     """
@@ -57,10 +57,10 @@ def run(say: Say, size: Size = Size()) -> list[Section]:
 def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Say) -> Section:
     """Holds of one hot product on empty tables and on grown ones, in two clusters that take turns."""
     with running_database() as grown, running_server(FLASHSALE, grown.app_url, log) as grown_server:
-        say(f"filling in {size.active:,} active holds and {size.finished:,} finished ones")
+        say(f"inserting {size.active:,} active holds and {size.finished:,} finished ones")
         grown.start_over()
         dataset.fill(grown, size.active, size.finished)
-        say("filled")
+        say("inserted")
         samples = interleave(
             {
                 Key(EMPTY_HOLD.name, FLASHSALE): over_http(empty, EMPTY_HOLD, FLASHSALE, empty_server),
@@ -74,7 +74,7 @@ def _rates(empty: Database, empty_server: Server, log: Path, size: Size, say: Sa
             size.seconds,
             say,
         )
-        # Once: holds were only added, so nothing that was ever wrong has gone.
+        # Once: holds were only added, so an error in any round is still there.
         grown.audit("holds on grown tables")
         say("audited the grown tables")
         (held,) = grown.execute("select held from flashsale_data.stock")[0]

@@ -1,4 +1,4 @@
-"""A million holds lapse at one instant: when the stock is back, when all are marked, what buyers notice."""
+"""A million holds lapse at one instant: when their units are available, when all are marked, latencies."""
 
 import http.client
 import json
@@ -15,15 +15,15 @@ from bench.servers import Server
 from flashsale.database.pg_cron import unschedule
 
 FILLED_A_SECOND = 15_000
-"""holds that are surely filled in in a second"""
+"""holds that dataset.fill() inserts in a second, at least"""
 
 
 def run(database: Database, server: Server, count: int, settled: int, unswept: int, say: Say) -> Section:
-    """Load from `settled` seconds before the instant until as long after all is swept.
+    """Load from `settled` seconds before the instant until as long after sweep() has recorded all.
 
-    :param unswept: seconds after the instant in which no sweep runs
+    :param unswept: seconds after the instant without a sweep()
     """
-    # pg_cron comes once a minute or every 5 seconds, as its version has it; here sweep() is called by us.
+    # pg_cron would call sweep() every minute or every 5 seconds, depending on its version.
     unschedule(database.connection, database.url)
     database.start_over()
     ready = datetime.now(UTC) + timedelta(seconds=count / FILLED_A_SECOND + settled + 5)
@@ -32,7 +32,7 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
     database.checkpoint()
     at = instant.timestamp()
     if time.time() > at - settled - 1:
-        raise wrk.Broken("filling the tables took longer than the holds live")
+        raise wrk.BenchmarkFailed("inserting the holds took longer than they live")
     say(f"{count:,} holds lapse in {at - time.time():.0f} s")
     time.sleep(at - settled - 1 - time.time())
     with open_loop(server, wrk.CONNECTIONS) as load:
@@ -48,12 +48,12 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
         over = time.time()
     database.settle()
     database.audit("a million holds lapsed")
-    asked, came = watch.first_after()
+    sent, came = watch.first_after()
     spans = {
         "before": (at - settled, at),
         "the second after the instant": (at, at + 1),
-        "no sweep runs": (at + 1, begin),
-        "while swept": (begin, end),
+        "no sweep() yet": (at + 1, begin),
+        "while sweep() runs": (begin, end),
         "after": (end, over),
     }
     rows = []
@@ -63,9 +63,9 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
         rows.append([name, f"{stop - start:.1f}", f"{span.per_second:,.0f}", *(latencies or [""] * 3)])
     return Section(f"""### {count:,} holds lapse at one instant
 
-The first answer of `GET /api/products/1` that was asked for after the instant ({asked * 1000:.1f} ms
-after) came {came * 1000:.1f} ms after it and showed their units as available; so did all later ones.
-No sweep had run yet. Then `sweep()`, which works for 20 seconds at most, recorded all of them in
+The first `GET /api/products/1` sent after the instant ({sent * 1000:.1f} ms after) had its response
+{came * 1000:.1f} ms after it. It showed their units as available, as did all later ones, before any call of
+`sweep()`. Then `sweep()`, which works for 20 seconds at most, marked all of them in
 {end - begin:.1f} seconds and {calls} call{"s" if calls > 1 else ""}.
 
 {report.table(["holds of the same product", "seconds", "a second", "p50 ms", "p99 ms", "longest ms"], rows)}
@@ -78,15 +78,15 @@ def _unswept(database: Database, instant: datetime) -> int:
 
 
 class _Answer(NamedTuple):
-    asked: float
+    sent: float
     came: float
     available: int
 
 
 class _Watch:
-    """Asks for product 1 over HTTP again and again, from shortly before the instant until shortly after.
+    """Requests product 1 over HTTP again and again, from shortly before the instant until shortly after.
 
-    :param count: units that come back at once
+    :param count: units that become available at once
     :param at: the instant (time.time())
     """
 
@@ -101,30 +101,30 @@ class _Watch:
     def _watch(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
         time.sleep(max(0, self._at - 1 - time.time()))
-        while (asked := time.time()) < self._at + 1:
+        while (sent := time.time()) < self._at + 1:
             connection.request("GET", "/api/products/1")
             available = json.loads(connection.getresponse().read())["available_stock"]
-            self._answers.append(_Answer(asked, time.time(), available))
+            self._answers.append(_Answer(sent, time.time(), available))
             time.sleep(0.001)
         connection.close()
 
     def first_after(self) -> tuple[float, float]:
-        """When the first answer after the instant was asked for and came, in seconds after it.
+        """When the first request after the instant was sent and answered, in seconds after it.
 
-        :raises Broken: it did not show the units, or one before the instant did
+        :raises BenchmarkFailed: its response did not show the units, or one before the instant did
         """
         self._thread.join()
         answers = self._answers
-        # Buyers take some meanwhile; nothing else gives any back.
+        # The load only takes units: the number rises once, when the holds lapse.
         back = [n for n in range(1, len(answers)) if answers[n].available > answers[n - 1].available]
         if len(back) != 1:
-            raise wrk.Broken(f"the stock came back {len(back)} times around the instant")
+            raise wrk.BenchmarkFailed(f"the available stock rose {len(back)} times around the instant")
         last, first = answers[back[0] - 1], answers[back[0]]
         if (
-            last.asked > self._at
+            last.sent > self._at
             or first.came < self._at
             or first.available - last.available < self._count // 2
         ):
-            raise wrk.Broken(f"the stock was not back at {self._at}: {last}, then {first}")
-        after = next(answer for answer in answers if answer.asked > self._at)
-        return after.asked - self._at, after.came - self._at
+            raise wrk.BenchmarkFailed(f"the units were not available at {self._at}: {last}, then {first}")
+        after = next(answer for answer in answers if answer.sent > self._at)
+        return after.sent - self._at, after.came - self._at

@@ -1,4 +1,4 @@
-"""What /proc knows of who used the processors, and of memory."""
+"""Processor time and memory of processes, read from /proc."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def own_and_resident(pid: int) -> tuple[int, int] | None:
-    """Bytes that the process shares with nobody (anonymous), and all it has in memory; None if it is gone."""
+    """Bytes of memory that is the process's own (anonymous), and of all it has; None if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
@@ -46,14 +46,14 @@ def own_and_resident(pid: int) -> tuple[int, int] | None:
 
 
 def busy_seconds() -> float:
-    """Processor time that the whole machine has spent on anything at all."""
+    """Processor time that all processes of the machine have used."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
 def run(command: list[str]) -> tuple[str, float]:
-    """Run a program in the project's folder: what it printed, and the processor time it used.
+    """Run a program in the project's folder; returns its output and its processor time.
 
     :raises RuntimeError: it failed
     """

@@ -1,4 +1,4 @@
-"""What a million requests leave in the memory of each process."""
+"""How the memory of each process grows with a million requests."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from bench.servers import Server
 
 PRODUCTS = 1000
 SCRIPTS = (("hold", 1), ("hold", PRODUCTS), ("product", 1), ("flow", 1))
-"""scripts of bench/load/ and the products they ask for: every kind of request takes its turn"""
+"""scripts of bench/load/ and the number of products they request: the kinds of requests alternate"""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class Held:
 
 
 def run(database: Database, server: Server, warm_up: int, requests: int, seconds: int, say: Say) -> Section:
-    """Look at every process after `warm_up` requests, and after `requests` more.
+    """Measure every process after `warm_up` requests, and after `requests` more.
 
-    :param seconds: in which one kind of request is asked, before the next has its turn
+    :param seconds: of one kind of request, before the next kind
     """
     database.start_over(products=PRODUCTS)
-    done = _ask(server, warm_up, 1)
+    done = _send(server, warm_up, 1)
     say(f"memory: {done:,} requests to begin with")
     first = of_processes(server, database)
-    asked = 0
-    while asked < requests:
-        asked += _ask(server, 1, seconds)
-        say(f"memory: {asked:,} requests")
+    sent = 0
+    while sent < requests:
+        sent += _send(server, 1, seconds)
+        say(f"memory: {sent:,} requests")
     last = of_processes(server, database)
     database.settle()
     database.audit("a million requests")
@@ -42,26 +42,26 @@ def run(database: Database, server: Server, warm_up: int, requests: int, seconds
          f"{first[name].rss:.0f}", f"{last[name].rss:.0f}"]
         for name in first if name in last
     ]  # fmt: skip
-    head = ["process", f"own MB after {done:,}", f"after {asked:,} more", "growth", "RSS MB then", "RSS now"]
+    head = ["process", f"own MB after {done:,}", f"after {sent:,} more", "growth", "RSS MB then", "RSS now"]
     return Section(f"""### Memory
 
 Holds on one product and on {PRODUCTS:,}, GETs and whole flows in turn. A process's own memory is what it
-shares with nobody; RSS counts the shared buffers that it has touched, too.
+shares with no other process; RSS includes the shared buffers that it has touched.
 
 {report.table(head, rows)}
 """)
 
 
-def _ask(server: Server, requests: int, seconds: int) -> int:
-    asked = 0
-    while asked < requests:
+def _send(server: Server, requests: int, seconds: int) -> int:
+    sent = 0
+    while sent < requests:
         for script, products in SCRIPTS:
-            asked += wrk.load(server.url, script, (str(products),), seconds).count
-    return asked
+            sent += wrk.load(server.url, script, (str(products),), seconds).count
+    return sent
 
 
 def of_processes(server: Server, database: Database) -> dict[str, Held]:
-    """By what each process does: gunicorn's, and PostgreSQL's."""
+    """The processes of gunicorn and PostgreSQL, by their purpose."""
     backends = database.execute(
         "select coalesce(nullif(application_name, ''), backend_type), pid from pg_stat_activity"
         " where pid <> pg_backend_pid() order by backend_type <> 'client backend', application_name"

@@ -1,4 +1,4 @@
-"""Load beside a transaction that somebody left open: what VACUUM must keep for it must not slow the sale."""
+"""Load beside a transaction that stays open: row versions that VACUUM must keep must not slow the sale."""
 
 import psycopg
 
@@ -18,7 +18,7 @@ def run(database: Database, server: Server, minutes: int, seconds: int, say: Say
         for minute in range(1, minutes + 1):
             answers = wrk.load(server.url, "hold", ("1",), seconds)
             if answers.refused:
-                raise wrk.Broken(f"{answers.refused} holds were refused beside an old snapshot")
+                raise wrk.BenchmarkFailed(f"{answers.refused} holds were refused beside an old snapshot")
             sizes = database.execute(
                 "select pg_relation_size('flashsale_data.' || name) from unnest(%s::text[]) name",
                 ["stock", "stock_version_key"],

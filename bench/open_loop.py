@@ -1,4 +1,4 @@
-"""Runs bench/generator.py in a process of its own, and reads off what it saw."""
+"""Runs bench/generator.py in a process of its own, and evaluates its log."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.generator import Order, Seen
+from bench.generator import LoadPlan, ResponseLog
 from bench.servers import Server
-from bench.wrk import Broken
+from bench.wrk import BenchmarkFailed
 from flashsale.database.migrations import ROOT
 
 BODY = '{"product_id":1,"qty":1}'
@@ -25,7 +25,7 @@ HOLD = (
 
 @dataclass(frozen=True)
 class Span:
-    """Answers with one status to requests that were due in a span of time. Times are in seconds."""
+    """Responses with one status to requests that were due in a span of time. Times are in seconds."""
 
     per_second: float
     count: int
@@ -35,13 +35,13 @@ class Span:
 
 
 class OpenLoop:
-    """A load that is under way; over, `seen` is what came back and `cpu` the processor time it took."""
+    """A running load. After its end, `seen` has the responses and `cpu` the generator's processor time."""
 
-    seen: Seen
+    seen: ResponseLog
     cpu: float
 
     def of(self, status: int, begin: float, end: float) -> Span:
-        """Latencies of what was due from `begin` to `end` (time.time()), and how many answers came then."""
+        """Latencies of what was due from `begin` to `end` (time.time()), and how many responses came then."""
         seen = self.seen
         latencies, count = [], 0
         for due, came, found in zip(seen.due, seen.came, seen.status, strict=True):
@@ -59,13 +59,13 @@ class OpenLoop:
 
 @contextmanager
 def open_loop(server: Server, connections: int, per_second: float | None = None) -> Iterator[OpenLoop]:
-    """Ask for holds of product 1 as long as the context lasts.
+    """Request holds of product 1 as long as the context lasts.
 
-    :param per_second: so many are due; None: each connection asks again as soon as it is answered
-    :raises Broken: a connection was lost, a request was never answered, a 503 was without Retry-After, or
-        any answer was none of 201 and 503
+    :param per_second: so many are due; None: each connection sends the next request after each response
+    :raises BenchmarkFailed: a connection was lost, a response was missing, a 503 had no Retry-After, or a
+        status was neither 201 nor 503
     """
-    order = Order(server.port, HOLD, connections, per_second)
+    plan = LoadPlan(server.port, HOLD, connections, per_second)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "seen"
         child = subprocess.Popen(
@@ -74,9 +74,9 @@ def open_loop(server: Server, connections: int, per_second: float | None = None)
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None
         try:
-            print(json.dumps(asdict(order)), file=child.stdin, flush=True)
+            print(json.dumps(asdict(plan)), file=child.stdin, flush=True)
             if child.stdout.readline() != "connected\n":
-                raise Broken(f"the load generator could not open {connections} connections")
+                raise BenchmarkFailed(f"the load generator could not open {connections} connections")
             running = OpenLoop()
             print(file=child.stdin, flush=True)
             yield running
@@ -90,16 +90,16 @@ def open_loop(server: Server, connections: int, per_second: float | None = None)
             child.stdin.close()
             child.stdout.close()
         if child.returncode != 0:
-            raise Broken("the load generator failed")
-        running.seen = Seen.read(path)
+            raise BenchmarkFailed("the load generator failed")
+        running.seen = ResponseLog.read(path)
         running.cpu = usage.ru_utime + usage.ru_stime
     _check(running.seen)
 
 
-def _check(seen: Seen) -> None:
+def _check(seen: ResponseLog) -> None:
     others = set(seen.status) - {201, 503}
     if seen.broken or seen.without_retry_after or others:
-        raise Broken(
-            f"{seen.broken} connections broke, {seen.without_retry_after} answers 503 without Retry-After;"
-            f" statuses that should not be: {sorted(others) or 'none'}"
+        raise BenchmarkFailed(
+            f"{seen.broken} connections broke, {seen.without_retry_after} responses 503 without Retry-After;"
+            f" unexpected statuses: {sorted(others) or 'none'}"
         )

@@ -1,4 +1,4 @@
-"""Twice as much asked as can be served, whether or not answers keep up."""
+"""Overload: requests arrive at twice the rate that the server can serve."""
 
 import tempfile
 import time
@@ -14,7 +14,7 @@ from bench.section import Say, Section
 from bench.servers import FLASHSALE, Server, running_server
 
 UNCOUNTED = 1.0
-"""seconds at the beginning that do not count: the queues fill"""
+"""seconds at the beginning that are not measured: the queues fill"""
 HEAD = (
     "round", "offered/s", "sent/s", "201/s", "503/s", "201: p50 ms", "p99", "p99 of 1st half", "2nd half",
     "503: p99", "waiting at the end", "answered within ms", "worker grew by MB", "sent late by ms",
@@ -24,14 +24,14 @@ HEAD = (
 @dataclass(frozen=True)
 class Size:
     """
-    :param crowds: connections that ask again as soon as they are answered; the best rate of all is the peak
-    :param buyers: connections among which twice the peak is spread
+    :param peak_connections: numbers of connections in a closed loop; the highest rate is the peak
+    :param connections: among which twice the peak is spread
     """
 
     rounds: int = 5
     seconds: int = 8
-    crowds: tuple[int, ...] = (64, 256, 1000)
-    buyers: int = 4000
+    peak_connections: tuple[int, ...] = (64, 256, 1000)
+    connections: int = 4000
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,20 @@ class Round:
 
 
 def run(say: Say, size: Size = Size()) -> Section:
-    """In every round, find the peak, then offer twice as much."""
+    """In every round, find the peak, then send at twice that rate."""
     log = Path(tempfile.mkdtemp(prefix="flashsale-bench-logs-")) / "overload.log"
     peaks: list[Sample] = []
     twice: list[Sample] = []
     rounds: list[Round] = []
     with running_database() as database, running_server(FLASHSALE, database.app_url, log) as server:
         for number in range(size.rounds):
-            found = {crowd: _load(database, server, crowd, None, size.seconds)[0] for crowd in size.crowds}
-            best = max(found, key=lambda crowd: found[crowd].per_second)
+            found = {
+                connections: _load(database, server, connections, None, size.seconds)[0]
+                for connections in size.peak_connections
+            }
+            best = max(found, key=lambda connections: found[connections].per_second)
             peaks.append(found[best])
-            sample, seen = _load(database, server, size.buyers, 2 * found[best].per_second, size.seconds)
+            sample, seen = _load(database, server, size.connections, 2 * found[best].per_second, size.seconds)
             twice.append(sample)
             rounds.append(seen)
             say(
@@ -74,16 +77,16 @@ def run(say: Say, size: Size = Size()) -> Section:
     samples = {targets.PEAK: peaks, targets.TWICE: twice}
     text = f"""### Overload
 
-Holds of one hot product, {size.rounds} rounds of {size.seconds} seconds. The peak is the best of
-{_and(size.crowds)} connections that ask again as soon as they are answered. Then twice as many are due,
-evenly, whether or not answers keep up, on {size.buyers:,} connections: latencies count from when a request
-was due. What is due while all of them wait is not sent.
+Holds of one hot product, {size.rounds} rounds of {size.seconds} seconds. The peak is the highest rate of
+{_and(size.peak_connections)} connections in a closed loop. Then twice as many requests are due, evenly,
+on {size.connections:,} connections, whether or not the server keeps up: latencies count from when a request
+was due. A request that is due while all connections wait is not sent.
 
 {report.of_samples(samples)}
 
 {report.table(HEAD, [_row(number, seen) for number, seen in enumerate(rounds, 1)])}
 
-Waiting at the end: connections without an answer when the load stopped, and how long until the last had one.
+Waiting at the end: connections without a response when the load stopped, and how long until the last had one.
 """
     return Section(text, targets.judge_all(targets.OVERLOAD, samples), samples)
 
@@ -91,10 +94,10 @@ Waiting at the end: connections without an answer when the load stopped, and how
 def _load(
     database: Database, server: Server, connections: int, per_second: float | None, seconds: float
 ) -> tuple[Sample, Round]:
-    """Load for so many seconds that count; audit() after.
+    """Load for so many measured seconds; audit() after.
 
     :raises AuditFailed:
-    :raises Broken: see open_loop.py
+    :raises BenchmarkFailed: see open_loop.py
     """
     database.start_over()
     (worker,) = descendants(server.pid)
@@ -133,7 +136,7 @@ def _load(
 
 
 def _sent(load: OpenLoop) -> float:
-    """Requests a second that found a connection, from the beginning."""
+    """Requests a second that were sent, from the beginning."""
     return len(load.seen.due) / (load.seen.ended - load.seen.began)
 
 

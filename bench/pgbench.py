@@ -1,4 +1,4 @@
-"""pgbench: the functions without HTTP, and the least that PostgreSQL could do instead."""
+"""pgbench: the functions without HTTP, and the bare statements that they are compared with."""
 
 import re
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from bench.workloads import Script
 from flashsale.local.cluster import find_binary
 
 WARM_UP = 1
-"""seconds that do not count: a connection's first call plans for some 30 ms, under the hot lock"""
+"""seconds that are not measured: a connection's first call plans for some 30 ms, under the hot lock"""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Requests a second (not calls), seconds for a call on average, and processor time that pgbench used."""
+    """Requests a second (not calls), average seconds of a call, and pgbench's own processor time."""
 
     per_second: float
     latency: float
@@ -36,7 +36,7 @@ def measure(database: Database, script: Script, seconds: float) -> Throughput:
             str(find_binary("pgbench")),
             "-h", str(database.socket_directory), "-U", script.user, "-n", "-M", "prepared",
             "-c", str(script.clients), "-j", str(min(script.clients, 2)),
-            # One second more: pgbench may end before it tells of its last.
+            # One second more: pgbench may end before it reports its last.
             "-T", str(WARM_UP + round(seconds) + 1), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
             *[f"-D{name}={{{','.join(map(str, values))}}}" for name, values in arrays.items()],
             f"-Dsize={size}",

@@ -41,7 +41,8 @@ def run(say: Say, *, quick: bool = False) -> Section:
         }
         measurements |= {Key(script.name, PGBENCH): straight(database, script) for script in SCRIPTS}
         samples = interleave(measurements, rounds, seconds, say)
-    text = f"""{rounds} interleaved rounds of {seconds} seconds each; {HOT_HOLD.connections} connections if no number is given.
+    text = f"""{rounds} interleaved rounds of {seconds} seconds each, with {wrk.CONNECTIONS} connections unless the
+row says otherwise.
 
 {report.of_samples(samples)}
 """

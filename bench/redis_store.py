@@ -20,7 +20,7 @@ HOLD_SECONDS = 24 * 60 * 60
 
 
 def stock_key(product_id: int) -> str:
-    """A hash: what is `available`."""
+    """A hash; its field `available` counts units."""
     return f"stock:{product_id}"
 
 
@@ -37,7 +37,7 @@ def hold_key(hold_id: int) -> str:
 class RedisStore:
     """A running Redis.
 
-    :param socket: the only way in
+    :param socket: it listens nowhere else
     :param pid: of the server
     """
 
@@ -71,14 +71,14 @@ class RedisStore:
         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Rewrite the append-only file, if there is one, as no rewriting happens by itself."""
+        """Rewrite the append-only file, if there is one, so that none is due during a measurement."""
         if self._client.config_get("appendonly")["appendonly"] == "yes":
             self._client.bgrewriteaof()
             while self._client.info("persistence")["aof_rewrite_in_progress"]:
                 time.sleep(0.02)
 
     def settle(self) -> None:
-        """Wait for requests whose clients have gone: wrk leaves while its last requests are under way."""
+        """Wait until no more holds arrive: wrk exits before its last requests are answered."""
         count = -1
         while count != (count := self._client.dbsize()):
             time.sleep(0.1)
@@ -103,8 +103,8 @@ class RedisStore:
 def find_redis() -> str | None:
     """The path of the server's program.
 
-    Debian's redis-tools has it as redis-check-rdb: the name by which it is called decides what it does. The
-    package redis-server adds that name, and a service that nothing here needs.
+    Debian's redis-tools installs it as redis-check-rdb; the name under which it is started decides what it
+    does. The package redis-server adds a link with the other name, and a service, which is not needed here.
     """
     return shutil.which("redis-server") or shutil.which("redis-check-rdb")
 

@@ -1,4 +1,4 @@
-"""The tables, in Markdown, which a terminal shows as well."""
+"""The tables of a report, in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -9,7 +9,7 @@ from bench.targets import Verdict
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first column is to the left, the others to the right."""
+    """A Markdown table with columns of even width; the first is left-aligned, the others right-aligned."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
 
@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def of_samples(samples: Mapping[Key, Sequence[Sample]]) -> str:
     head = [
-        "workload", "by", "a second", "least – most", "p50 ms", "p99 ms",
+        "workload", "by", "per second", "min – max", "p50 ms", "p99 ms",
         "CPUs: API", "store", "load", "others",
     ]  # fmt: skip
     rows = table(head, [_row(key, taken) for key, taken in samples.items() if taken])
@@ -52,7 +52,7 @@ def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
 
 
 def of_verdicts(verdicts: Iterable[Verdict]) -> str:
-    head = ["target", "asked", "ratio", "least – most", ""]
+    head = ["target", "bound", "ratio", "min – max", ""]
     return table(
         head,
         [

@@ -36,7 +36,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """One row of the report: a workload, and who does it."""
+    """One row of the report: a workload, and which server or tool runs it (bench/servers.py)."""
 
     workload: str
     by: str
@@ -44,9 +44,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement. Times are in seconds; the rest is how many processors were busy, with what.
+    """One measurement. Times are in seconds; the rest is how many processors were busy with what.
 
-    `api` and `p50`, `p99` are None where there is no HTTP; `latency` of pgbench is a call's average.
+    `store` is PostgreSQL or Redis; `others` are processes that do not belong to the benchmark. `api` and `p50`, `p99` are None where there is no HTTP; `latency` of pgbench is a call's average.
     """
 
     per_second: float
@@ -64,7 +64,7 @@ Measurement = Callable[[float], Sample]
 def interleave(
     measurements: dict[Key, Measurement], rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[Key, list[Sample]]:
-    """Measure everything in every round, each round beginning elsewhere."""
+    """Measure everything once a round, each round beginning with another measurement."""
     samples: dict[Key, list[Sample]] = {key: [] for key in measurements}
     keys = list(measurements)
     for number in range(rounds):
@@ -85,7 +85,7 @@ def over_http(
 
     :param kept: the tables stay as they are, and the caller audits them once
     :raises AuditFailed:
-    :raises Broken: an answer was not what the workload expects
+    :raises BenchmarkFailed: an answer was not what the workload expects
     """
 
     def measure(seconds: float) -> Sample:
@@ -99,7 +99,9 @@ def over_http(
             after = time.monotonic(), server.cpu_seconds(), store.cpu_seconds(), busy_seconds()
         store.settle()
         if answers.refused != (answers.count if workload.sold_out else 0):
-            raise wrk.Broken(f"{workload.name} by {by}: {answers.refused} of {answers.count} were refused")
+            raise wrk.BenchmarkFailed(
+                f"{workload.name} by {by}: {answers.refused} of {answers.count} were refused"
+            )
         if not kept:
             store.audit(f"{workload.name} by {by}")
         took, api, stored, busy = (b - a for a, b in zip(before, after, strict=True))

@@ -7,7 +7,7 @@ from bench.rounds import Key, Sample
 from bench.targets import Verdict
 
 Say = Callable[[str], None]
-"""Tells whoever waits how far it is."""
+"""reports progress"""
 
 
 @dataclass(frozen=True)

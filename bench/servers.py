@@ -33,7 +33,7 @@ NAMES = {
     REDIS: "(e) Redis, in memory",
     REDIS_FSYNC: "(e) Redis, fsync always",
 }
-"""Who does a work, as the report shows them."""
+"""as the report shows them"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Server:
 def running_server(
     application: str, database_url: str, log: Path, environment: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """Start it, wait until it answers, and stop it in the end. What it prints goes to `log`."""
+    """Start it, wait until it answers, and stop it in the end. Its output goes to `log`."""
     port = _free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASHSALE_")}
     settings = {

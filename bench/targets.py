@@ -13,10 +13,10 @@ from bench.servers import CALL_EACH, CEILING, FLASHSALE, LOCK_AND_SUM, PGBENCH, 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on the ratio of two measurements, taken round by round.
+    """A bound on the ratio of two measurements of the same round.
 
     :param figure: attribute of the samples
-    :param most: the bound is the most that may be, not the least
+    :param most: the bound is an upper one
     """
 
     text: str

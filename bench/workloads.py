@@ -11,18 +11,18 @@ from flashsale.local.cluster import SUPERUSER
 
 @dataclass(frozen=True)
 class Workload:
-    """Something that clients ask for, over and over.
+    """A kind of load over HTTP.
 
     :param name: as the report shows it
     :param script: in bench/load/
-    :param servers: that do this work; flashsale first
+    :param servers: that it is run against; flashsale first
     :param products: how many products are on sale
-    :param sold_out: they have no units; every request must be refused, as otherwise none may be
+    :param sold_out: they have no units, and every request must be refused; else none may be
     :param held: product 1 has so many active holds at the start
-    :param needs: "holds" or "orders": so many of them as flashsale may use up are made beforehand
-    :param selling: somebody buys meanwhile, 1,000 units a second, straight in SQL
+    :param needs: "holds" or "orders": as many of them as flashsale may use up are made beforehand
+    :param selling: another client buys 1,000 units a second meanwhile, straight in SQL
     :param quick: measured in the quick form, too
-    :param connections: that each wait for an answer before they send the next request
+    :param connections: in a closed loop
     """
 
     name: str
@@ -58,7 +58,7 @@ ORDER = Workload("order", "order", needs="holds", quick=False)
 WEBHOOK = Workload("webhook", "webhook", needs="orders", quick=False)
 FLOW = Workload("hold, order, paid", "flow")
 
-# The same hold beside nothing, and beside what long sales have left (bench/growth.py).
+# The same hold with empty tables, and with the rows of long sales (bench/growth.py).
 EMPTY_HOLD = Workload("hold, empty tables", "hold", servers=(FLASHSALE,))
 GROWN_HOLD = Workload("hold, grown tables", "hold", servers=(FLASHSALE,))
 
@@ -67,7 +67,7 @@ WORKLOADS = (HOT_HOLD, HOT_HOLD_256, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, 
 
 @dataclass(frozen=True)
 class Script:
-    """Something that pgbench does straight in SQL.
+    """A kind of load straight in SQL, by pgbench.
 
     :param name: as the report shows it
     :param script: in bench/pgbench/
@@ -100,7 +100,7 @@ SET_BASED = (
     functions.CREATE_ORDERS,
     functions.APPLY_PAYMENTS,
     functions.RELEASE_HOLDS,
-    functions.GET_PRODUCTS_BY_ID,
+    functions.GET_PRODUCTS,
     functions.GET_HOLDS,
     functions.GET_ORDERS,
 )

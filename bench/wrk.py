@@ -1,4 +1,4 @@
-"""wrk: as many requests as the server takes, on connections that each wait for their answer."""
+"""wrk, a closed loop: each connection sends its next request when it has the response to the last."""
 
 import json
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What came back. Times are in seconds; `cpu` is what the load generator used."""
+class LoadResult:
+    """Times are in seconds; `cpu` is the processor time of the load generator."""
 
     per_second: float
     count: int
@@ -20,16 +20,16 @@ class Answers:
     cpu: float
 
 
-class Broken(Exception):
-    """The load was not served as it should be: nothing was measured."""
+class BenchmarkFailed(Exception):
+    """Responses were not as expected: nothing was measured."""
 
 
 def load(
     url: str, script: str, arguments: tuple[str, ...], seconds: float, connections: int = CONNECTIONS
-) -> Answers:
+) -> LoadResult:
     """Run a script of bench/load/ against a server.
 
-    :raises Broken: connections broke or requests were not answered in time
+    :raises BenchmarkFailed: connections broke or responses were late
     """
     printed, cpu = run(
         [
@@ -39,12 +39,12 @@ def load(
     )  # fmt: skip
     said = [line.removeprefix("RESULT ") for line in printed.splitlines() if line.startswith("RESULT ")]
     if not said:
-        raise Broken(f"wrk told nothing about {script}:\n{printed}")
+        raise BenchmarkFailed(f"wrk printed no result of {script}:\n{printed}")
     result = json.loads(said[0])
     if result["broken"]:
-        raise Broken(f"{result['broken']} requests of {script} broke:\n{printed}")
+        raise BenchmarkFailed(f"{result['broken']} requests of {script} broke:\n{printed}")
     took = result["microseconds"] / 1e6
-    return Answers(
+    return LoadResult(
         per_second=result["requests"] / took,
         count=result["requests"],
         refused=result["refused"],

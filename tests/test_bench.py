@@ -9,13 +9,13 @@ import pytest
 
 from bench import call_size, growth, overload, plot, report
 from bench.database import AuditFailed, running_database
-from bench.generator import Seen
+from bench.generator import ResponseLog
 from bench.open_loop import open_loop
 from bench.rounds import Key, interleave, over_http, straight
 from bench.servers import CEILING, FLASHSALE, PGBENCH, REDIS, running_server
 from bench.targets import GROWTH, PEAK, TWICE, Target, judge
 from bench.workloads import BARE_INSERT_100, CALL_SIZES, FLOW, HOT_HOLD_256, PLACE_HOLDS_20, SET_BASED
-from bench.wrk import Broken
+from bench.wrk import BenchmarkFailed
 
 pytestmark = pytest.mark.slow
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk comes with bin/bootstrap bench")
@@ -34,7 +34,7 @@ def test_a_wrong_answer_spoils_a_run_and_right_ones_are_measured_side_by_side_an
         running_server(FLASHSALE, database.app_url, tmp_path / "log") as flashsale,
         running_server(CEILING, database.app_url, tmp_path / "log") as ceiling,
     ):
-        with pytest.raises(Broken, match="404"), open_loop(flashsale, 1, per_second=50):
+        with pytest.raises(BenchmarkFailed, match="404"), open_loop(flashsale, 1, per_second=50):
             time.sleep(0.5)  # nothing is on sale yet
         samples = interleave(
             {
@@ -133,25 +133,25 @@ def test_growth_is_measured_on_tables_that_audit_finds_nothing_wrong_with():
     rates, memory, snapshot, lapsing = (section.text for section in found)
     assert len(found[0].verdicts) == len(GROWTH)
     assert "2,000 holds are active and 3,000\nhave finished" in rates
-    assert "2,500 holds lapse at one instant" in lapsing and "while swept" in lapsing
+    assert "2,500 holds lapse at one instant" in lapsing and "while sweep() runs" in lapsing
     assert "flashsale place_holds fast" in memory and "its worker 1" in memory
     assert "\n| 2 " in snapshot
 
 
 @needs_wrk
 def test_overload_is_offered_whether_or_not_answers_keep_up():
-    found = overload.run(silent, overload.Size(rounds=1, seconds=1, crowds=(16,), buyers=100))
+    found = overload.run(silent, overload.Size(rounds=1, seconds=1, peak_connections=(16,), connections=100))
     (verdict,) = found.verdicts
     assert verdict.ratio > 0
     assert set(found.samples) == {PEAK, TWICE}
     assert "16 connections" in found.text
 
 
-def test_what_the_generator_saw_survives_the_file(tmp_path):
-    seen = Seen()
+def test_the_response_log_survives_its_file(tmp_path):
+    seen = ResponseLog()
     seen.due.extend((1.0, 2.0))
     seen.came.extend((1.5, 2.5))
     seen.status.extend((201, 503))
     seen.unsent = 7
     seen.write(tmp_path / "seen")
-    assert vars(Seen.read(tmp_path / "seen")) == vars(seen)
+    assert vars(ResponseLog.read(tmp_path / "seen")) == vars(seen)

@@ -1,4 +1,4 @@
-"""What flashsale is measured against: the same server and the same application, over another checkout."""
+"""The baselines: the same server and application as flashsale's, with another client of another store."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One call of place_hold() for each request, on a connection of a pool: the same SQL without the joining."""
+"""One call of place_hold() for each request, on a connection of a pool: the same SQL without batching."""
 
 import os
 from typing import Any

@@ -1,6 +1,6 @@
-"""The ceiling: everything but the database. Each request is parsed and checked, and finds its row in memory.
+"""The ceiling: everything but the database. Each request is parsed and validated; its row is in memory.
 
-What flashsale lacks to this is what asking PostgreSQL costs, and PostgreSQL itself.
+The distance from here to flashsale is the cost of PostgreSQL and of calling it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SOON = datetime(2030, 1, 1, 12, 0, 0, 300000, UTC)
 
 
 class _AtOnce:
-    """Stands where a Joiner does. An answer that is ready suspends nobody: there is nothing to wait for."""
+    """Replaces a Joiner. The row is ready, so that awaiting it suspends no task."""
 
     def __init__(self, row: Callable[..., Row]) -> None:
         self._row = row
@@ -27,7 +27,7 @@ class _AtOnce:
 
 
 class Memory:
-    """A checkout that says yes."""
+    """Accepts every request."""
 
     def __init__(self) -> None:
         ids = count(1)

@@ -1,8 +1,8 @@
-"""What people write today: lock the product's row, sum up its active holds, insert if there is room.
+"""The common way: lock the product's row, sum its active holds, insert if there is room.
 
-As good as that idea gets: the index answers the sum alone, all statements are prepared, and the four of a
-transaction travel in one go (psycopg's pipeline), so that the lock is not held over round trips. What stays
-is the sum: it grows with the sale.
+In its best form: an index-only scan gives the sum, all statements are prepared, and the four of a
+transaction are sent in one round trip (psycopg's pipeline), so that the lock is not held over round trips.
+What remains is the sum, which grows with the sale.
 """
 
 from typing import Any

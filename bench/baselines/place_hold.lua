@@ -1,7 +1,7 @@
--- One hold: gives back what has expired, and takes `qty` units if they are there.
+-- One hold: returns the units of expired holds, and takes `qty` units if that many are available.
 -- KEYS  the product's stock, its active holds by expiry, the new hold
 -- ARGV  hold_id, product_id, qty, seconds that the hold lives
--- Returns the millisecond in which the hold expires; 0: not enough units; -1: no such product.
+-- Returns the millisecond in which the hold expires; 0: not enough units; -1: unknown product.
 local hold_id, product_id, qty = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local available = tonumber(redis.call('HGET', KEYS[1], 'available'))
 if not available then

@@ -1,8 +1,8 @@
 """What shops use instead: the stock in Redis, one Lua script for each hold, on a connection of a pool.
 
-As good as that idea gets: a unix socket, the hiredis parser, a script that Redis knows already, and one
-round trip. Like flashsale, the script gives expired holds back and keeps a record of each hold. There is no
-ledger, no order and no idempotency key.
+In its best form: a unix socket, the hiredis parser, a cached script, one round trip. Like flashsale, the
+script returns the units of expired holds and keeps a record of each hold. It has no ledger, orders or
+idempotency keys.
 """
 
 import os
@@ -19,12 +19,12 @@ from bench.redis_store import HOLD_SECONDS, PLACE_HOLD, expiry_key, hold_key, st
 
 
 class RedisHolds:
-    """A checkout that places holds in the Redis at BENCH_REDIS_SOCKET, over BENCH_POOL_SIZE connections."""
+    """Places holds in the Redis at BENCH_REDIS_SOCKET, over BENCH_POOL_SIZE connections."""
 
     def __init__(self) -> None:
         self.place_holds = self
         self.release_holds = self.create_orders = self.apply_payments = None
-        self.get_products_by_id = self.get_holds = self.get_orders = None
+        self.get_products = self.get_holds = self.get_orders = None
 
     async def open(self) -> None:
         self._redis = Redis(

@@ -1,5 +1,5 @@
--- Hold, then order, then payment. Whatever an answer makes possible is asked for next; else a new hold.
--- A third of all answers belongs to each.
+-- Hold, then order, then payment. A response to one is followed by a request of the next, else by a new hold.
+-- A third of all requests is of each kind.
 dofile("bench/load/report.lua")
 
 local headers = {["Content-Type"] = "application/json"}

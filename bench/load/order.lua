@@ -11,7 +11,7 @@ end
 
 function request()
   local hold_id = next_hold()
-  if not hold_id then  -- only the ceiling gets here, and does not mind a hold that was ordered already
+  if not hold_id then  -- only with the ceiling, which accepts a hold that was ordered already
     next_hold = io.lines(file)
     hold_id = next_hold()
   end

@@ -1,4 +1,4 @@
--- What every script ends with: one line of JSON that bench/wrk.py reads. Latencies are in microseconds.
+-- Every script ends with one line of JSON, which bench/wrk.py reads. Latencies are in microseconds.
 function done(summary, latency, requests)
   local e = summary.errors
   print(string.format(

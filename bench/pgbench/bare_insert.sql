@@ -1,7 +1,7 @@
 -- The rows that place_holds() writes for :size requests, by the superuser, with nothing decided.
 with placed as materialized (
   select flashsale_data.new_hold_id() as hold_id,
-         flashsale_data.next_tenth(clock_timestamp() + interval '1 day') as expires_at
+         flashsale_data.expiry_instant(clock_timestamp() + interval '1 day') as expires_at
   from generate_series(1, :size)
 ), held as (
   insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at)
