@@ -30,7 +30,7 @@ CURVES = ("#2563eb", "#d97706", "#b91c1c", "#9333ea", "#059669", "#0891b2", "#64
 WIDTH, LEFT, RIGHT, TOP = 900, 215, 75, 44
 BAR, GAP = 15, 12
 COLUMNS, LINE = 4, 18
-HEIGHT, MARGIN = 340, 60
+HEIGHT, MARGIN = 340, 70
 TICKS = [digit * 10**power for power in range(4) for digit in (1, 2, 5)]
 """microseconds"""
 

@@ -25,7 +25,6 @@ from bench.servers import (
 from bench.workloads import HOT_HOLD, SCRIPTS, WORKLOADS
 
 POOL_SIZES = (4, 8, 16, 2)
-REDIS_POOL_SIZES = (16, 64, 256, 4)
 
 
 def run(say: Say, *, quick: bool = False) -> Section:
@@ -41,8 +40,8 @@ def run(say: Say, *, quick: bool = False) -> Section:
         }
         measurements |= {Key(script.name, PGBENCH): straight(database, script) for script in SCRIPTS}
         samples = interleave(measurements, rounds, seconds, say)
-    text = f"""{rounds} interleaved rounds of {seconds} seconds each, with {wrk.CONNECTIONS} connections unless the
-row says otherwise.
+    text = f"""{rounds} interleaved rounds of {seconds} seconds each, with {wrk.CONNECTIONS} connections
+unless the row says otherwise.
 
 {report.of_samples(samples)}
 """
@@ -60,28 +59,26 @@ def running_servers(
         def server(application: str, **environment: str) -> AbstractContextManager[Server]:
             return running_server(application, database.app_url, logs / f"{application}.log", environment)
 
-        def pooled(
-            by: str, application: str, store: Store, sizes: tuple[int, ...], **environment: str
-        ) -> tuple[Server, Store]:
+        def pooled(application: str) -> tuple[Server, Store]:
             rates = {}
-            for size in sizes[:2] if quick else sizes:
-                store.start_over(held=HOT_HOLD.held)
-                with server(application, BENCH_POOL_SIZE=str(size), **environment) as tried:
+            for size in POOL_SIZES[:2] if quick else POOL_SIZES:
+                database.start_over(held=HOT_HOLD.held)
+                with server(application, BENCH_POOL_SIZE=str(size)) as tried:
                     rates[size] = wrk.load(tried.url, HOT_HOLD.script, ("1",), seconds).per_second
             best = max(rates, key=rates.__getitem__)
-            say(f"{NAMES[by]}: {best} connections are best of " +
+            say(f"{NAMES[application]}: {best} connections are best of " +
                 ", ".join(f"{size} ({rate:,.0f}/s)" for size, rate in rates.items()))  # fmt: skip
-            return stack.enter_context(server(application, BENCH_POOL_SIZE=str(best), **environment)), store
+            return stack.enter_context(server(application, BENCH_POOL_SIZE=str(best))), database
 
-        def redis(by: str, *, fsync: bool) -> tuple[Server, Store]:
+        def redis(*, fsync: bool) -> tuple[Server, Store]:
             store = stack.enter_context(running_redis(fsync=fsync))
-            return pooled(by, REDIS, store, REDIS_POOL_SIZES, BENCH_REDIS_SOCKET=str(store.socket))
+            return stack.enter_context(server(REDIS, BENCH_REDIS_SOCKET=str(store.socket))), store
 
         yield {
             FLASHSALE: (stack.enter_context(server(FLASHSALE)), database),
             CEILING: (stack.enter_context(server(CEILING)), database),
-            CALL_EACH: pooled(CALL_EACH, CALL_EACH, database, POOL_SIZES),
-            LOCK_AND_SUM: pooled(LOCK_AND_SUM, LOCK_AND_SUM, database, POOL_SIZES),
-            REDIS: redis(REDIS, fsync=False),
-            REDIS_FSYNC: redis(REDIS_FSYNC, fsync=True),
+            CALL_EACH: pooled(CALL_EACH),
+            LOCK_AND_SUM: pooled(LOCK_AND_SUM),
+            REDIS: redis(fsync=False),
+            REDIS_FSYNC: redis(fsync=True),
         }

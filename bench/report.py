@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def of_samples(samples: Mapping[Key, Sequence[Sample]]) -> str:
     head = [
-        "workload", "by", "per second", "min – max", "p50 ms", "p99 ms",
+        "workload", "by", "per second", "min to max", "p50 ms", "p99 ms",
         "CPUs: API", "store", "load", "others",
     ]  # fmt: skip
     rows = table(head, [_row(key, taken) for key, taken in samples.items() if taken])
@@ -44,7 +44,7 @@ def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
         key.workload,
         NAMES[key.by],
         f"{median(rates):,.0f}",
-        f"{min(rates):,.0f} – {max(rates):,.0f}",
+        f"{min(rates):,.0f} to {max(rates):,.0f}",
         middle("p50", 1000, ".1f"),
         middle("p99", 1000, ".1f"),
         *[middle(figure, 1, ".2f") for figure in ("api", "store", "generator", "others")],
@@ -52,7 +52,7 @@ def _row(key: Key, taken: Sequence[Sample]) -> list[str]:
 
 
 def of_verdicts(verdicts: Iterable[Verdict]) -> str:
-    head = ["target", "bound", "ratio", "min – max", ""]
+    head = ["target", "bound", "ratio", "min to max", ""]
     return table(
         head,
         [
@@ -60,7 +60,7 @@ def of_verdicts(verdicts: Iterable[Verdict]) -> str:
                 verdict.text,
                 f"{'≤' if verdict.most else '≥'} {verdict.bound:g}",
                 f"{verdict.ratio:.2f}",
-                f"{verdict.least_seen:.2f} – {verdict.most_seen:.2f}",
+                f"{verdict.least_seen:.2f} to {verdict.most_seen:.2f}",
                 "met" if verdict.met else "MISSED",
             ]
             for verdict in verdicts

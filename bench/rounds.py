@@ -46,7 +46,8 @@ class Key:
 class Sample:
     """One measurement. Times are in seconds; the rest is how many processors were busy with what.
 
-    `store` is PostgreSQL or Redis; `others` are processes that do not belong to the benchmark. `api` and `p50`, `p99` are None where there is no HTTP; `latency` of pgbench is a call's average.
+    `store` is PostgreSQL or Redis; `others` are processes that do not belong to the benchmark. `api`, `p50`
+    and `p99` are None where there is no HTTP.
     """
 
     per_second: float

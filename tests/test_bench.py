@@ -90,7 +90,7 @@ def test_holds_in_redis_are_as_exact_as_what_they_are_compared_with(tmp_path):
             REDIS,
             "postgresql:///unused",
             tmp_path / "log",
-            {"BENCH_POOL_SIZE": "8", "BENCH_REDIS_SOCKET": str(store.socket)},
+            {"BENCH_REDIS_SOCKET": str(store.socket)},
         ) as server,
     ):
         sample = over_http(store, HOT_HOLD_256, REDIS, server)(1)
