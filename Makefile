@@ -33,7 +33,7 @@ rehearse: ## sell a throwaway product of the running shop to a crowd and prove t
 	@bin/bootstrap rehearse
 	@exec .venv/bin/flashsale rehearse $(ARGS)
 
-bench: ## measure everything, 50 minutes, into bench/results/; QUICK=1 takes 3; ARGS=growth one part
+bench: ## measure everything, an hour, into bench/results/; QUICK=1 takes 5 minutes; ARGS=growth one part
 	@bin/bootstrap bench
 	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
