@@ -54,12 +54,12 @@ CEILING_OF_HOLDS = Key(workloads.HOT_HOLD.name, CEILING)
 RATES = (
     Target("hot hold ÷ ceiling (a)", HOT, CEILING_OF_HOLDS, 0.65),
     Target(
-        "the same, 256 connections",
+        "hot hold ÷ ceiling, 256 connections",
         HOT_256, Key(workloads.HOT_HOLD_256.name, CEILING), 0.85,
     ),
     Target("hot hold ÷ Redis in memory (e)", HOT, Key(workloads.HOT_HOLD.name, REDIS), 1.5),
     Target(
-        "the same, 256 connections",
+        "hot hold ÷ Redis, 256 connections",
         HOT_256, Key(workloads.HOT_HOLD_256.name, REDIS), 2,
     ),
     Target("hot hold ÷ one call each (b)", HOT, Key(workloads.HOT_HOLD.name, CALL_EACH), 8),
