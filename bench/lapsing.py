@@ -1,4 +1,4 @@
-"""A million holds lapse at one instant: when their units are available, when all are marked, latencies."""
+"""A million holds lapse at one instant: when their units are available, when all are recorded, latencies."""
 
 import http.client
 import json
@@ -65,7 +65,7 @@ def run(database: Database, server: Server, count: int, settled: int, unswept: i
 
 The first `GET /api/products/1` sent after the instant ({sent * 1000:.1f} ms after) had its response
 {came * 1000:.1f} ms after it. It showed their units as available, as did all later ones, before any call of
-`sweep()`. Then `sweep()`, which works for 20 seconds at most, marked all of them in
+`sweep()`. Then `sweep()`, which works for 20 seconds at most, recorded all of them in
 {end - begin:.1f} seconds and {calls} call{"s" if calls > 1 else ""}.
 
 {report.table(["holds of the same product", "seconds", "a second", "p50 ms", "p99 ms", "longest ms"], rows)}
