@@ -363,7 +363,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation(
         "A webhook that is twice in a batch is applied twice",
         "first-of-key",
-        ["as served,"],
+        ["as first"],
         [PAYMENTS + "test_the_same_webhook_five_times_in_one_batch_has_one_effect_and_one_answer"],
     ),
     Mutation(
@@ -469,13 +469,13 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation(
         "A key is free while an open transaction may apply its webhook",
         "key-still-taken",
-        ["select array_agg(r.fresh),"],
+        ["select array_agg(request.fresh),"],
         [OPEN + "test_a_key_is_taken_while_its_webhook_may_be_applied"],
     ),
     Mutation(
         "The response for a key comes from the webhook that its own call has deleted",
         "key-deleted-by-call",
-        ["else v_recorded[request.i] end as recorded"],
+        ["else v_recorded[request.i]"],
         [
             EARLY + "test_a_freed_key_that_meets_a_busy_product_is_to_be_sent_again",
             EARLY + "test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so",

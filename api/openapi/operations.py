@@ -507,8 +507,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "ready",
         "Health",
         "Can requests be served?",
-        "Whether the database answers, has this server's schema, and is swept. Without the sweep every answer "
-        "is the same, so a dead scheduler is told and no reason to stay away.",
+        "Whether the database answers, has this server's schema, and is swept. Without the sweep each answer "
+        "is the same, so a dead scheduler is reported, and is no reason to send requests elsewhere.",
         answers=(
             Answer(
                 200,

@@ -1,10 +1,9 @@
--- Finds the stored webhooks of these orders, which the caller is about to create, and
--- announces, if there are any, that it may apply webhooks whose wait ends from now on: by
--- a shared advisory lock whose number is the time, in tenths of a second.
--- list_refunds_due() tells no refund that the announcement puts in doubt. The caller
--- reads the clock after this, and applies no webhook whose wait is over by then. One
--- lock, however many webhooks; no transaction ever waits for it.
--- Returns the keys of all that are stored.
+-- Returns the keys of the stored webhooks of these orders, which the caller is about to
+-- create. If there are any, announces that the caller may apply webhooks whose wait ends from
+-- now on, by a shared advisory lock whose number is the time in tenths of a second.
+-- list_refunds_due() leaves out each refund that the announcement makes uncertain. The caller
+-- reads the clock afterwards, and applies no webhook whose wait has ended by then. One lock,
+-- however many webhooks; no transaction ever waits for it.
 create or replace function flashsale_data.announce_early_payments(p_order_ids bigint[])
 returns text[]
 language plpgsql
@@ -14,9 +13,8 @@ declare
   v_keys  text[];
   v_tenth bigint;
 begin
-  -- Found by order: || '' keeps the planner from the index of all that are stored,
-  -- which is the smaller one in quiet times, and none in a flood or beside an old
-  -- snapshot.
+  -- Found by order: || '' keeps the planner from the partial index of stored webhooks. That
+  -- one is the smaller in quiet times, but not in a flood or beside an old snapshot.
   v_keys := array(
     select p.idempotency_key from flashsale_data.payments p
     where p.order_id = any (p_order_ids) and p.result || '' = 'stored');
@@ -24,8 +22,9 @@ begin
     return v_keys;
   end if;
 
-  -- A wait that ends between the look at the clock and the lock may be told as a refund
-  -- in between, which the lock would put in doubt again: then it is given back.
+  -- A wait that ends after the clock is read and before the lock is taken may be listed as
+  -- a refund in between, which this lock would make uncertain again. If the tenth has passed
+  -- meanwhile, the lock is therefore released and taken for the next one.
   loop
     begin
       v_tenth := floor(extract(epoch from clock_timestamp()) * 10)::bigint;

@@ -8,8 +8,10 @@ as $$
 begin
   if cardinality(p_events) > 0 then
     perform flashsale_data.announce_ledger_write();
-    insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
-    select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key, e.available_delta, e.data
+    insert into flashsale_data.events
+      (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
+    select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key,
+           e.available_delta, e.data
     from unnest(p_events) as e;
   end if;
 end

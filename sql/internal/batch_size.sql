@@ -1,7 +1,7 @@
--- How many requests a set-based call carries. Refuses the whole call (SA009)
--- when its arrays do not line up: which argument belongs to which request would
--- be a guess. p_dims are the array_dims() of the arguments, which also tell
--- apart what cardinality() does not: '{{1},{2}}' and '[0:1]={1,2}'.
+-- Number of requests in a set-based call. Refuses the whole call (SA009) if its arrays do not
+-- line up, since it would be ambiguous which argument belongs to which request. p_dims are the
+-- array_dims() of the arguments, which differ where cardinality() does not: '{{1},{2}}',
+-- '[0:1]={1,2}'.
 create or replace function flashsale_data.batch_size(p_size int, variadic p_dims text[])
 returns int
 language plpgsql immutable

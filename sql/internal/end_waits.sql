@@ -1,10 +1,11 @@
--- Ends the wait of the stored webhooks with these keys, as far as it was over at
--- p_now: the one place that decides what becomes of a webhook whose order did not
--- come. A captured payment is never dropped, it becomes a refund. The others are
--- deleted, and their keys are free again.
+-- Ends the wait of the stored webhooks with these keys, as far as it was over at p_now. The
+-- only place that decides what becomes of a webhook whose order did not come: a captured
+-- payment is never dropped but becomes a refund; the others are deleted, and their keys are
+-- free again.
 --
--- Expects the webhooks to be locked. For || '' see announce_early_payments(). Returns how many left the inbox; the caller takes
--- that number off inbox.stored, which is the last lock of all.
+-- Expects the webhooks to be locked. Returns how many left the inbox; the caller subtracts
+-- that number from inbox.stored, which is the last lock of all. For || '' see
+-- announce_early_payments().
 create or replace function flashsale_data.end_waits(p_keys text[], p_now timestamptz)
 returns int
 language plpgsql
@@ -30,7 +31,7 @@ begin
     insert into flashsale_data.events (kind, at, order_id, payment_key)
     select 'refund_due', clock_timestamp(), o.order_id, o.idempotency_key
     from over o where o.status = 'success'
-  ), forgotten as (
+  ), deleted as (
     delete from flashsale_data.payments p
     using over o
     where p.idempotency_key = o.idempotency_key

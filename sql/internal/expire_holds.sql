@@ -1,6 +1,6 @@
--- Marks at most p_limit active holds of these lapsed instants (pairs of product and
--- time) expired; returns how many. Holds that are locked are left out. Expects the
--- instants to be locked, and their units to be given back.
+-- Records at most p_limit active holds of these lapsed instants (pairs of product and time) as
+-- expired; returns how many. Locked holds are left out. Expects the instants to be locked, and
+-- their units to have been returned.
 create or replace function flashsale_data.expire_holds(
   p_product_ids bigint[], p_instants timestamptz[], p_limit int)
 returns int
@@ -18,7 +18,7 @@ begin
     where h.status = 'active' -- guard: only-active-expire
     limit p_limit
     for no key update of h skip locked -- guard: sweep-skips-locked
-  ), marked as (
+  ), expired as (
     update flashsale_data.holds h
     set status = 'expired'
     from lapsed d
@@ -38,4 +38,4 @@ begin
 end
 $$;
 comment on function flashsale_data.expire_holds(bigint[], timestamptz[], int) is
-  'Marks active holds of lapsed instants expired; returns how many';
+  'Records active holds of lapsed instants as expired; returns how many';

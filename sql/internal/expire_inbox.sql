@@ -1,5 +1,5 @@
--- The inbox's part of the sweep: ends the wait of at most p_limit stored webhooks
--- whose order did not come in time. Returns how many left the inbox.
+-- The sweep of the inbox: ends the wait of at most p_limit stored webhooks whose order did not
+-- come in time. Returns how many left the inbox.
 create or replace function flashsale_data.expire_inbox(p_limit int)
 returns int
 language plpgsql
@@ -9,9 +9,9 @@ declare
   v_now   timestamptz := clock_timestamp();
   v_count int;
 begin
-  -- A sweep waits for no lock, and leaves the row alone when no wait is over;
-  -- store_payments has it locked already. create_orders locks stored webhooks first
-  -- and this row last: SKIP LOCKED keeps the two from waiting for each other.
+  -- The sweep waits for no lock, and does not lock the row while no wait has ended;
+  -- store_payments holds its lock already. create_orders locks stored webhooks first and
+  -- this row last: with SKIP LOCKED the two never wait for each other.
   perform from flashsale_data.inbox
   where exists (
     select from flashsale_data.payments p where p.result = 'stored' and p.wait_ends_at <= v_now)
@@ -30,4 +30,4 @@ begin
   return v_count;
 end
 $$;
-comment on function flashsale_data.expire_inbox(int) is 'Ends the wait of webhooks whose order never came';
+comment on function flashsale_data.expire_inbox(int) is 'Ends the wait of webhooks whose order did not come';

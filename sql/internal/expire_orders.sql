@@ -1,5 +1,5 @@
--- Marks at most p_limit pending orders of these lapsed instants (pairs of product and
--- time) cancelled for payment_overdue; returns how many. Otherwise as expire_holds().
+-- Records at most p_limit pending orders of these lapsed instants (pairs of product and time)
+-- as cancelled for payment_overdue; returns how many. Otherwise as expire_holds().
 create or replace function flashsale_data.expire_orders(
   p_product_ids bigint[], p_instants timestamptz[], p_limit int)
 returns int
@@ -17,7 +17,7 @@ begin
     where o.status = 'pending_payment'
     limit p_limit
     for no key update of o skip locked
-  ), marked as (
+  ), cancelled as (
     update flashsale_data.orders o
     set status = 'cancelled', cancel_reason = 'payment_overdue'
     from overdue d
@@ -38,4 +38,4 @@ begin
 end
 $$;
 comment on function flashsale_data.expire_orders(bigint[], timestamptz[], int) is
-  'Marks pending orders of lapsed instants cancelled; returns how many';
+  'Records pending orders of lapsed instants as cancelled; returns how many';

@@ -1,7 +1,7 @@
--- Holds as they stand at p_now: one that lapsed by then reads as expired, marked or
--- not. p_now must not be newer than the snapshot of the query (read_clock()): an
--- order that the snapshot does not show may have used the hold in time.
--- Without settings of its own, so that the planner puts it into the query.
+-- Holds as they stand at p_now: one that has lapsed by then reads as expired, swept or not.
+-- p_now must not be newer than the snapshot of the query (read_clock()): an order that the
+-- snapshot does not show may have used the hold in time. Has no settings of its own, so that
+-- the planner inlines it into the query.
 create or replace function flashsale_data.holds_at(p_now timestamptz)
 returns setof flashsale_data.holds
 language sql stable

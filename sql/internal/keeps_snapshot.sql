@@ -1,5 +1,5 @@
--- Whether this transaction keeps the snapshot of its first statement: REPEATABLE
--- READ and SERIALIZABLE. PostgreSQL runs READ UNCOMMITTED as READ COMMITTED.
+-- Whether this transaction keeps the snapshot of its first statement: REPEATABLE READ and
+-- SERIALIZABLE. PostgreSQL runs READ UNCOMMITTED as READ COMMITTED.
 create or replace function flashsale_data.keeps_snapshot()
 returns boolean
 language sql stable

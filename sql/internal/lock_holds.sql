@@ -39,4 +39,5 @@ begin
   end if;
 end
 $$;
-comment on function flashsale_data.lock_holds(bigint[]) is 'Locks hold rows; returns them as they are now, and their ctids';
+comment on function flashsale_data.lock_holds(bigint[]) is
+  'Locks hold rows; returns them as they are now, and their ctids';

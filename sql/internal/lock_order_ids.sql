@@ -1,10 +1,10 @@
--- Locks order ids that may have no row yet, until commit. create_orders takes it
--- for the ids it has just drawn, apply_payments for ids it does not know: whoever
--- comes second then sees what the first has written, and an early webhook and
--- its order cannot miss each other. Returns the ids it locked.
+-- Locks order ids that may have no row yet, until commit. create_orders locks the ids it has
+-- drawn, apply_payments the ids it finds no order for: the second of the two to lock an id
+-- sees what the first has committed, so an early webhook and its order cannot miss each other.
+-- Returns the ids it locked.
 --
--- With p_wait it waits for each in ascending order, which is for create_orders,
--- whose ids nobody else creates. Without, it leaves out those that are locked.
+-- With p_wait it waits for each id in ascending order: for create_orders, whose ids no other
+-- transaction creates. Without, ids that are locked are left out.
 create or replace function flashsale_data.lock_order_ids(p_order_ids bigint[], p_wait boolean)
 returns bigint[]
 language plpgsql
@@ -15,7 +15,7 @@ declare
   v_locked bigint[];
 begin
   if p_wait then
-    -- The subquery sorts before the first lock is asked for.
+    -- The subquery sorts before the first lock is requested.
     perform pg_advisory_xact_lock(c_space, (id % 2147483648)::int) -- guard: order-id-lock
     from (select distinct wanted from unnest(p_order_ids) wanted order by wanted) as sorted (id);
     return p_order_ids;

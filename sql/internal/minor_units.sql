@@ -1,4 +1,4 @@
--- Decimals of a currency's minor unit. Source: ISO 4217 list one; two decimals
+-- Number of decimals of a currency's minor unit. Source: ISO 4217 list one; two decimals
 -- unless listed.
 create or replace function flashsale_data.minor_units(p_currency text)
 returns int

@@ -1,7 +1,7 @@
--- A hold's id is the buyer's capability, so it comes from the server's strong
--- random source; random() could be computed back from a few ids.
--- 53 of a version 4 UUID's last 62 bits, all of which are random (RFC 9562,
--- section 5.4): positive, and exact in a JSON number (RFC 8259, section 6).
+-- A hold's id is the buyer's capability, so it comes from the server's cryptographic random
+-- source; the state of random() can be computed from a few ids. 53 of the last 62 bits of a
+-- version 4 UUID, all of which are random (RFC 9562, section 5.4): positive, and exact as a
+-- JSON number (RFC 8259, section 6).
 create or replace function flashsale_data.new_hold_id()
 returns bigint
 language sql volatile

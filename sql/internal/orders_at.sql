@@ -1,5 +1,5 @@
--- Orders as they stand at p_now: a pending one that was due by then reads as
--- cancelled, marked or not. p_now as in holds_at().
+-- Orders as they stand at p_now: a pending one that was due by then reads as cancelled, swept
+-- or not. p_now as in holds_at().
 create or replace function flashsale_data.orders_at(p_now timestamptz)
 returns setof flashsale_data.orders
 language sql stable

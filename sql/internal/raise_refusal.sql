@@ -1,6 +1,6 @@
--- Raises a refusal, with the title that flashsale.refusals gives its SQLSTATE.
--- Callers branch on the SQLSTATE; message and detail are for people.
--- 55P03 is rare here, as a call of one request waits: a row appeared while it ran.
+-- Raises a refusal, with the title that flashsale.refusals has for its SQLSTATE. Callers
+-- branch on the SQLSTATE; message and detail are for reading. 55P03 is rare here, since a call
+-- of one request waits for locks: a row appeared while it ran.
 create or replace function flashsale_data.raise_refusal(p_sqlstate text, p_detail text)
 returns void
 language plpgsql stable

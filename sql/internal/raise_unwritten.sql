@@ -1,6 +1,6 @@
--- Raises an error, and so undoes the call: fewer rows were written than results are
--- given. An insert that skips conflicts, and an update by place, can write nothing;
--- a caller must not be told of what is not recorded.
+-- Fails the call, and so undoes it: fewer rows were written than results are returned. An
+-- insert that skips conflicts and an update by ctid can write nothing; a call must not report
+-- what it has not recorded.
 create or replace function flashsale_data.raise_unwritten(p_table text)
 returns void
 language plpgsql volatile
@@ -13,4 +13,4 @@ begin
     hint = 'Repeat the call; if it fails again, this is a defect of flashsale.';
 end
 $$;
-comment on function flashsale_data.raise_unwritten(text) is 'Fails a call that has not written all that it answers';
+comment on function flashsale_data.raise_unwritten(text) is 'Fails a call that has not written all that it reports';

@@ -1,8 +1,8 @@
--- The time by which the next statement judges the rows that it reads without a
--- lock. It is never newer than that statement's snapshot: a newer time would call
--- a hold expired although an order used it in time, unseen by the snapshot.
--- At READ COMMITTED the clock, since the next statement takes a snapshot of its own;
--- above it the start of the transaction, which is before its snapshot.
+-- The time by which the next statement judges rows that it reads without a lock. Never newer
+-- than that statement's snapshot: by a newer time a hold would read as expired although an
+-- order, which the snapshot does not show, has used it in time. At READ COMMITTED this is the
+-- clock, since the next statement takes a snapshot of its own; above it, the start of the
+-- transaction, which is before its snapshot.
 create or replace function flashsale_data.read_clock()
 returns timestamptz
 language sql volatile

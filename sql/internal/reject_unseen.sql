@@ -1,11 +1,11 @@
--- Above READ COMMITTED: raises 40001 if one of these ids or keys that the snapshot
--- does not show is in use by now, or if the settings have changed. Without it a caller
--- would be told that there is no such product or hold, be served as if its key were
--- new, or by settings that hold no longer.
+-- Above READ COMMITTED: raises 40001 if one of these ids or keys is in use by now and the
+-- snapshot does not show it, or if the settings have changed. Without this the call would
+-- report an existing product or hold as unknown, serve a used key as new, or apply settings
+-- that are no longer in force.
 --
--- An insert that skips conflicts raises 40001 at a row which the snapshot does not
--- show. The rows that it does insert never stay: they name no product, so that the
--- foreign key undoes them; products have none, and an exception undoes theirs.
+-- An insert that skips conflicts raises 40001 at a row that the snapshot does not show. The
+-- rows it inserts never stay: they name no product, so that the foreign key undoes them;
+-- products have no such key, and an exception undoes theirs.
 create or replace function flashsale_data.reject_unseen(
   p_product_ids bigint[] default '{}', p_hold_ids bigint[] default '{}', p_hold_keys text[] default '{}',
   p_order_ids bigint[] default '{}', p_order_keys text[] default '{}')
@@ -19,7 +19,7 @@ begin
   end if;
   perform from flashsale_data.settings for share; -- guard: unseen-settings
 
-  -- Each in ascending order: an insert waits for another transaction's row.
+  -- In ascending order, since an insert waits for another transaction's row.
   begin
     insert into flashsale_data.products (product_id, name, price, currency, created_at)
     overriding system value

@@ -5,7 +5,8 @@
 -- and its order. The others are new.
 create or replace function flashsale_data.replayed_holds(
   p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[], p_locked_keys text[], p_now timestamptz,
-  out firsts int[], out sqlstates text[], out holds flashsale_data.holds[], out orders flashsale_data.orders[])
+  out firsts int[], out sqlstates text[],
+  out holds flashsale_data.holds[], out orders flashsale_data.orders[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -25,7 +26,8 @@ begin
                then 'SA008' end as refusal
     from (
       select u.*, case when u.key is not null then min(u.i) over (partition by u.key) end::int as first
-      from unnest(p_product_ids, p_qtys, p_idempotency_keys) with ordinality as u (product_id, qty, key, i)) request
+      from unnest(p_product_ids, p_qtys, p_idempotency_keys) with ordinality
+        as u (product_id, qty, key, i)) request
     left join flashsale_data.holds_at(p_now) hold on hold.idempotency_key = request.key
     left join flashsale_data.orders_at(p_now) hold_user on hold_user.hold_id = hold.hold_id
     order by request.i) r;

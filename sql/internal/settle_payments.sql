@@ -133,7 +133,8 @@ begin
   else
     -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
     insert into flashsale_data.payments
-      (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at, result, order_status)
+      (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at,
+       result, order_status)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
            results[p.i], order_statuses[p.i]
     from unnest(p_payments) with ordinality
@@ -157,7 +158,8 @@ begin
     update flashsale_data.lapses l
     set awaiting = l.awaiting - o.qty
     from (
-      select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at, sum((p_orders[slot]).qty)::int as qty
+      select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at,
+             sum((p_orders[slot]).qty)::int as qty
       from unnest(v_left) as slot
       group by 1, 2) o
     where l.product_id = o.product_id and l.lapses_at = o.payment_due_at;

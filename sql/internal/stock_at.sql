@@ -1,8 +1,8 @@
--- Stock as it stands at p_now, without a lock: units that lapsed by then count as
--- available, marked or not. p_now as in holds_at().
+-- Stock as it stands at p_now, without a lock: units that have lapsed by then count as
+-- available, swept or not. p_now as in holds_at().
 --
--- now: p_now, or lapsed_through if the clock has been set back behind it: units that
--- were given back stay given back.
+-- now: p_now, or lapsed_through if the clock has been set back before it: units that were
+-- returned stay returned.
 create or replace function flashsale_data.stock_at(p_now timestamptz)
 returns table (product_id bigint, name text, price numeric, currency text, total_stock int,
                available int, held int, awaiting int, paid int, now timestamptz)

@@ -1,7 +1,7 @@
--- Puts webhooks for unknown orders into the inbox, in array order, as far as
--- settings.inbox_limit lets it; the rest are left out (SA011 to their senders).
--- Expects the orders' ids to be locked: the transaction that creates one of the
--- orders must see its webhooks. Returns how many it stored.
+-- Stores webhooks for unknown orders in the inbox, in array order, up to settings.inbox_limit;
+-- the rest are left out, and apply_payments refuses them (SA011). Expects the orders' ids to
+-- be locked: the transaction that creates one of the orders must see its webhooks. Returns how
+-- many it stored.
 create or replace function flashsale_data.store_payments(p_payments flashsale_data.payments[])
 returns int
 language plpgsql
@@ -13,7 +13,7 @@ declare
   v_now      timestamptz := clock_timestamp();
   v_written  bigint;
 begin
-  -- A full inbox turns a flood away without making it queue for a lock.
+  -- A full inbox rejects a flood without queueing it for a lock.
   if not flashsale_data.keeps_snapshot()
      -- guard: inbox-limit
      and exists (select from flashsale_data.inbox i, flashsale_data.settings s where i.stored >= s.inbox_limit)
@@ -22,8 +22,8 @@ begin
     return 0;
   end if;
 
-  -- The inbox row is the last lock of all; it makes the limit exact. The settings
-  -- are read after it: the limit may change while this waits.
+  -- The inbox row is the last lock of all; it makes the limit exact. The settings are read
+  -- after it, since the limit may change while this call waits.
   select i.stored into v_room from flashsale_data.inbox i -- guard: inbox-limit-read
   for no key update; -- guard: inbox-lock
   perform flashsale_data.reject_unseen();
@@ -32,8 +32,8 @@ begin
   v_now := clock_timestamp();
   if v_room < cardinality(p_payments) then
     v_room := v_room + flashsale_data.expire_inbox(v_settings.inbox_limit);
-    -- A webhook whose wait is over takes no room, even while another transaction has
-    -- it locked.
+    -- A webhook whose wait has ended takes no room, even while another transaction holds its
+    -- lock.
     v_room := v_room + (
       select count(*)::int from flashsale_data.payments p
       where p.result = 'stored' and p.wait_ends_at <= v_now); -- guard: ended-wait-takes-no-room
@@ -67,4 +67,4 @@ begin
 end
 $$;
 comment on function flashsale_data.store_payments(flashsale_data.payments[]) is
-  'Puts webhooks for unknown orders into the inbox, as far as there is room';
+  'Stores webhooks for unknown orders in the inbox, up to its limit';

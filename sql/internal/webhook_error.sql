@@ -1,4 +1,4 @@
--- What is wrong with a webhook in itself, as a sentence; null if nothing is.
+-- What is wrong with a webhook itself, as a sentence; null if nothing is.
 create or replace function flashsale_data.webhook_error(
   p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb)
 returns text

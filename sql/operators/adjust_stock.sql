@@ -1,8 +1,8 @@
--- Adds p_delta units to a product's total stock, or takes them away; refused if
--- that would cut below what is held, awaiting payment or paid.
--- Locks the product. Refuses SA001 product_not_found, SA009 invalid_request,
--- SA010 stock_in_use; 40001 above READ COMMITTED if the product has changed since the
--- snapshot.
+-- Adds p_delta units to a product's total stock, or removes them; refused if fewer units would
+-- be left than are held, awaiting or paid. Locks the product.
+--
+-- Refuses SA001 product_not_found, SA009 invalid_request, SA010 stock_in_use; 40001 above
+-- READ COMMITTED if the product has changed since the snapshot.
 create or replace function flashsale.adjust_stock(
   p_product_id bigint, p_delta int,
   out product_id bigint, out total_stock int, out available_stock int)
@@ -27,12 +27,12 @@ begin
   if v_ctid is null then
     perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
   end if;
-  -- A statement of its own: the one that waited for the lock cannot see the row it led to.
+  -- A statement of its own: the one that waited for the lock has an older snapshot.
   select s.total_stock into v_total
   from flashsale_data.stock s
   where s.ctid = v_ctid;
   if v_available::bigint + p_delta < 0 then -- guard: stock-in-use
-    perform flashsale_data.raise_refusal('SA010', format('Product %s has %s of %s units available; %s cannot be taken away.',
+    perform flashsale_data.raise_refusal('SA010', format('Product %s has %s of %s units available; %s cannot be removed.',
       p_product_id, v_available, v_total, -p_delta::bigint));
   elsif v_total::bigint + p_delta > 2147483647 then
     perform flashsale_data.raise_refusal('SA009', 'A product has at most 2,147,483,647 units.');
@@ -48,6 +48,6 @@ begin
   values ('stock_adjusted', clock_timestamp(), p_product_id, p_delta);
 end
 $$;
-comment on function flashsale.adjust_stock(bigint, int) is 'Adds units to a product''s stock, or takes them away';
+comment on function flashsale.adjust_stock(bigint, int) is 'Adds units to a product''s stock, or removes them';
 revoke execute on function flashsale.adjust_stock(bigint, int) from public;
 grant execute on function flashsale.adjust_stock(bigint, int) to flashsale_ops;

@@ -1,7 +1,6 @@
--- Proves that nothing is oversold, leaked, doubled or unaccounted for: no row
--- when every invariant holds, else one for each thing that is wrong. One
--- statement, so one snapshot: right in the middle of a sale, too. Reads every
--- table once; takes no lock.
+-- Checks that nothing is oversold, leaked, duplicated or unaccounted for: returns no row if
+-- every invariant holds, else one for each violation. One statement and so one snapshot, which
+-- makes it correct in the middle of a sale, too. Reads every table once; takes no lock.
 create or replace function flashsale.audit()
 returns table (check_name text, detail text)
 language sql stable security definer
@@ -25,7 +24,7 @@ as $$
            count(*) filter (where p.status = 'success' and p.result = 'applied') as paying
     from flashsale_data.payments p group by 1
   ), units as materialized (
-    -- What the rows say of each product, beside what its counters say.
+    -- Each product's sums of rows, beside its counters.
     select s.*,
            coalesce((select sum(h.active) from holds h
                      where h.product_id = s.product_id and h.expires_at > s.lapsed_through), 0) as rows_held,
@@ -45,14 +44,14 @@ as $$
   from flashsale_data.products p left join flashsale_data.stock s using (product_id)
   group by p.product_id having count(s.product_id) <> 1
   union all
-  select 'never_oversold', format('product %s has %s units, and %s held, %s awaiting payment, %s paid',
+  select 'never_oversold', format('product %s has %s units, and %s held, %s awaiting, %s paid',
                                   u.product_id, u.total_stock, u.rows_held, u.rows_awaiting, u.rows_paid)
   from units u where u.rows_held + u.rows_awaiting + u.rows_paid > u.total_stock
   union all
   select 'held_counter', format('product %s counts %s held, its holds add up to %s', u.product_id, u.held, u.rows_held)
   from units u where u.held <> u.rows_held -- guard: audit-held
   union all
-  select 'awaiting_counter', format('product %s counts %s awaiting payment, its orders add up to %s',
+  select 'awaiting_counter', format('product %s counts %s awaiting, its orders add up to %s',
                                     u.product_id, u.awaiting, u.rows_awaiting)
   from units u where u.awaiting <> u.rows_awaiting
   union all
@@ -129,7 +128,7 @@ as $$
   where p.status = 'success' and p.result = 'applied'
     and (coalesce(p.amount, o.amount), coalesce(p.currency, o.currency)) <> (o.amount, o.currency)
   union all
-  -- What a refund amounts to, if the payment does not say, is what its order says.
+  -- A payment without an amount is refunded by its order's.
   select 'refund_has_an_amount', format('payment %s is a refund due for order %s, which does not exist any more',
                                         p.idempotency_key, p.order_id)
   from flashsale_data.payments p

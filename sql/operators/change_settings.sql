@@ -1,12 +1,11 @@
--- Changes the behaviour that every caller shares. An argument left out, or null,
--- leaves its setting alone. Holds and orders that exist keep the times they were
--- given. A shorter inbox_keep holds for webhooks that are stored already, too, except
--- for one that another transaction is storing or has locked just then; a longer one only
--- for those that come: a wait that is over is never taken up again.
--- Returns the settings as they are now. Refuses SA009 invalid_request.
+-- Changes the behaviour that all callers share. An argument that is left out, or null, leaves
+-- its setting alone. Existing holds and orders keep their times. A shorter inbox_keep applies
+-- to stored webhooks, too, except those that another transaction is storing or has locked at
+-- that moment; a longer one applies to later webhooks only: a wait that has ended never
+-- resumes. Returns the settings as they are now. Refuses SA009 invalid_request.
 --
--- Locks    the settings, and the webhooks whose wait it shortens, to commit. The orders
---          of these webhooks wait for that while they hold their product: call it in a
+-- Locks    the settings, and the webhooks whose wait it shortens, to commit. The orders of
+--          these webhooks wait for that while they hold their product's lock: call it in a
 --          transaction of its own.
 create or replace function flashsale.change_settings(
   p_hold_time interval default null, p_payment_window interval default null,
@@ -16,8 +15,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- In seconds, compared and kept: a day or a month is longer or shorter by the
-  -- date it is added to, and by the caller's time zone.
+  -- Compared and kept in seconds: the length of a day or a month depends on the date it is
+  -- added to, and on the caller's time zone.
   if extract(epoch from p_hold_time) not between 0.1 and 86400 then
     perform flashsale_data.raise_refusal('SA009', 'hold_time is 100 milliseconds to 1 day.');
   elsif extract(epoch from p_payment_window) not between 0.1 and 30 * 86400 then
@@ -28,7 +27,7 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
   if p_inbox_keep is not null and flashsale_data.keeps_snapshot() then
-    -- Tells (40001) whether a webhook has been stored since the snapshot.
+    -- Raises 40001 if a webhook has been stored since the snapshot.
     perform from flashsale_data.inbox for no key update;
   end if;
   update flashsale_data.settings s
@@ -55,6 +54,6 @@ begin
 end
 $$;
 comment on function flashsale.change_settings(interval, interval, int, interval) is
-  'Changes the behaviour that every caller shares; returns the settings';
+  'Changes the behaviour that all callers share; returns the settings';
 revoke execute on function flashsale.change_settings(interval, interval, int, interval) from public;
 grant execute on function flashsale.change_settings(interval, interval, int, interval) to flashsale_ops;

@@ -1,14 +1,14 @@
--- Tidies up: marks lapsed holds expired and overdue orders cancelled, at most
--- p_limit of each, and ends the wait of old webhooks. Returns how many it marked.
--- pg_cron calls it through flashsale.sweep(). No answer depends on it: units whose
--- time is up are available whether or not their holds and orders are marked.
+-- Records lapsed holds as expired and overdue orders as cancelled, at most p_limit of each,
+-- and ends the wait of old webhooks. Returns how many it recorded. pg_cron calls it through
+-- flashsale.sweep(). No answer depends on it: lapsed units are available from their instant,
+-- whether or not their holds and orders have been swept.
 --
--- Locks    lapsed instants that are used up; products that have units to give back,
---          only for that; then the lapsed instants it works on, then their holds
---          and orders. It waits for none of them: what another transaction has locked
---          is left for the next call, so sweepers share the work, and does not count
---          towards p_limit, so that a stuck product starves no other. Marking changes
---          no counter, and so needs no product lock.
+-- Locks    lapsed instants without units; products that have lapsed units to return, for that
+--          alone; then the lapsed instants it works on, then their holds and orders. It waits
+--          for none of them: what another transaction has locked is left for the next call, so
+--          that several sweeps share the work, and does not count towards p_limit, so that a
+--          stuck product starves no other. Recording changes no counter, and so needs no lock
+--          of the product.
 -- Refuses  SA009 invalid_request.
 create or replace function flashsale.expire_due(p_limit int default 1000)
 returns int
@@ -37,10 +37,9 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'A limit is at least 1.');
   end if;
 
-  -- Instants whose units were all used up in time just go: most, when a sale goes
-  -- well. Searched for before any lock is taken: an old snapshot elsewhere (a backup,
-  -- a psql left open) keeps all that was ever swept since in the index, and to walk
-  -- past it takes its time.
+  -- Instants whose units were all used in time are deleted: most of them, if a sale goes
+  -- well. They are searched for before any lock is taken, which may take a while: an old
+  -- snapshot elsewhere (a backup, a psql left open) keeps all that was swept since in the index.
   delete from flashsale_data.lapses l
   using (
     select d.product_id, d.lapses_at
@@ -49,11 +48,11 @@ begin
     for update skip locked) d
   where l.product_id = d.product_id and l.lapses_at = d.lapses_at;
 
-  -- Page by page through the lapsed instants, oldest first, until p_limit holds and
-  -- as many orders are marked or none is left. One page is enough unless something in
-  -- it is locked.
+  -- Page by page through the lapsed instants, oldest first, until p_limit holds or as many
+  -- orders are recorded, or no instant is left. One page is enough unless something in it is
+  -- locked.
   loop
-    -- The oldest instants that make up p_limit units. A hold has at least one.
+    -- The oldest instants that together have p_limit units. A hold has at least one.
     select array_agg(due.product_id order by due.lapses_at, due.product_id),
            array_agg(due.lapses_at order by due.lapses_at, due.product_id)
       into v_products, v_instants
@@ -72,8 +71,8 @@ begin
     v_after_at := v_instants[cardinality(v_instants)];
     v_after_product := v_products[cardinality(v_products)];
 
-    -- A transaction that sells a product gives back what has lapsed; this is for the
-    -- others.
+    -- A transaction that sells a product returns its lapsed units; this returns those of
+    -- the other products.
     v_needed := array(
       select distinct l.product_id
       from unnest(v_products, v_instants) as l (product_id, lapses_at)
@@ -115,6 +114,6 @@ begin
 end
 $$;
 comment on function flashsale.expire_due(int) is
-  'Marks lapsed holds and overdue orders; returns how many. No answer depends on it';
+  'Sweeps lapsed holds and overdue orders; returns how many. No answer depends on it';
 revoke execute on function flashsale.expire_due(int) from public;
 grant execute on function flashsale.expire_due(int) to flashsale_ops;

@@ -1,5 +1,5 @@
--- Holds that reserve units at the instant of the call. For the view
--- flashsale.active_holds, as list_stock() is for flashsale.stock. Takes no lock.
+-- Holds that reserve units at the instant of the call. For the view flashsale.active_holds, as
+-- list_stock() is for flashsale.stock. Takes no lock.
 create or replace function flashsale.list_active_holds()
 returns table (hold_id bigint, product_id bigint, qty int, placed_at timestamptz, expires_at timestamptz,
                time_left interval)

@@ -1,5 +1,5 @@
--- Orders that await payment and are not overdue at the instant of the call. For the
--- view flashsale.open_orders, as list_stock() is for flashsale.stock. Takes no lock.
+-- Orders that await payment and are not overdue at the instant of the call. For the view
+-- flashsale.open_orders, as list_stock() is for flashsale.stock. Takes no lock.
 create or replace function flashsale.list_open_orders()
 returns table (order_id bigint, hold_id bigint, product_id bigint, qty int, amount numeric, currency text,
                created_at timestamptz, payment_due_at timestamptz, time_left interval)

@@ -1,14 +1,13 @@
--- Captured payments that paid no order, at most p_limit of them (null: all). Those
--- whose order did not come within their wait are among them before a sweep has
--- recorded it, if it is certain: a refund that was told stays due.
+-- Captured payments that paid no order, at most p_limit of them (null: all). They include
+-- those whose order did not come within their wait, recorded by a sweep or not, as soon as it
+-- is certain: a refund that has been listed stays due.
 --
--- A transaction that may apply stored webhooks announces the time from which their wait
--- may end, by an advisory lock, and reads the clock after that
--- (announce_early_payments()). So this reads the clock, then the locks, then the rows: a
--- wait that ended after an announced time is left out; a transaction that announces
--- later finds it over; and what a transaction that has ended did is in the rows. Where
--- that order cannot be kept (above READ COMMITTED, and on a standby, which has no
--- locks), only what is recorded is told.
+-- A transaction that may apply stored webhooks announces the time from which their wait may
+-- end by an advisory lock, and then reads the clock (announce_early_payments()). This function
+-- reads the clock, then the locks, then the rows. A wait that ended after an announced time is
+-- left out; a transaction that announces later finds the wait ended; what a finished
+-- transaction did is in the rows. Where that order cannot be kept (above READ COMMITTED, and on
+-- a standby, which has no locks), only recorded refunds are listed.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.list_refunds_due(p_limit int default null)
 returns table (idempotency_key text, order_id bigint, amount numeric, currency text,
@@ -25,8 +24,8 @@ begin
   if p_limit < 0 then
     perform flashsale_data.raise_refusal('SA009', 'A limit is 0 or more.');
   end if;
-  -- A lock holds the lower 31 bits of the tenths. One that was taken since v_now
-  -- lies ahead of it, and looks as if it were far behind.
+  -- A lock's number is the lower 31 bits of the tenths. Of one that was taken after v_now the
+  -- difference wraps around to a large number.
   select case when flashsale_data.keeps_snapshot() or pg_is_in_recovery() then '-infinity'
               -- guard: refund-certain
               else least(v_now, to_timestamp((v_tenths - max(announced.behind)) / 10.0)) end

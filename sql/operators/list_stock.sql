@@ -1,7 +1,7 @@
--- Where the units of every product are at the instant of the call: available_stock +
--- held + awaiting + paid = total_stock. For the view flashsale.stock: a
--- function reads the clock before it takes its snapshot, so that the view is exact in
--- a statement that has run for a while, too. Takes no lock.
+-- Where the units of every product are at the instant of the call: available_stock + held +
+-- awaiting + paid = total_stock. For the view flashsale.stock: a function reads the clock
+-- before it takes its snapshot, so that the view is exact in a statement that has run for a
+-- while, too. Takes no lock.
 create or replace function flashsale.list_stock()
 returns table (product_id bigint, name text, total_stock int, available_stock int, held int,
                awaiting int, paid int, price numeric, currency text)

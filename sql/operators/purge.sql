@@ -1,12 +1,11 @@
--- Removes what is finished and older than p_older_than: expired and released
--- holds, cancelled orders with their holds and webhooks, and the ledger, whose
--- sums are carried forward. Paid orders, captured payments and what belongs to
--- them are the shop's books and stay.
+-- Deletes what is finished and older than p_older_than: expired and released holds, cancelled
+-- orders with their holds and webhooks, and the ledger, whose sums are carried forward. Paid
+-- orders, captured payments and the rows they refer to are the shop's books and stay.
 --
--- Keep longer than the provider goes on retrying: a webhook that repeats a
--- purged one is taken for a new one. Readers of the ledger lose what they have
--- not read. Returns what was removed, and how many. Refuses SA009 invalid_request, also
--- above READ COMMITTED, where a payment that came in since the snapshot is not seen.
+-- Choose an age longer than the provider's retries: a webhook that repeats a deleted one is
+-- taken as new. Readers of the ledger lose what they have not read. Returns what was deleted,
+-- and how many. Refuses SA009 invalid_request, also above READ COMMITTED, where a payment
+-- newer than the snapshot is not seen.
 create or replace function flashsale.purge(p_older_than interval)
 returns table (removed text, rows bigint)
 language plpgsql security definer
@@ -20,23 +19,23 @@ declare
   v_holds     bigint;
   v_events    bigint;
 begin
-  -- In seconds: a month is longer or shorter by the date it is counted from.
+  -- In seconds: the length of a month depends on the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
     perform flashsale_data.raise_refusal('SA009', 'An age is 0 to 100 years.');
   elsif flashsale_data.keeps_snapshot() then -- guard: purge-isolation
     perform flashsale_data.raise_refusal('SA009', 'A purge runs at READ COMMITTED.');
   end if;
-  -- One at a time: two would wait for each other's events.
+  -- One purge at a time: two would wait for each other's events.
   perform pg_advisory_xact_lock(hashtext('flashsale.purge'), 0);
   v_before := clock_timestamp() - extract(epoch from p_older_than) * interval '1 second';
 
-  -- Locked rows are in use, so not finished; nobody waits for a purge.
+  -- Locked rows are in use, so not finished; a purge waits for no row.
   v_order_ids := array(
     select o.order_id from flashsale_data.orders o
     where o.status = 'cancelled' and o.created_at <= v_before
     for update skip locked);
-  -- Only now that no payment can come in for them. A webhook that is still stored is
-  -- the sweep's to end, which counts it: its order waits for the next purge.
+  -- Read once the orders are locked, so that no payment can come in for them. The wait of a
+  -- stored webhook is ended by the sweep, which counts it: its order waits for the next purge.
   v_order_ids := array(
     select unnest(v_order_ids) except
     select p.order_id from flashsale_data.payments p
@@ -75,6 +74,6 @@ begin
     ('holds', v_holds), ('events', v_events);
 end
 $$;
-comment on function flashsale.purge(interval) is 'Removes what is finished and older; the shop''s books stay';
+comment on function flashsale.purge(interval) is 'Deletes what is finished and older; the shop''s books stay';
 revoke execute on function flashsale.purge(interval) from public;
 grant execute on function flashsale.purge(interval) to flashsale_ops;

@@ -1,15 +1,15 @@
--- The ledger after p_after (0: from the start), at most p_limit events, by
--- ascending event_id. Pass the last event_id you have dealt with; no event is
--- skipped or repeated, however late its transaction commits.
+-- The ledger after p_after (0: from the start), at most p_limit events, by ascending event_id.
+-- Pass the last event_id that was processed; no event is skipped or repeated, however late its
+-- transaction commits.
 --
--- Event ids are drawn under the locks of what they tell of, so for one product,
--- hold or order their order is the order in which things happened. But a lower
--- id can be committed after a higher one. Every writer therefore leaves a mark
--- before it draws (flashsale_data.announce_ledger_write), and this stops at the lowest mark:
+-- Event ids are drawn under the locks of what the events describe, so for one product, hold or
+-- order ascending ids are what happened, in order. But a lower id can be committed after a
+-- higher one. Every writer therefore announces itself before it draws an id
+-- (flashsale_data.announce_ledger_write), and this function stops at the lowest announced id:
 -- ids up to it belong to transactions that have ended.
 --
--- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED,
--- where the marks of now would be held against the events of then.
+-- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED, where
+-- current announcements would bound an older snapshot.
 create or replace function flashsale.read_events(p_after bigint, p_limit int)
 returns table (event_id bigint, kind text, at timestamptz, product_id bigint, hold_id bigint,
                order_id bigint, payment_key text, available_delta int, data jsonb)
@@ -26,18 +26,18 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'Events are read at READ COMMITTED.');
   end if;
 
-  -- The last id first, then the marks: whoever marks after that draws higher ids.
+  -- The last id first, then the announcements: a later announcement's ids are higher.
   v_last := coalesce(pg_sequence_last_value('flashsale_data.event_ids'), 0);
-  -- A mark holds the lower 31 bits of an id. One that was made since lies ahead
-  -- of v_last, and does not bound us; it looks as if it were far behind.
-  select least(v_last, min(v_last - mark.behind)) into v_last
+  -- An announcement is the lower 31 bits of an id. Of one that was made since, which bounds
+  -- nothing, the difference wraps around to a large number.
+  select least(v_last, min(v_last - announced.behind)) into v_last
   from pg_locks l
-  cross join lateral (select (v_last - l.objid::bigint + 2147483648) % 2147483648 as behind) mark
+  cross join lateral (select (v_last - l.objid::bigint + 2147483648) % 2147483648 as behind) announced
   where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.classid = (hashtext('flashsale.ledger')::bigint & 4294967295)::oid
     and l.objsubid = 2
-    and mark.behind < 1073741824;
+    and announced.behind < 1073741824;
 
   return query
   select e.event_id, e.kind, e.at, e.product_id, e.hold_id, e.order_id, e.payment_key,

@@ -1,7 +1,6 @@
--- What pg_cron runs: expire_due() until nothing is due, in short transactions,
--- for 20 seconds at the most; one long job would hold up all others of pg_cron.
--- Runs with its caller's rights: a procedure that is security definer or has
--- settings of its own cannot commit.
+-- The job that pg_cron runs: expire_due() until nothing is due, in short transactions, for at
+-- most 20 seconds; one long job would delay all others of pg_cron. Runs with its caller's
+-- rights: a procedure that is security definer or has settings of its own cannot commit.
 create or replace procedure flashsale.sweep()
 language plpgsql
 as $$
@@ -17,6 +16,6 @@ begin
   end loop;
 end
 $$;
-comment on procedure flashsale.sweep() is 'expire_due() until nothing is due; what pg_cron runs';
+comment on procedure flashsale.sweep() is 'expire_due() until nothing is due; the job that pg_cron runs';
 revoke execute on procedure flashsale.sweep() from public;
 grant execute on procedure flashsale.sweep() to flashsale_ops;

@@ -1,17 +1,15 @@
 -- Applies the payment provider's webhooks: success, failed or cancelled, for an order.
--- What they do is in flashsale_data.settle_payments(). A webhook for an order that
--- does not exist (yet) is stored, and applied when the order is created; after
--- settings.inbox_keep it waits no longer (flashsale_data.end_waits()).
--- One row a request, in order.
+-- flashsale_data.settle_payments() decides their effect. A webhook for an order that does not
+-- exist (yet) is stored, and applied when the order is created, unless settings.inbox_keep has
+-- passed by then (flashsale_data.end_waits()). One row a request, in order.
 --
--- Locks    idempotency keys (the provider's name of one event), orders by row or by
---          id, stored webhooks of these keys whose wait is over, products, inbox, to
---          commit.
--- Replays  a key that was taken before answers with the result that was recorded;
---          one that was stored, with what has become of it.
--- Refuses  SA008 idempotency_key_reused (another order, status, amount or
---          currency), SA009 invalid_request, SA011 inbox_full; 55P03 as in
---          place_holds. What is refused is not recorded.
+-- Locks    idempotency keys (the provider's id of one event), orders by row or by id, stored
+--          webhooks of these keys whose wait has ended, products, inbox, to commit.
+-- Replays  a key that was taken before returns the result that was recorded; one that was
+--          stored, what has become of it.
+-- Refuses  SA008 idempotency_key_reused (another order, status, amount or currency),
+--          SA009 invalid_request, SA011 inbox_full; 55P03 as in place_holds. Refused webhooks
+--          are not recorded.
 create or replace function flashsale.apply_payments(
   p_request_nos int[], p_idempotency_keys text[], p_order_ids bigint[], p_statuses text[], p_payloads jsonb[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
@@ -28,11 +26,10 @@ declare
   v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
                      array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses),
                      array_dims(p_payloads));
-  v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
   v_now            timestamptz;
   v_keys           text[];
-  -- by request: its error; what its key has recorded, and whether that is stored beyond its
-  -- wait, or busy in such a state; whether the request is to be served
+  -- by request: its error; what its key has recorded, whether that is a stored webhook whose
+  -- wait is over, and whether such a one is busy; whether the request is to be served
   v_errors         text[];
   v_amounts        numeric[];
   v_currencies     text[];
@@ -46,8 +43,8 @@ declare
   v_orders         flashsale_data.orders[];
   v_ctids          tid[];
   v_absent         boolean[];
-  -- stored webhooks whose wait is over
-  v_over_keys      text[];
+  -- of the call: the orders of stored webhooks whose wait is over, whether to wait for them,
+  -- and how many such webhooks have left the inbox
   v_over_ids       bigint[];
   v_wait           boolean := false;
   v_ended          int := 0;
@@ -70,25 +67,11 @@ begin
     order by r.i) webhook;
   v_keys := flashsale_data.lock_keys('payment', array(
     select r.key from unnest(p_idempotency_keys, v_errors) as r (key, error) where r.error is null));
-  v_now := clock_timestamp();
 
   -- 2 Find what the keys have recorded
-  -- Of one key's requests the first is served; the others are its replays. A stored
-  -- webhook whose wait is over makes way for what its key says now, unless it is a
-  -- captured payment.
-  select array_agg(r.recorded), array_agg(r.over),
-         array_agg(r.served and (r.is_new or r.over and (r.recorded).status <> 'success'))
-    into v_recorded, v_over, v_fresh
-  from (
-    select recorded, recorded.idempotency_key is null as is_new,
-           request.error is null and request.key in (select unnest(v_keys))
-             -- guard: first-of-key
-             and request.i = min(request.i) over (partition by request.key, request.error is null) as served,
-           recorded.result = 'stored' and recorded.wait_ends_at <= v_now
-             and request.key in (select unnest(v_keys)) as over
-    from unnest(p_idempotency_keys, v_errors) with ordinality as request (key, error, i)
-    left join flashsale_data.payments recorded on recorded.idempotency_key = request.key
-    order by request.i) r;
+  v_now := clock_timestamp();
+  select r.recorded, r.over, r.fresh into v_recorded, v_over, v_fresh
+  from flashsale_data.recorded_payments(p_idempotency_keys, v_errors, v_keys, v_now) r;
 
   -- 3 Lock the orders
   v_order_ids := array(
@@ -96,22 +79,18 @@ begin
     from unnest(p_order_ids, v_fresh) as r (order_id, fresh));
   -- Above READ COMMITTED the lock on its order's id raises 40001 if an order has taken a
   -- webhook that the snapshot shows as waiting.
-  if v_keeps_snapshot then -- guard: webhook-replay-in-snapshot
+  if flashsale_data.keeps_snapshot() then -- guard: webhook-replay-in-snapshot
     v_order_ids := v_order_ids || array(
-      select recorded.order_id
-      from unnest(v_recorded) with ordinality
-        as recorded (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
-                     order_status, wait_ends_at, i)
-      where recorded.result = 'stored' and not v_over[recorded.i]);
+      select (v_recorded[i]).order_id
+      from generate_subscripts(v_recorded, 1) as i
+      where (v_recorded[i]).result = 'stored' and not v_over[i]);
   end if;
   if true = any (v_over) then
-    v_over_keys := array(
-      select distinct r.key from unnest(p_idempotency_keys, v_over) as r (key, over) where r.over);
     v_over_ids := array(
       select distinct (v_recorded[r.i]).order_id
       from unnest(v_over) with ordinality as r (over, i) where r.over);
-    -- A call holds no lock of an order while it waits for another: a request that waits for
-    -- the old webhook's order waits for that one first, and for no other then.
+    -- A call holds no lock of an order while it waits for another: a request that its key
+    -- would refuse waits for the old webhook's order first, and for no other then.
     v_wait := v_size = 1 and
       ((v_recorded[1]).order_id, (v_recorded[1]).status, (v_recorded[1]).amount, (v_recorded[1]).currency)
         is distinct from (p_order_ids[1], p_statuses[1], v_amounts[1], v_currencies[1]);
@@ -127,29 +106,10 @@ begin
     from flashsale_data.lock_orders(v_order_ids) l;
   end if;
 
-  -- 4 End the waits that are over
+  -- 4 Free the keys of stored webhooks whose wait is over
   if true = any (v_over) then
-    -- As long as a transaction that creates the order may yet apply the webhook, or an open
-    -- sweep ends its wait, the webhook counts as stored. A request that its key would
-    -- refuse for that is not answered before: it waits, or is busy.
-    v_over_ids := flashsale_data.lock_order_ids(v_over_ids, p_wait => false);
-    if v_wait then
-      perform from flashsale_data.payments p where p.idempotency_key = any (v_over_keys) for update;
-    end if;
-    v_ended := flashsale_data.end_waits(array(
-      select p.idempotency_key from flashsale_data.payments p
-      where p.idempotency_key = any (v_over_keys) and p.result || '' = 'stored'
-        and (p.order_id in (select unnest(v_over_ids))) is true
-      for update skip locked), v_now);
-    select array_agg(r.fresh and not (r.over and r.is_recorded)), -- guard: key-still-taken
-           array_agg(r.over and r.is_stored)
-      into v_fresh, v_busy
-    from (
-      select request.fresh, request.over, p.idempotency_key is not null as is_recorded,
-             coalesce(p.result || '' = 'stored', false) as is_stored
-      from unnest(p_idempotency_keys, v_fresh, v_over) with ordinality as request (key, fresh, over, i)
-      left join flashsale_data.payments p on request.over and p.idempotency_key = request.key
-      order by request.i) r;
+    select f.fresh, f.busy, f.ended into v_fresh, v_busy, v_ended
+    from flashsale_data.free_keys(p_idempotency_keys, v_fresh, v_over, v_over_ids, v_wait, v_now) f;
   end if;
 
   -- 5 Apply the webhooks of known orders, store the others
@@ -209,7 +169,8 @@ begin
   cross join lateral (
     select case when p.idempotency_key is not null then p
                 -- guard: key-deleted-by-call
-                when v_over[request.i] is not true or v_busy[request.i] then v_recorded[request.i] end as recorded
+                when v_over[request.i] is not true or v_busy[request.i] then v_recorded[request.i]
+           end as recorded
     offset 0) payment
   cross join lateral (
     select case

@@ -1,9 +1,9 @@
--- Turns each hold into an order that awaits payment for settings.payment_window.
--- Webhooks that came before their order are applied here, in order of arrival,
--- so an order can be born paid or cancelled. One row a request, in order.
+-- Turns each hold into an order that awaits payment for settings.payment_window. Webhooks that
+-- came before their order are applied here, in order of arrival, so that an order can be
+-- created as paid or cancelled. One row a request, in order.
 --
 -- Locks    idempotency keys, the new orders' ids, holds, products, to commit.
--- Replays  a key that has created an order answers with that order as it now stands.
+-- Replays  a key that has created an order returns that order as it now stands.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released,
 --          SA006 hold_already_used (with the order that has used it),
 --          SA008 idempotency_key_reused, SA009 invalid_request;

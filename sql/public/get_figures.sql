@@ -1,7 +1,7 @@
--- What a watcher draws of the sale: a row for each figure, product_id where it is
--- one of a product. Takes no lock, and costs the same whatever the sale has grown
--- to: stock is told of the 100 newest products, refunds are counted up to 10,000,
--- and everything else is one row or the end of an index.
+-- Figures of the sale for monitoring: one row each, product_id where it is a product's. Takes
+-- no lock, and costs the same however large the sale has grown: stock covers the 100 newest
+-- products, refunds are counted up to 10,000, and everything else is one row or the end of an
+-- index.
 --
 --   total_stock = available + held + awaiting + paid
 --                    units of a product at this instant
@@ -9,8 +9,8 @@
 --   inbox            webhooks stored until their order comes; inbox_limit: at most
 --   sweep_lag        seconds that the oldest lapsed instant has waited for sweep(); 0: none waits
 --   scheduler_lag    seconds since sweep() last ran or was scheduled; no row if it never was
---   scheduler_alive  1 if readiness() calls the scheduler alive, else 0
---   ledger_events    events ever appended, give or take those of calls that were rolled back
+--   scheduler_alive  1 if readiness() reports the scheduler as alive, else 0
+--   ledger_events    events ever appended, including those of calls that were rolled back
 create or replace function flashsale.get_figures()
 returns table (figure text, product_id bigint, value double precision)
 language plpgsql security definer
@@ -62,6 +62,6 @@ begin
   from flashsale_data.event_ids e;
 end
 $$;
-comment on function flashsale.get_figures() is 'Stock, refunds, inbox and how far sweeping is behind, for whoever draws them';
+comment on function flashsale.get_figures() is 'Stock, refunds, inbox and the lag of the sweep, for monitoring';
 revoke execute on function flashsale.get_figures() from public;
 grant execute on function flashsale.get_figures() to flashsale_api;

@@ -1,6 +1,5 @@
--- An order as it stands at this instant. For services, which are trusted with
--- any order; buyers are answered by get_orders(). Refuses SA007 order_not_found,
--- SA009 invalid_request.
+-- An order as it stands at this instant. For services, which may see any order; a buyer's
+-- request goes to get_orders(). Refuses SA007 order_not_found, SA009 invalid_request.
 create or replace function flashsale.get_order(
   p_order_id bigint,
   out order_id bigint, out hold_id bigint, out product_id bigint, out qty int, out status text,

@@ -1,5 +1,5 @@
--- Each order as it stands at this instant. An order id can be guessed, so the
--- hold it came from must be named too: without the right one there is no such
+-- Each order as it stands at this instant. Order ids can be guessed, so the request must name
+-- the hold that the order came from, too: otherwise it is refused as if there were no such
 -- order. One row a request, in order. Refuses SA007 order_not_found.
 create or replace function flashsale.get_orders(p_request_nos int[], p_order_ids bigint[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, order_id bigint, product_id bigint, qty int,
@@ -32,6 +32,6 @@ begin
 end
 $$;
 comment on function flashsale.get_orders(int[], bigint[], bigint[]) is
-  'Each order as it stands, for whoever knows its hold; one outcome row each';
+  'Each order as it stands, for callers that name its hold; one outcome row each';
 revoke execute on function flashsale.get_orders(int[], bigint[], bigint[]) from public;
 grant execute on function flashsale.get_orders(int[], bigint[], bigint[]) to flashsale_api;

@@ -1,7 +1,6 @@
--- Where the units of each product are at this instant: available_stock + held +
--- awaiting + paid = total_stock. For whoever shows a sale as it goes.
--- p_product_ids: at most 1,000; one that names no product brings no row.
--- at: the instant of which this is true; it never goes backwards.
+-- Where the units of each product are at this instant: available_stock + held + awaiting +
+-- paid = total_stock. For displays of a running sale. p_product_ids: at most 1,000; an unknown
+-- id has no row. at: the instant at which this is true; it never goes backwards.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
@@ -18,7 +17,7 @@ declare
   v_now timestamptz;
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
-    perform flashsale_data.raise_refusal('SA009', 'Stock is told of at most 1,000 products at a time.');
+    perform flashsale_data.raise_refusal('SA009', 'A call asks for the stock of at most 1,000 products.');
   end if;
   v_now := flashsale_data.read_clock();
   return query

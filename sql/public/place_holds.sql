@@ -1,18 +1,17 @@
 -- Reserves units: for each request qty units of a product, for settings.hold_time.
 --
--- Serves the requests in array order, so the last units go to whoever came
--- first; one request's refusal touches no other. One row a request, in order.
+-- Requests are served in array order, so that the first ones get the last units; the refusal
+-- of one request affects no other. One row a request, in order.
 --
--- Locks    idempotency keys, then products (stock rows), to commit. A product
---          that is sold out is refused without a lock or a write.
--- Replays  a key that has placed a hold answers with that hold as it now stands.
+-- Locks    idempotency keys, then products (stock rows), to commit. Requests for a sold-out
+--          product are refused without a lock or a write.
+-- Replays  a key that has placed a hold returns that hold as it now stands.
 -- Refuses  SA001 product_not_found, SA002 insufficient_stock,
 --          SA008 idempotency_key_reused, SA009 invalid_request.
---          55P03: another transaction has the product or key locked, and this
---          call had others to serve. Nothing was done; send it again. A call
---          with one request waits instead, as long as lock_timeout lets it.
---          40001 above READ COMMITTED, where the answer would rest on a snapshot
---          that is out of date.
+--          55P03: another transaction has locked the product or key, and this call had other
+--          requests to serve. Nothing was done; send the request again. A call with one
+--          request waits instead, up to lock_timeout.
+--          40001 above READ COMMITTED, where the result would rest on an outdated snapshot.
 create or replace function flashsale.place_holds(
   p_request_nos int[], p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
@@ -101,8 +100,8 @@ begin
       when v_hold_id is not null then
         case when v_keeps_snapshot and v_ctids[v_slot] is null then '55P03' end
       when v_placer is not null then
-        case when (p_product_ids[v_placer], p_qtys[v_placer]) is distinct from (p_product_ids[v_i], p_qtys[v_i])
-             then 'SA008' end
+        case when (p_product_ids[v_placer], p_qtys[v_placer])
+                  is distinct from (p_product_ids[v_i], p_qtys[v_i]) then 'SA008' end
       when p_product_ids[v_i] is null or p_qtys[v_i] is null or p_qtys[v_i] < 1 then 'SA009'
       when p_qtys[v_i] <= v_available[v_slot] then null -- guard: units-left
       when v_ctids[v_slot] is not null then 'SA002'
@@ -163,8 +162,9 @@ begin
   -- Most calls: every request has placed a hold.
   if cardinality(v_placed) = v_size then
     return query
-    select request.request_no, null::text, null::text, false, request.hold_id, request.product_id, request.qty,
-           'active', v_expiries[request.slot], null::bigint, null::text
+    select request.request_no, null::text, null::text, false,
+           request.hold_id, request.product_id, request.qty, 'active', v_expiries[request.slot],
+           null::bigint, null::text
     from unnest(p_request_nos, v_hold_ids, p_product_ids, p_qtys, v_slots)
       as request (request_no, hold_id, product_id, qty, slot);
     return;
@@ -175,7 +175,8 @@ begin
          case request.sqlstate
            when 'SA001' then format('There is no product %s.', request.product_id)
            when 'SA002' then
-             case when v_left_over[request.i] is null then format('Product %s is sold out.', request.product_id)
+             case when v_left_over[request.i] is null
+                  then format('Product %s is sold out.', request.product_id)
                   else format('Product %s has %s available, not %s.',
                               request.product_id, v_left_over[request.i], request.qty) end
            when 'SA008' then 'This idempotency key came with another product or quantity.'
@@ -190,8 +191,8 @@ begin
               then coalesce((v_holds[request.i]).expires_at, v_expiries[v_slots[request.i]]) end,
          case when request.sqlstate is null then (v_orders[request.i]).order_id end,
          case when request.sqlstate is null then (v_orders[request.i]).status end
-  from unnest(p_request_nos, p_product_ids, p_qtys, p_idempotency_keys, v_sqlstates, v_hold_ids) with ordinality
-    as request (request_no, product_id, qty, key, sqlstate, hold_id, i)
+  from unnest(p_request_nos, p_product_ids, p_qtys, p_idempotency_keys, v_sqlstates, v_hold_ids)
+    with ordinality as request (request_no, product_id, qty, key, sqlstate, hold_id, i)
   order by request.i;
 end
 $$;

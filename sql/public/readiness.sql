@@ -1,6 +1,6 @@
--- What /readyz and operators want to know besides "the database answers": which
--- sql/ is loaded, and whether anybody sweeps. Answers are exact without a
--- scheduler; only the marking of lapsed holds and orders waits.
+-- What /readyz reports beyond a reachable database: which sql/ is loaded, and whether the
+-- sweep runs. Answers are exact without a scheduler; lapsed holds and overdue orders are
+-- recorded later.
 create or replace function flashsale.readiness(
   out schema_version text, out schema_digest text, out scheduler text, out scheduler_detail text)
 language plpgsql security definer
@@ -12,8 +12,8 @@ declare
 begin
   select s.version, s.digest into schema_version, schema_digest from flashsale_data.schema_state s;
   select * into v_scheduler from flashsale_data.scheduler;
-  -- Only pg_cron keeps its setting from the owner's eyes. One that can be read,
-  -- but is not listed, is a line in postgresql.conf that pg_cron has left behind.
+  -- Only a loaded pg_cron hides its setting from the owner. One that can be read but is not
+  -- listed is a line in postgresql.conf without the extension.
   begin
     perform current_setting('cron.database_name', true);
     v_loaded := exists (select from pg_settings p where p.name = 'cron.database_name');
@@ -36,6 +36,6 @@ begin
   end if;
 end
 $$;
-comment on function flashsale.readiness() is 'Which sql/ is loaded, and whether anybody sweeps';
+comment on function flashsale.readiness() is 'Which sql/ is loaded, and whether the sweep runs';
 revoke execute on function flashsale.readiness() from public;
 grant execute on function flashsale.readiness() to flashsale_api;

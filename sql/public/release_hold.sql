@@ -1,4 +1,4 @@
--- Gives a hold's units back: release_holds for one request, which raises its
+-- Returns a hold's units to stock: release_holds for one request, which raises its
 -- refusal. Waits for the hold's lock.
 create or replace function flashsale.release_hold(
   p_hold_id bigint, out hold_id bigint, out status text)
@@ -16,6 +16,6 @@ begin
   status := v.status;
 end
 $$;
-comment on function flashsale.release_hold(bigint) is 'Gives a hold''s units back';
+comment on function flashsale.release_hold(bigint) is 'Returns a hold''s units to stock';
 revoke execute on function flashsale.release_hold(bigint) from public;
 grant execute on function flashsale.release_hold(bigint) to flashsale_api;

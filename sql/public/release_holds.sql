@@ -1,5 +1,5 @@
--- Gives the units of each hold back. Releasing a released hold again does
--- nothing and succeeds. One row a request, in order.
+-- Returns the units of each hold to stock. Releasing a released hold again succeeds and has no
+-- effect. One row a request, in order.
 --
 -- Locks    holds, then products, to commit.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA006 hold_already_used,
@@ -102,7 +102,8 @@ begin
            when 'SA004' then format('Hold %s expired at %s.', request.hold_id, hold.expires_at)
            when 'SA006' then format('Hold %s has become order %s.', request.hold_id, hold_user.order_id) end,
          request.hold_id, hold.status
-  from unnest(p_request_nos, p_hold_ids, v_hold_slots) with ordinality as request (request_no, hold_id, slot, i)
+  from unnest(p_request_nos, p_hold_ids, v_hold_slots) with ordinality
+    as request (request_no, hold_id, slot, i)
   left join flashsale_data.holds_at(v_now) hold on hold.hold_id = request.hold_id
   left join flashsale_data.orders hold_user on hold_user.hold_id = request.hold_id
   cross join lateral (
@@ -118,6 +119,6 @@ begin
 end
 $$;
 comment on function flashsale.release_holds(int[], bigint[]) is
-  'Gives the units of each hold back; one outcome row each';
+  'Returns the units of each hold to stock; one outcome row each';
 revoke execute on function flashsale.release_holds(int[], bigint[]) from public;
 grant execute on function flashsale.release_holds(int[], bigint[]) to flashsale_api;

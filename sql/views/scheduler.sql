@@ -7,6 +7,6 @@ cross join lateral (
   select min(l.lapses_at) as since
   from flashsale_data.lapses l
   where l.lapses_at <= clock.now and (l.held > 0 or l.awaiting > 0)) due;
-comment on view flashsale.scheduler is 'When anybody last swept, and how long lapsed holds and orders have waited to be marked';
+comment on view flashsale.scheduler is 'When the sweep last ran, and how long the oldest lapsed hold or order has waited for it';
 revoke all on flashsale.scheduler from public;
 grant select on flashsale.scheduler to flashsale_ops;

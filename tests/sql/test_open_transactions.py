@@ -81,7 +81,7 @@ def test_a_key_is_taken_while_its_webhook_may_be_applied(db, first, second, mean
     assert audit(db) == []
 
 
-KEY_IS_FREE = ("key-still-taken", "select array_agg(r.fresh),")
+KEY_IS_FREE = ("key-still-taken", "select array_agg(request.fresh),")
 
 
 def test_a_key_is_taken_while_its_webhook_may_be_applied_control(db, first, second, meanwhile, without):
