@@ -137,7 +137,7 @@ class Model:
     def over(self) -> dict[str, str]:
         """What becomes of the stored webhooks whose wait is over."""
         return {
-            key: "refund_due" if said.word == "success" else "forgotten"
+            key: "refund_due" if said.word == "success" else "expired"
             for key, said in self.payments.items()
             if self.is_over(said)
         }
@@ -182,7 +182,7 @@ class Model:
             "payments": {
                 key: [self.result(key), said.order_status]
                 for key, said in self.payments.items()
-                if self.result(key) != "forgotten"
+                if self.result(key) != "expired"
             },
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
             "ticks_left": {key: self.payments[key].waits_until - self.now for key in self.inbox()},
@@ -365,7 +365,7 @@ class Model:
             match self.over().get(key):
                 case "refund_due":
                     self.payments[key] = replace(self.payments[key], result="refund_due")
-                case "forgotten":
+                case "expired":
                     del self.payments[key]
 
     def overdue_orders(self) -> list[int]:

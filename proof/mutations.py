@@ -566,7 +566,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "A webhook whose wait has ended takes room in the inbox while it is locked",
         "ended-wait-takes-no-room",
         ["where false);"],
-        [CONCURRENCY + "test_a_forgotten_webhook_takes_no_room_while_its_key_is_used_again"],
+        [CONCURRENCY + "test_an_expired_webhook_takes_no_room_while_its_key_is_used_again"],
     ),
     Mutation(
         "Early webhooks are applied in reverse order of arrival",
@@ -619,7 +619,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     ),
     Mutation(
         "Readers of the ledger skip events that commit late",
-        "ledger-mark",
+        "ledger-announcement",
         ["0,"],
         [EVENTS + "test_a_late_commit_is_not_skipped"],
     ),

@@ -39,7 +39,7 @@ select jsonb_build_object(
     ) m (id, word)),
   'unswept', (
     select jsonb_object_agg(p.idempotency_key,
-      case p.status when 'success' then 'refund_due' else 'forgotten' end)
+      case p.status when 'success' then 'refund_due' else 'expired' end)
     from flashsale_data.payments p
     where p.result = 'stored' and p.wait_ends_at <= clock_timestamp()),
   'payments', (

@@ -93,8 +93,8 @@ def only_finished_rows_are_removed(history: History, state: State) -> Violations
             yield Violation(rule, f"hold {row}", (("hold", row["hold_id"]),))
     for row in state.removed["payments"]:
         waited = row["removed_at"] - row["received_at"]
-        forgotten = row["result"] == "stored" and waited >= SHORTEST_INBOX_KEEP
-        if row["status"] == "success" or not (forgotten or row["order_id"] in removed_orders):
+        expired = row["result"] == "stored" and waited >= SHORTEST_INBOX_KEEP
+        if row["status"] == "success" or not (expired or row["order_id"] in removed_orders):
             yield Violation(rule, f"webhook {row}", (("webhook", row["idempotency_key"]),))
 
 

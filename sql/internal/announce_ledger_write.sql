@@ -8,7 +8,7 @@ returns void
 language sql volatile
 as $$
   select pg_advisory_xact_lock_shared(
-    hashtext('flashsale.ledger'), -- guard: ledger-mark
+    hashtext('flashsale.ledger'), -- guard: ledger-announcement
     (coalesce(pg_sequence_last_value('flashsale_data.event_ids'), 0) % 2147483648)::int);
 $$;
 comment on function flashsale_data.announce_ledger_write() is

@@ -36,8 +36,8 @@ def newest(conn):
 
 
 @contextmanager
-def without_marks(db):
-    """Writers leave no mark before they draw an id."""
+def without_announcements(db):
+    """Writers do not announce themselves before they draw an id."""
     db.execute(
         "create or replace function flashsale_data.announce_ledger_write() returns void language sql as ''"
     )
@@ -102,8 +102,8 @@ def test_a_late_commit_is_not_skipped(db, late_and_early):
     assert read(db, start) == [(start + 1, "hold_placed"), (start + 2, "hold_placed")]
 
 
-def test_control_without_marks_the_late_commit_is_skipped(db, connect):
-    with without_marks(db):
+def test_control_without_announcements_the_late_commit_is_skipped(db, connect):
+    with without_announcements(db):
         products = create_product(db), create_product(db)
         start = newest(db)
         late = connect(autocommit=False)
@@ -192,7 +192,7 @@ def test_no_event_is_skipped_or_repeated_while_many_write(db, connect):
 
 @pytest.mark.parametrize("last", [2**31 - 3, 2**31, 2**32 + 5, 2**40])
 def test_a_late_commit_is_not_skipped_however_high_the_ids(db, connect, last):
-    """A mark keeps 31 bits of the last id."""
+    """An announcement keeps 31 bits of the last id."""
     products = create_product(db), create_product(db)
     db.execute("select setval('flashsale_data.event_ids', %s)", (last,))
     late = connect(autocommit=False)
@@ -204,8 +204,8 @@ def test_a_late_commit_is_not_skipped_however_high_the_ids(db, connect, last):
     assert ids(read(db, last)) == list(range(last + 1, last + 7))
 
 
-def test_a_mark_made_since_the_reader_looked_does_not_hold_it_up(db, connect):
-    """Writers go on while the reader looks for marks: one may mark an id the reader has not heard of."""
+def test_an_announcement_made_since_the_reader_looked_does_not_hold_it_up(db, connect):
+    """Writers go on while the reader reads the announcements: one may be of a later id than it has read."""
     place_hold(db, create_product(db))
     connect(autocommit=False).execute(
         "select pg_advisory_xact_lock_shared(hashtext('flashsale.ledger'), %s)", (newest(db) + 3,)
@@ -213,7 +213,7 @@ def test_a_mark_made_since_the_reader_looked_does_not_hold_it_up(db, connect):
     assert len(read(db)) == 2
 
 
-def test_marks_in_another_database_do_not_count(db, database_url, connect):
+def test_announcements_in_another_database_do_not_count(db, database_url, connect):
     place_hold(db, create_product(db))
     with psycopg.connect(psycopg.conninfo.make_conninfo(database_url, dbname="postgres")) as other:
         other.execute("select pg_advisory_xact_lock_shared(hashtext('flashsale.ledger'), 0)")

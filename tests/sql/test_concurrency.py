@@ -275,7 +275,7 @@ def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_f
     ]
 
 
-def test_a_forgotten_webhook_takes_no_room_while_its_key_is_used_again(db, product, first, second, blocked):
+def test_an_expired_webhook_takes_no_room_while_its_key_is_used_again(db, product, first, second, blocked):
     change_settings(db, inbox_limit=1)
     order = order_units(db, product)
     apply_payment(db, "p", 10**9, "failed")

@@ -138,7 +138,7 @@ def test_a_payment_whose_order_never_came_is_a_refund_after_24_hours(db, product
     assert apply_payment(db, "success", order_id)[1:] == (None, "refund_due", True)
     with refused("SA008"):
         apply_payment(db, "success", order_id + 1)
-    # The other two are forgotten: should they come again, they are news, also with another body.
+    # The other two are deleted: if they come again, they are new, with another body, too.
     assert apply_payment(db, "failed", order_id + 9, "failed")[1:] == (None, "stored", False)
     assert apply_payment(db, "cancelled", order_id, "success")[1:] == ("paid", "applied", False)
     assert audit(db) == []
