@@ -79,7 +79,7 @@ EVENTS = "tests/operators/test_read_events.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
-JOINER = "tests/api/test_joining.py::"
+JOINER = "tests/api/test_batching.py::"
 KNOWN = "tests/sql/test_known_failures.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
@@ -87,7 +87,7 @@ PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
 PROBLEMS = "tests/api/test_problems.py::"
 PURGE = "tests/operators/test_purge.py::"
-SIGNED = "tests/api/test_signatures.py::"
+SIGNED = "tests/api/test_webhook_signatures.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
 
 MUTATIONS: list[Mutation | StatementMutation] = [
@@ -731,7 +731,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "A duplicate member of a JSON object is accepted",
         "duplicate-members",
         ["if False:"],
-        ["tests/api/test_bodies.py::test_what_is_no_strict_json_is_malformed"],
+        ["tests/api/test_request_bodies.py::test_what_is_no_strict_json_is_malformed"],
     ),
     Mutation(
         "A request body of any size is accepted",
@@ -749,7 +749,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "A call whose outcome is unknown is reported as rolled back",
         "outcome-unknown",
         ['return RolledBack(error.sqlstate or "57014", str(error))'],
-        ["tests/api/test_trouble.py::test_a_connection_that_falls_silent_is_cut_and_replaced"],
+        ["tests/api/test_database_failures.py::test_a_connection_that_falls_silent_is_cut_and_replaced"],
     ),
     Mutation(
         "A write whose outcome is unknown is retried",

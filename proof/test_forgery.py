@@ -23,7 +23,7 @@ from flashsale.local.cluster import Cluster
 from proof import webhook_flood as flood
 from proof.campaign import Campaign
 from proof.raw_http import JSON, Wire, request
-from tests.api.test_signatures import BODY, NEW, OLD, OTHER, is_accepted, signed
+from tests.api.test_webhook_signatures import BODY, NEW, OLD, OTHER, is_accepted, signed
 from tests.support.http import running_server
 from tests.support.sale_steps import audit, create_product, one, order
 
