@@ -1,4 +1,4 @@
-"""gunicorn -c gunicorn.conf.py: everything else comes from the environment (api/settings.py)."""
+"""gunicorn -c gunicorn.conf.py: all other settings come from the environment (api/settings.py)."""
 
 import gc
 import logging
@@ -14,36 +14,36 @@ try:
 except InvalidSettings as error:
     sys.exit(f"flashsale: {error}")
 
-wsgi_app = "api.app:application"
+wsgi_app = "api.app:from_environment()"
 worker_class = "api.server.gunicorn_worker.Worker"
 bind = [f"{_settings.host}:{_settings.port}"]
 if _settings.metrics_port is not None:
     bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
 
-# One process joins all requests into the fewest calls, and shares no hot row with a sibling. More only help
-# where Python alone is short of a core; each brings its own 7 to 13 connections (api/database/client.py).
+# One process makes the largest batches, and competes with no other for a hot row. More processes help only
+# where Python is limited by one core; each has its own 7 to 13 connections (api/database/client.py).
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 
-# Workers add up their counts in files of this folder. Whoever loads this file is their master: it keeps its
-# folder when told to reload, and makes a new one if it was started by another master that is to go (USR2).
+# Workers share their metrics in files of this directory. This file is loaded by the master: after a reload it
+# keeps its directory; a master started by another one (USR2) creates a new directory.
 _shared = os.environ.pop("PROMETHEUS_MULTIPROC_DIR", "")
 if workers > 1 and _settings.metrics_port is not None:
     if not _shared.endswith(f".{os.getpid()}"):
         _shared = tempfile.mkdtemp(prefix="flashsale-metrics-", suffix=f".{os.getpid()}")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _shared
 
-keepalive = 75  # seconds; longer than common load balancers keep an idle connection
-timeout = 30  # seconds without a heartbeat until a worker counts as hung
-graceful_timeout = 15  # seconds; requests are answered within 2
+keepalive = 75  # seconds; longer than the idle timeout of common load balancers
+timeout = 30  # seconds without a heartbeat until a worker is killed
+graceful_timeout = 15  # seconds; responses take at most 2
 preload_app = False  # connections do not survive a fork
-control_socket_disable = True  # its one path a user would be shared by every server of that user
+control_socket_disable = True  # its path is the same for all servers of a user
 logger_class = "api.telemetry.logging.Logger"
 
 
 def post_worker_init(worker):
-    """Log where gunicorn logs, to stderr, and leave what lives as long as the process to no collector."""
-    # What a request leaves behind goes by reference counting. Looking for cycles among everything that was
-    # imported, every 700 objects, costs a tenth of the processor under load.
+    """Log to gunicorn's handlers, and exclude what lives as long as the process from garbage collection."""
+    # Reference counting frees what a request allocates. Searching all imported objects for cycles, every 700
+    # allocations, takes a tenth of the processor time under load.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -52,11 +52,11 @@ def post_worker_init(worker):
     log.setLevel(worker.log.error_log.level)
     log.propagate = False
     if _settings.allow_unsigned_webhooks:
-        log.warning("webhooks are believed without a signature: FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS is set")
+        log.warning("unsigned webhooks are accepted: FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS is set")
 
 
 def child_exit(server, worker):
-    """What a worker counted stays counted; what it was goes with it."""
+    """Keep a dead worker's counters, and remove its gauges."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         from prometheus_client.multiprocess import mark_process_dead
 

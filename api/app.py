@@ -1,4 +1,4 @@
-"""The application: its routes on one screen, and how gunicorn comes by it."""
+"""The application: its routes, and how it is put together."""
 
 import logging
 import os
@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING, Any
 import falcon.asgi
 
 from api import problems
-from api.database.client import Checkout
+from api.database.client import CheckoutClient
 from api.database.schema_version import digest, migration_ids
-from api.openapi.document import OpenApi, kinds
+from api.openapi.document import OpenApi, problem_types
 from api.openapi.pages import docs_routes, problem_routes
-from api.resources import metrics as exposition
 from api.resources.health import Liveness, Readiness
 from api.resources.holds import Hold, Holds
+from api.resources.metrics import Metrics
 from api.resources.orders import Order, Orders
 from api.resources.payment_webhook import PaymentWebhook
 from api.resources.products import Product, Products
+from api.resources.stock_stream import StockStream
+from api.server.port_dispatch import Application, dispatch_by_port
 from api.settings import Settings
 from api.static_files import page_routes
-from api.stock_feed import Live, ProductLive
+from api.stock_feed import StockFeed
 from api.telemetry import metrics
-from api.telemetry.access_log import Access
-from api.telemetry.reporter import Pulse
+from api.telemetry.access_log import AccessLog
+from api.telemetry.reporter import Reporter
 from api.telemetry.request_id import RequestIds
-from api.telemetry.sale_metrics import Figures
-from api.webhook_signatures import Signatures
+from api.telemetry.sale_metrics import SaleMetrics
+from api.webhook_signatures import SignatureVerifier
 
 if TYPE_CHECKING:
-    from api.telemetry.tracing import Traces
+    from api.telemetry.tracing import Tracing
 
 log = logging.getLogger("flashsale.api")
 
@@ -37,38 +39,40 @@ App = falcon.asgi.App[Any, Any]
 
 
 def create_app(
-    checkout: Checkout,
-    signatures: Signatures,
-    current_version: Callable[[], dict[str, str]],
-    pulse: Pulse | None = None,
-    traces: "Traces | None" = None,
+    client: CheckoutClient,
+    signatures: SignatureVerifier,
+    expected_schema: Callable[[], dict[str, str]],
+    reporter: Reporter | None = None,
+    tracing: "Tracing | None" = None,
 ) -> App:
-    """The HTTP layer over a checkout.
+    """The HTTP layer of the checkout.
 
-    :param checkout: opened and closed with the application (ASGI lifespan)
-    :param signatures: decides which webhooks to believe
-    :param current_version: what the database should hold, for /readyz
-    :param pulse: starts and stops with the application; one of its own if there is no other use for it
-    :param traces: the one that the checkout has
+    :param client: opened and closed with the application (ASGI lifespan)
+    :param signatures: of webhooks
+    :param expected_schema: for /readyz
+    :param reporter: started and stopped with the application
+    :param tracing: the tracer of `client`, if it has one
     """
-    live = Live(checkout)
-    lifespan = _Lifespan(checkout, live, pulse or Pulse(checkout))
-    middleware = [RequestIds(), Access(), lifespan]
-    app: App = falcon.asgi.App(middleware=[*middleware, traces] if traces else middleware)
+    feed = StockFeed(client)
+    lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats))
+    middleware: list[Any] = [RequestIds(), AccessLog(), lifespan]
+    if tracing is not None:
+        middleware.append(tracing)
+    app: App = falcon.asgi.App(middleware=middleware)
     problems.install(app)
-    for kind in kinds():
-        metrics.refusals.of[(kind.code,)] += 0  # a rate is only told of what was there before it rose
+    for type_ in problem_types():
+        metrics.problems.of[(type_.code,)] += 0  # without a first sample rate() misses the first increase
     routes: dict[str, Any] = {
-        "/api/products": Products(checkout),
-        "/api/products/{product_id}": Product(checkout),
-        "/api/products/{product_id}/live": ProductLive(checkout, live),
-        "/api/holds": Holds(checkout),
-        "/api/holds/{hold_id}": Hold(checkout),
-        "/api/orders": Orders(checkout),
-        "/api/orders/{order_id}": Order(checkout),
-        "/api/payments/webhook": PaymentWebhook(checkout, signatures),
+        "/api/products": Products(client),
+        "/api/products/{product_id}": Product(client),
+        "/api/products/{product_id}/live": StockStream(client, feed),
+        "/api/holds": Holds(client),
+        "/api/holds/{hold_id}": Hold(client),
+        "/api/orders": Orders(client),
+        "/api/orders/{order_id}": Order(client),
+        "/api/payments/webhook": PaymentWebhook(client, signatures),
         "/healthz": Liveness(),
-        "/readyz": Readiness(checkout, current_version),
+        "/readyz": Readiness(client, expected_schema),
         "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
         **page_routes(),
         **docs_routes(),
@@ -76,67 +80,68 @@ def create_app(
     }
     for path, resource in routes.items():
         if hasattr(resource, "on_get"):
-            resource.on_head = resource.on_get  # Falcon leaves the body out (RFC 9110, 9.3.2)
+            resource.on_head = resource.on_get  # Falcon omits the body (RFC 9110, 9.3.2)
         app.add_route(path, resource)
     return app
 
 
-class _Lifespan:
-    """Middleware that opens and closes the checkout with the process."""
+def create_metrics_app(reporter: Reporter, sale_metrics: SaleMetrics) -> App:
+    """The application on the metrics' port."""
+    app: App = falcon.asgi.App(middleware=[RequestIds()])
+    problems.install(app)
+    app.add_route("/metrics", Metrics(reporter, sale_metrics))
+    return app
 
-    def __init__(self, checkout: Checkout, live: Live, pulse: Pulse) -> None:
-        self._checkout = checkout
-        self._live = live
-        self._pulse = pulse
+
+class _Lifespan:
+    """Middleware that starts and stops with the application what runs beside the requests."""
+
+    def __init__(self, client: CheckoutClient, feed: StockFeed, reporter: Reporter) -> None:
+        self._client = client
+        self._feed = feed
+        self._reporter = reporter
 
     async def process_startup(self, scope: Any, event: Any) -> None:
-        await self._checkout.open()
-        self._pulse.start()
+        await self._client.open()
+        self._reporter.start()
 
     async def process_shutdown(self, scope: Any, event: Any) -> None:
-        self._live.close()
-        await self._pulse.stop()
-        await self._checkout.close()
+        self._feed.close()
+        await self._reporter.stop()
+        await self._client.close()
 
 
-def from_environment() -> exposition.Application:
-    """The application that the environment describes, with its metrics beside it if they have a port.
+def from_environment() -> Application:
+    """The application that the environment describes, with metrics on a second port if one is set.
 
     :raises InvalidSettings:
     """
     settings = Settings.from_environment(os.environ)
-    newest = migration_ids()[-1]
-    traces = _traces(os.environ)
-    checkout = Checkout(settings.database_url, traces)
-    pulse = Pulse(checkout)
-    shop = create_app(
-        checkout,
-        Signatures(settings.webhook_secrets, allow_unsigned=settings.allow_unsigned_webhooks),
-        lambda: {"schema_version": newest, "schema_digest": digest()},
-        pulse,
-        traces,
+    newest_migration = migration_ids()[-1]
+    tracing = _tracing(os.environ)
+    client = CheckoutClient(settings.database_url, tracing)
+    reporter = Reporter(client.pool_stats)
+    app = create_app(
+        client,
+        SignatureVerifier(settings.webhook_secrets, allow_unsigned=settings.allow_unsigned_webhooks),
+        lambda: {"schema_version": newest_migration, "schema_digest": digest()},
+        reporter,
+        tracing,
     )
     if settings.metrics_port is None:
-        return shop
-    watch = exposition.metrics_app(pulse, Figures(settings.database_url))
-    return exposition.beside(shop, watch, settings.metrics_port)
+        return app
+    metrics_app = create_metrics_app(reporter, SaleMetrics(client.get_figures))
+    return dispatch_by_port(app, {settings.metrics_port: metrics_app})
 
 
-def _traces(environment: Mapping[str, str]) -> "Traces | None":
-    """Traces, if the environment says where to send them (OpenTelemetry's own variables)."""
+def _tracing(environment: Mapping[str, str]) -> "Tracing | None":
+    """Tracing, if OpenTelemetry's variables configure an endpoint."""
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if not any(map(environment.get, names)) or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     try:
         from api.telemetry import tracing
     except ModuleNotFoundError:
-        log.warning("there are no traces, although OTEL_ variables are set: pip install 'flashsale[otel]'")
+        log.warning("OTEL_ variables are set, but tracing is not installed: pip install 'flashsale[otel]'")
         return None
     return tracing.from_environment()
-
-
-def __getattr__(name: str) -> exposition.Application:
-    """`api.app:application`, made when a server asks for it and not when somebody imports this module."""
-    if name != "application":
-        raise AttributeError(name)
-    return from_environment()

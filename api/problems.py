@@ -1,17 +1,18 @@
-"""Every error that a client can meet, as RFC 9457 problem details, and the one table from refusal to status.
+"""All errors of the HTTP interface as problem details (RFC 9457), and the mapping from SQLSTATE to status.
 
-`type` is a URI reference that stays: /problems/ and the code. `code` is what programs branch on.
+`type` is a stable URI reference, /problems/ and the code. Programs branch on `code`.
 """
 
 import http
 import logging
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
 
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.database.batching import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack, Row
+from api.database.errors import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack
 from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
@@ -19,11 +20,11 @@ log = logging.getLogger("flashsale.api")
 MEDIA_TYPE = "application/problem+json"
 
 
-class Kind(NamedTuple):
-    """What is the same in every problem of one kind.
+class ProblemType(NamedTuple):
+    """A problem type: what all problems with one `code` have in common.
 
-    `detail` is what an answer says that knows nothing more precise, and what /openapi.json says of the code.
-    `retry_after` is in seconds (RFC 9110, 10.2.3); where it is given, trying again makes sense.
+    :param detail: the default for problems without a detail of their own, and the text in /openapi.json
+    :param retry_after: seconds (RFC 9110, 10.2.3); set where a retry may succeed
     """
 
     status: int
@@ -34,36 +35,47 @@ class Kind(NamedTuple):
 
 
 REFUSALS = {
-    "SA001": Kind(404, "product_not_found", "Product not found", "There is no such product."),
+    "SA001": ProblemType(404, "product_not_found", "Product not found", "The product does not exist."),
     # guard: problem-status
-    "SA002": Kind(409, "insufficient_stock", "Insufficient stock", "Fewer units are available."),
-    "SA003": Kind(404, "hold_not_found", "Hold not found", "There is no such hold."),
-    "SA004": Kind(410, "hold_expired", "Hold expired", "The hold's time was up; its units went back."),
-    "SA005": Kind(409, "hold_released", "Hold released", "The hold was released; its units went back."),
-    "SA006": Kind(409, "hold_already_used", "Hold already used", "The hold has become an order."),
-    "SA007": Kind(404, "order_not_found", "Order not found", "There is no such order, or not of this hold."),
-    "SA008": Kind(
+    "SA002": ProblemType(409, "insufficient_stock", "Insufficient stock", "Fewer units are available."),
+    "SA003": ProblemType(404, "hold_not_found", "Hold not found", "The hold does not exist."),
+    "SA004": ProblemType(
+        410, "hold_expired", "Hold expired", "The hold has expired; its units are available again."
+    ),
+    "SA005": ProblemType(
+        409, "hold_released", "Hold released", "The hold was released; its units are available again."
+    ),
+    "SA006": ProblemType(409, "hold_already_used", "Hold already used", "The hold has become an order."),
+    "SA007": ProblemType(
+        404, "order_not_found", "Order not found", "The order does not exist, or belongs to another hold."
+    ),
+    "SA008": ProblemType(
         422,
         "idempotency_key_reused",
         "Idempotency key reused",
-        "An earlier request with this idempotency key asked for something else. Nothing was done.",
+        "An earlier request used this idempotency key with other parameters. Nothing was done.",
     ),
-    "SA009": Kind(
+    "SA009": ProblemType(
         422,
         "invalid_request",
         "Invalid request",
         "A value is missing, unknown, of the wrong type or out of range. Nothing was done.",
     ),
-    "SA010": Kind(409, "stock_in_use", "Stock in use", "More units are taken than would be left."),
-    "SA011": Kind(
+    "SA010": ProblemType(
+        409,
+        "stock_in_use",
+        "Stock in use",
+        "The new total would be less than the units that are held or ordered.",
+    ),
+    "SA011": ProblemType(
         503,
         "inbox_full",
         "Too many unmatched webhooks",
-        "Too many webhooks wait for orders that do not exist. Nothing was done; deliver it again.",
+        "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
         retry_after=30,
     ),
 }
-"""By SQLSTATE: the refusals of the SQL functions (view flashsale.refusals says the same)."""
+"""By SQLSTATE: the refusals of the SQL functions. Equal to view flashsale.refusals."""
 
 PRODUCT_NOT_FOUND = REFUSALS["SA001"]
 INSUFFICIENT_STOCK = REFUSALS["SA002"]
@@ -77,63 +89,73 @@ INVALID_REQUEST = REFUSALS["SA009"]
 STOCK_IN_USE = REFUSALS["SA010"]
 INBOX_FULL = REFUSALS["SA011"]
 
-BAD_REQUEST = Kind(400, "bad_request", "Bad request", "Invalid HTTP request received.")
-MALFORMED_JSON = Kind(
-    400, "malformed_json", "Malformed JSON", "The body is not one strict JSON text (RFC 8259)."
+BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
+MALFORMED_JSON = ProblemType(
+    400, "malformed_json", "Malformed JSON", "The body is not valid JSON (RFC 8259)."
 )
-INVALID_SIGNATURE = Kind(
+INVALID_SIGNATURE = ProblemType(
     401,
     "invalid_signature",
     "Invalid webhook signature",
     "The webhook's signature is missing, stale or wrong.",
 )
-NOT_FOUND = Kind(404, "not_found", "Not found", "There is nothing at this path.")
-METHOD_NOT_ALLOWED = Kind(
+NOT_FOUND = ProblemType(404, "not_found", "Not found", "No resource has this path.")
+METHOD_NOT_ALLOWED = ProblemType(
     405,
     "method_not_allowed",
     "Method not allowed",
-    "This path does not take that method; the Allow header lists those it takes.",
+    "The resource does not support this method; the Allow header lists the supported ones.",
 )
-REQUEST_TIMEOUT = Kind(
-    408, "request_timeout", "Request took too long", "A request arrives within 10 seconds."
+REQUEST_TIMEOUT = ProblemType(
+    408, "request_timeout", "Request timeout", "The request was not received completely within 10 seconds."
 )
-PAYLOAD_TOO_LARGE = Kind(413, "payload_too_large", "Payload too large", "A body has at most 16384 bytes.")
-UNSUPPORTED_MEDIA_TYPE = Kind(
+PAYLOAD_TOO_LARGE = ProblemType(
+    413, "payload_too_large", "Payload too large", "The request body exceeds 16384 bytes."
+)
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
     415, "unsupported_media_type", "Unsupported media type", "The body must be application/json in UTF-8."
 )
-HEADERS_TOO_LARGE = Kind(
+HEADERS_TOO_LARGE = ProblemType(
     431,
     "headers_too_large",
     "Request header fields too large",
-    "The head of a request has at most 65536 bytes.",
+    "The request line and the headers exceed 65536 bytes.",
 )
-INTERNAL_ERROR = Kind(
+INTERNAL_ERROR = ProblemType(
     500,
     "internal_error",
     "Internal error",
-    "The server failed. The log tells why, under this response's X-Request-ID.",
+    "The request failed unexpectedly. The server's log has the cause under this response's X-Request-ID.",
 )
-OVERLOADED = Kind(
-    503, "overloaded", "Overloaded", "Too many requests wait. Nothing was done; try again.", retry_after=1
+OVERLOADED = ProblemType(
+    503,
+    "overloaded",
+    "Overloaded",
+    "Too many requests are waiting. Nothing was done; try again.",
+    retry_after=1,
 )
-BUSY = Kind(
+BUSY = ProblemType(
     503,
     "busy",
-    "Somebody else holds the lock",
+    "Resource locked",
     "A row that this request needs stayed locked. Nothing was done; try again.",
     retry_after=1,
 )
-NOT_READY = Kind(
-    503, "not_ready", "Not ready", "The database cannot be reached, or its schema is another.", retry_after=1
+NOT_READY = ProblemType(
+    503,
+    "not_ready",
+    "Not ready",
+    "The database cannot be reached, or has another version of the schema.",
+    retry_after=1,
 )
-UNAVAILABLE = Kind(
+UNAVAILABLE = ProblemType(
     503,
     "unavailable",
     "Database unavailable",
-    "The database could not be asked. Nothing was done; try again.",
+    "The database cannot be reached. Nothing was done; try again.",
     retry_after=1,
 )
-OUTCOME_UNKNOWN = Kind(
+OUTCOME_UNKNOWN = ProblemType(
     503,
     "outcome_unknown",
     "Outcome unknown",
@@ -141,9 +163,9 @@ OUTCOME_UNKNOWN = Kind(
     retry_after=1,
 )
 
-OF_HTTP = {
-    kind.status: kind
-    for kind in (
+BY_STATUS = {
+    type_.status: type_
+    for type_ in (
         BAD_REQUEST,
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
@@ -153,105 +175,117 @@ OF_HTTP = {
         UNAVAILABLE,
     )
 }
-"""By status: what stands for errors that Falcon itself raises."""
+"""By status: problem types for errors that Falcon raises."""
 
 
 class Problem(Exception):
-    """Raised wherever a request cannot go on; answered by the handler below."""
+    """Raised wherever a request cannot go on; an error handler below responds with it."""
 
-    def __init__(self, kind: Kind, detail: str = "") -> None:
+    def __init__(self, type_: ProblemType, detail: str = "") -> None:
         super().__init__(detail)
-        self.kind = kind
-        self.detail = detail or kind.detail
+        self.type = type_
+        self.detail = detail or type_.detail
+
+
+class RefusedRow(Protocol):
+    """A row of a set-based function whose request was refused."""
+
+    @property
+    def sqlstate(self) -> str | None: ...
+    @property
+    def detail(self) -> str | None: ...
 
 
 _encode = msgspec.json.Encoder().encode
 _STATUS_LINE = {status.value: f"{status.value} {status.phrase}" for status in http.HTTPStatus}
 
 
-def type_of(kind: Kind) -> str:
-    """A problem's `type`, a path of this server at which it is told to people (api/openapi/pages.py)."""
-    return f"/problems/{kind.code}"
+def type_uri(type_: ProblemType) -> str:
+    """The URI reference that identifies a problem type; it leads to the type's documentation."""
+    return f"/problems/{type_.code}"
 
 
-def body(kind: Kind, detail: str, **members: Any) -> bytes:
-    """Problem details as JSON, with extension members (RFC 9457, 3.2)."""
+def encode_problem(type_: ProblemType, detail: str, **members: Any) -> bytes:
+    """A problem details object.
+
+    :param members: extension members (RFC 9457, 3.2)
+    """
     return _encode(
         {
-            "type": type_of(kind),
-            "title": kind.title,
-            "status": kind.status,
+            "type": type_uri(type_),
+            "title": type_.title,
+            "status": type_.status,
             "detail": detail,
-            "code": kind.code,
+            "code": type_.code,
             **members,
         }
     )
 
 
-def answer(resp: Response, kind: Kind, detail: str, **members: Any) -> None:
-    """Answer with a problem."""
-    metrics.refusals.of[(kind.code,)] += 1
-    resp.status = _STATUS_LINE[kind.status]
+def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: Any) -> None:
+    """Respond with a problem."""
+    metrics.problems.of[(type_.code,)] += 1
+    resp.status = _STATUS_LINE[type_.status]
     resp.content_type = MEDIA_TYPE
-    if kind.retry_after is not None:
-        resp.set_header("Retry-After", str(kind.retry_after))
-    resp.data = body(kind, detail, **members)
+    if type_.retry_after is not None:
+        resp.set_header("Retry-After", str(type_.retry_after))
+    resp.data = encode_problem(type_, detail, **members)
 
 
-def refuse(resp: Response, row: Row, **members: Any) -> None:
-    """Answer with the refusal that a row `(request_no, sqlstate, detail, ...)` carries."""
-    kind = REFUSALS.get(row[1])
-    if kind is None:
-        log.error("refusal %s is not in this server's table: it is older than the database", row[1])
-        kind = UNAVAILABLE
-    answer(resp, kind, row[2] or kind.detail, **members)
+def respond_refusal(resp: Response, row: RefusedRow, **members: Any) -> None:
+    """Respond with the refusal in a row."""
+    type_ = REFUSALS.get(row.sqlstate or "")
+    if type_ is None:
+        log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
+        type_ = UNAVAILABLE
+    respond_problem(resp, type_, row.detail or type_.detail, **members)
 
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
-    """Have the application answer every error, its own and Falcon's, with problem details."""
-    app.add_error_handler(Exception, _uncaught)
-    app.add_error_handler(falcon.HTTPError, _of_falcon)
+    """Have the application respond to every error, its own and Falcon's, with problem details."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _falcon_error)
     app.add_error_handler(Problem, _problem)
-    app.add_error_handler(Overloaded, _of_joining(OVERLOADED))
-    app.add_error_handler(Busy, _of_joining(BUSY))
-    app.add_error_handler(NotSent, _of_joining(UNAVAILABLE))
-    app.add_error_handler(OutcomeUnknown, _of_joining(OUTCOME_UNKNOWN))
+    app.add_error_handler(Overloaded, _always(OVERLOADED))
+    app.add_error_handler(Busy, _always(BUSY))
+    app.add_error_handler(NotSent, _always(UNAVAILABLE))
+    app.add_error_handler(OutcomeUnknown, _always(OUTCOME_UNKNOWN))
     app.add_error_handler(RolledBack, _rolled_back)
 
 
 async def _problem(req: Request, resp: Response, error: Problem, params: Any) -> None:
-    answer(resp, error.kind, error.detail)
+    respond_problem(resp, error.type, error.detail)
 
 
-async def _of_falcon(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
+async def _falcon_error(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
     status = error.status_code
-    kind = OF_HTTP.get(status)
-    if kind is None:
+    type_ = BY_STATUS.get(status)
+    if type_ is None:
         phrase = http.HTTPStatus(status).phrase
-        kind = Kind(status, f"http_{status}", phrase, phrase)
+        type_ = ProblemType(status, f"http_{status}", phrase, phrase)
     resp.set_headers(error.headers or {})
-    answer(resp, kind, error.description or kind.detail)
+    respond_problem(resp, type_, error.description or type_.detail)
 
 
-def _of_joining(kind: Kind) -> Any:
+def _always(type_: ProblemType) -> Callable[[Request, Response, Exception, Any], Awaitable[None]]:
     async def handle(req: Request, resp: Response, error: Exception, params: Any) -> None:
-        answer(resp, kind, kind.detail)
+        respond_problem(resp, type_, type_.detail)
 
     return handle
 
 
 async def _rolled_back(req: Request, resp: Response, error: RolledBack, params: Any) -> None:
-    """This request's call failed, alone: by a value PostgreSQL cannot hold (class 22), or by our fault."""
+    """The request's call, alone in its batch, was rolled back: a data exception (class 22), or a defect."""
     if error.sqlstate in REFUSALS:
-        answer(resp, REFUSALS[error.sqlstate], str(error))
+        respond_problem(resp, REFUSALS[error.sqlstate], str(error))
         return
     log.error("a request failed: %s", error, extra={"request_id": resp.get_header("X-Request-ID")})
     if error.sqlstate.startswith("22"):
-        answer(resp, INVALID_REQUEST, "A value in the request is outside what the database can hold.")
+        respond_problem(resp, INVALID_REQUEST, "A value in the request is outside the database's range.")
     else:
-        answer(resp, UNAVAILABLE, "The database refused the call. Nothing was done.")
+        respond_problem(resp, UNAVAILABLE, "The database rejected the call. Nothing was done.")
 
 
-async def _uncaught(req: Request, resp: Response, error: Exception, params: Any) -> None:
+async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:
     log.error("a request failed", exc_info=error, extra={"request_id": resp.get_header("X-Request-ID")})
-    answer(resp, INTERNAL_ERROR, INTERNAL_ERROR.detail)
+    respond_problem(resp, INTERNAL_ERROR, INTERNAL_ERROR.detail)

@@ -1,4 +1,4 @@
-"""The page at / and what it is made of: files that are read once and sent from memory."""
+"""Static files, read once and served from memory; and those of the page at /."""
 
 import hashlib
 from pathlib import Path
@@ -16,15 +16,15 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 
-# Nothing comes from elsewhere, nothing is inline, nobody frames the page, and no form sends anything.
+# No other origin, nothing inline, no framing, and forms submit nowhere.
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class Asset:
-    """A file, with an ETag by which a browser that has it already is told so (RFC 9110, 13.1.2).
+    """A file, served with an ETag for conditional requests (RFC 9110, 13.1.2).
 
-    :param data: the whole of it
-    :param suffix: of its name, which says what it is
+    :param data: its content
+    :param suffix: of its name; determines the media type
     """
 
     def __init__(self, data: bytes, suffix: str) -> None:
@@ -34,12 +34,12 @@ class Asset:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The file at this path, as it is here and now."""
+        """The current content of the file at this path."""
         return cls(path.read_bytes(), path.suffix)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.etag = self._etag
-        # Kept, but asked for again each time: a new version is seen at once.
+        # Cached, but revalidated each time: a new version is visible at once.
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
@@ -53,7 +53,7 @@ class Asset:
 
 
 def page_routes() -> dict[str, Asset]:
-    """The page's files by the path at which each is found."""
+    """The page's files by path."""
     return {
         "/": Asset.read(PAGE / "index.html"),
         **{

@@ -1,16 +1,15 @@
-"""GET /api/products/{id}/live: stock as it goes, as Server-Sent Events (HTML Standard, section 9.2).
+"""Stock as it changes: one poller, and the streams of Server-Sent Events that it feeds.
 
-Nobody tells this process that stock has changed: NOTIFY would make every sale wait for the one before it.
-It asks. One poller asks for all products that anybody here watches in one query, a few times a second, and
-only while somebody does; what has changed goes to every listener. So a thousand open pages cost the database
-as much as one.
+The database does not notify this process of changes: NOTIFY would serialize the commits of a sale. Instead
+one poller reads the stock of all subscribed products in one query, a few times a second, and only while there
+are subscribers; changes go to every subscriber. So a thousand open pages cost the database as much as one.
 
-Each listener has room for one sample, the newest: who reads slowly skips, and holds nobody up.
+Each subscriber has a buffer for one sample, the newest: a slow reader skips samples and delays nobody else.
 
-    event: history    an array of samples: the changes of the last minutes, or since Last-Event-ID
-    event: stock      a sample, whenever it differs from the one before
-    event: trouble    {"code", "title"}: the database gives no answer; a sample follows when it does again
-    : (a comment)     nothing has happened, and the connection is alive
+    event: history      an array of samples: the changes of the last minutes, or since Last-Event-ID
+    event: stock        a sample, whenever it differs from the one before
+    event: unavailable  {"code", "title"}: the database does not respond; a sample follows when it does again
+    : (a comment)       a heartbeat
 """
 
 import asyncio
@@ -21,15 +20,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-from falcon.asgi import Request, Response, SSEvent
+from falcon.asgi import SSEvent
 
-from api.database.batching import NotSent, Overloaded, RolledBack, Row
-from api.database.client import Checkout
-from api.problems import PRODUCT_NOT_FOUND, UNAVAILABLE, refuse
-from api.schemas.requests import id_from_path
-from api.schemas.responses import encode, instant
-from api.server.http_protocol import END_STREAM
+from api.database.client import CheckoutClient
+from api.database.errors import NotSent, Overloaded, RolledBack
+from api.database.functions import GetStockRow
+from api.problems import UNAVAILABLE
+from api.schemas.responses import StockSample, encode, instant
 from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
@@ -37,32 +34,21 @@ log = logging.getLogger("flashsale.api")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the live streams of one process. Times are in seconds."""
+    """Limits of the live streams of one process. Times are in seconds."""
 
-    interval: float = 0.25
-    """from one look at the stock to the next"""
-    listeners: int = 500
-    """at most; the next one is refused (and so get_stock's 1,000 products are never exceeded)"""
-    heartbeat: float = 5.0
-    """of silence until a comment is sent"""
+    poll_interval: float = 0.25
+    max_subscribers: int = 500
+    """further ones are rejected (so get_stock's 1,000 products are never exceeded)"""
+    heartbeat_interval: float = 5.0
+    """of silence, until a comment is sent"""
     history: float = 120.0
-    """how far back a new listener is told"""
-    reconnect: float = 2.0
-    """until a browser comes back after its stream has ended"""
-
-
-class Sample(msgspec.Struct):
-    """Where a product's units are at an instant; they add up to its total stock."""
-
-    at: str
-    available: int
-    held: int
-    awaiting: int
-    paid: int
+    """age of the oldest change that a new subscriber receives"""
+    reconnect_delay: float = 2.0
+    """of a browser whose stream has ended"""
 
 
 class _Event(SSEvent):
-    """An event that is written once and sent many times."""
+    """An event that is serialized once and sent many times."""
 
     def __init__(
         self, name: str, data: bytes, event_id: int | None = None, retry: float | None = None
@@ -72,182 +58,158 @@ class _Event(SSEvent):
             lines.append(f"id: {event_id}")
         if retry is not None:
             lines.append(f"retry: {retry * 1000:.0f}")
-        self._written = "\n".join(lines).encode() + b"\ndata: " + data + b"\n\n"
+        self._serialized = "\n".join(lines).encode() + b"\ndata: " + data + b"\n\n"
 
     def serialize(self, handler: Any = None) -> bytes:
-        return self._written
+        return self._serialized
 
 
 _HEARTBEAT = SSEvent()
 
 
-class Listener:
-    """Somebody's open stream, and the one event that waits for it."""
+class Subscriber:
+    """An open stream, and its buffer of one event."""
 
     def __init__(self) -> None:
-        self.ended = False
+        self.is_closed = False
         self._event: _Event | None = None
-        self._came = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
     def put(self, event: _Event) -> None:
         self._event = event
-        self._came.set()
+        self._wakeup.set()
 
-    def end(self) -> None:
-        """Have the stream end: the listener has left, or the server stops."""
-        self.ended = True
-        self._came.set()
+    def close(self) -> None:
+        """End the stream: the client has disconnected, or the server shuts down."""
+        self.is_closed = True
+        self._wakeup.set()
 
-    async def take(self, patience: float) -> SSEvent:
-        """The newest event since the last call, or a heartbeat if none comes in time."""
+    async def get(self, timeout: float) -> SSEvent:
+        """The newest event since the last call, or a heartbeat after the timeout."""
         try:
-            async with asyncio.timeout(patience):
-                await self._came.wait()
+            async with asyncio.timeout(timeout):
+                await self._wakeup.wait()
         except TimeoutError:
             pass
-        self._came.clear()
+        self._wakeup.clear()
         event, self._event = self._event, None
         return event or _HEARTBEAT
 
 
-class _Watched:
-    """A product that somebody watches."""
+class _Product:
+    """A product with subscribers."""
 
     def __init__(self) -> None:
-        self.listeners: set[Listener] = set()
-        self.changes: deque[tuple[datetime, Sample]] = deque()
+        self.subscribers: set[Subscriber] = set()
+        self.changes: deque[tuple[datetime, StockSample]] = deque()
         self.newest: _Event | None = None
 
-    def tell(self, event: _Event) -> None:
-        for listener in self.listeners:
-            listener.put(event)
+    def publish(self, event: _Event) -> None:
+        for subscriber in self.subscribers:
+            subscriber.put(event)
 
-    def since(self, after: int) -> list[Sample]:
-        return [sample for at, sample in self.changes if _event_id(at) > after]
+    def changes_since(self, event_id: int) -> list[StockSample]:
+        return [sample for at, sample in self.changes if _event_id(at) > event_id]
 
 
-class Live:
-    """The streams of this process, and the poller behind them.
+class StockFeed:
+    """The poller of this process, and its subscribers."""
 
-    :param checkout: whom the poller asks
-    """
-
-    def __init__(self, checkout: Checkout, limits: Limits | None = None) -> None:
-        self._checkout = checkout
+    def __init__(self, client: CheckoutClient, limits: Limits | None = None) -> None:
+        self._client = client
         self._limits = limits or Limits()
-        self._watched: dict[int, _Watched] = {}
-        self._listeners = 0
+        self._products: dict[int, _Product] = {}
+        self._subscribers = 0
         self._poller: asyncio.Task[None] | None = None
-        self._trouble: _Event | None = None
+        self._unavailable: _Event | None = None
 
-    def check_room(self) -> None:
-        """:raises Overloaded: there are as many listeners as there may be"""
-        if self._listeners >= self._limits.listeners:
-            raise Overloaded(f"{self._limits.listeners} listen already")
+    def check_capacity(self) -> None:
+        """:raises Overloaded: max_subscribers is reached"""
+        if self._subscribers >= self._limits.max_subscribers:
+            raise Overloaded(f"{self._limits.max_subscribers} live streams are open")
 
-    async def events(self, product_id: int, listener: Listener, after: int) -> AsyncIterator[SSEvent]:
-        """The events of one product, until the listener is told to end.
+    async def events(self, product_id: int, subscriber: Subscriber, after: int) -> AsyncIterator[SSEvent]:
+        """The events of one product, until the subscriber is closed.
 
-        :param after: the Last-Event-ID of the stream that this one goes on from, or 0
+        :param after: Last-Event-ID of the stream that this one resumes, or 0
         """
-        product = self._watched.setdefault(product_id, _Watched())
-        product.listeners.add(listener)
-        self._listeners += 1
-        metrics.live_listeners.inc()
+        product = self._products.setdefault(product_id, _Product())
+        product.subscribers.add(subscriber)
+        self._subscribers += 1
+        metrics.stock_feed_subscribers.inc()
         try:
-            if event := self._trouble or product.newest:
-                listener.put(event)
+            if newest := self._unavailable or product.newest:
+                subscriber.put(newest)
             if self._poller is None:
                 self._poller = asyncio.create_task(self._poll())
-            yield _Event("history", encode(product.since(after)), retry=self._limits.reconnect)
-            while not listener.ended:
-                event = await listener.take(self._limits.heartbeat)
-                if not listener.ended:
+            history = encode(product.changes_since(after))
+            yield _Event("history", history, retry=self._limits.reconnect_delay)
+            while not subscriber.is_closed:
+                event = await subscriber.get(self._limits.heartbeat_interval)
+                if not subscriber.is_closed:
                     yield event
         finally:
-            self._listeners -= 1
-            metrics.live_listeners.dec()
-            product.listeners.discard(listener)
-            if not product.listeners:
-                del self._watched[product_id]
+            self._subscribers -= 1
+            metrics.stock_feed_subscribers.dec()
+            product.subscribers.discard(subscriber)
+            if not product.subscribers:
+                del self._products[product_id]
 
     def close(self) -> None:
-        """Stop asking."""
+        """Stop the poller."""
         if self._poller is not None:
             self._poller.cancel()
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._watched:
-                due = loop.time() + self._limits.interval
-                await self._look()
-                await asyncio.sleep(max(due - loop.time(), self._limits.interval / 5))
+            while self._products:
+                due = loop.time() + self._limits.poll_interval
+                await self._poll_once()
+                await asyncio.sleep(max(due - loop.time(), self._limits.poll_interval / 5))
         finally:
             self._poller = None
 
-    async def _look(self) -> None:
-        """Ask once, and tell whom it concerns."""
+    async def _poll_once(self) -> None:
         try:
-            rows = await self._checkout.get_stock(list(self._watched))
+            rows = await self._client.get_stock(list(self._products))
         except (NotSent, RolledBack) as error:
-            return self._tell_trouble(error)
+            return self._publish_unavailable(error)
         except Exception as error:
-            log.exception("the live stock's poller failed in an unforeseen way")
-            return self._tell_trouble(error)
-        had_trouble, self._trouble = self._trouble is not None, None
+            log.exception("the stock feed's poller failed unexpectedly")
+            return self._publish_unavailable(error)
+        was_unavailable, self._unavailable = self._unavailable is not None, None
         for row in rows:
-            if product := self._watched.get(row[0]):
-                self._tell(product, row, anyway=had_trouble)
+            if product := self._products.get(row.id):
+                self._publish(product, row, force=was_unavailable)
 
-    def _tell(self, product: _Watched, row: Row, *, anyway: bool) -> None:
-        _, at, _, *units = row
-        sample = Sample(instant(at), *units)
+    def _publish(self, product: _Product, row: GetStockRow, *, force: bool) -> None:
+        sample = StockSample(instant(row.at), row.available_stock, row.held, row.awaiting, row.paid)
         before = product.changes[-1][1] if product.changes else None
-        product.newest = _Event("stock", encode(sample), _event_id(at))
-        if before is None or units != [before.available, before.held, before.awaiting, before.paid]:
-            product.changes.append((at, sample))
-            anyway = True
-        # The last change before the window is what was true when the window began.
-        begin = at - timedelta(seconds=self._limits.history)
+        product.newest = _Event("stock", encode(sample), _event_id(row.at))
+        if before is None or _units(sample) != _units(before):
+            product.changes.append((row.at, sample))
+            force = True
+        # The last change before the window says what the stock was when the window began.
+        begin = row.at - timedelta(seconds=self._limits.history)
         while len(product.changes) > 1 and product.changes[1][0] < begin:
             product.changes.popleft()
-        if anyway:
-            product.tell(product.newest)
+        if force:
+            product.publish(product.newest)
 
-    def _tell_trouble(self, error: Exception) -> None:
-        if self._trouble is None:
-            log.warning("live stock: %s", error)
-            self._trouble = _Event("trouble", encode({"code": UNAVAILABLE.code, "title": UNAVAILABLE.title}))
-            for product in self._watched.values():
-                product.tell(self._trouble)
+    def _publish_unavailable(self, error: Exception) -> None:
+        if self._unavailable is None:
+            log.warning("stock feed: %s", error)
+            data = encode({"code": UNAVAILABLE.code, "title": UNAVAILABLE.title})
+            self._unavailable = _Event("unavailable", data)
+            for product in self._products.values():
+                product.publish(self._unavailable)
+
+
+def _units(sample: StockSample) -> tuple[int, int, int, int]:
+    return sample.available, sample.held, sample.awaiting, sample.paid
 
 
 def _event_id(at: datetime) -> int:
-    """Milliseconds since 1970 by the database's clock: the same for every process of the server."""
+    """Milliseconds since 1970 by the database's clock: the same in every process of the server."""
     return int(at.timestamp() * 1000)
-
-
-class ProductLive:
-    """The stream of one product."""
-
-    def __init__(self, checkout: Checkout, live: Live) -> None:
-        self._get_products = checkout.get_products
-        self._live = live
-
-    async def on_get(self, req: Request, resp: Response, product_id: str) -> None:
-        id_ = id_from_path(product_id, PRODUCT_NOT_FOUND)
-        self._live.check_room()
-        row = await self._get_products.ask(id_)
-        if row[1]:
-            return refuse(resp, row)
-        resp.content_type = "text/event-stream"
-        resp.set_header("X-Accel-Buffering", "no")  # nginx would keep events back until they fill a buffer
-        listener = Listener()
-        req.scope.get("state", {})[END_STREAM] = listener.end
-        resp.sse = self._live.events(id_, listener, _last_event_id(req))
-
-
-def _last_event_id(req: Request) -> int:
-    text = req.get_header("Last-Event-ID") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0

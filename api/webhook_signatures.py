@@ -1,4 +1,4 @@
-"""Who may send payment webhooks: Standard Webhooks signatures (https://www.standardwebhooks.com)."""
+"""Signatures of payment webhooks: Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import base64
 import binascii
@@ -12,19 +12,19 @@ from api.problems import INVALID_SIGNATURE, Problem
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
-class Signatures:
-    """Checks webhook signatures.
+class SignatureVerifier:
+    """Verifies webhook signatures.
 
-    :param secrets: `whsec_` secrets, each of which is valid, so that one can follow another without a gap
-    :param allow_unsigned: accept a request that carries none of the signature headers
+    :param secrets: `whsec_` secrets, all of them valid, so that secrets can be rotated without a gap
+    :param allow_unsigned: accept a request without any of the signature headers
     """
 
     def __init__(self, secrets: Iterable[str], *, allow_unsigned: bool) -> None:
         self._webhooks = [Webhook(secret) for secret in secrets]
         self.allow_unsigned = allow_unsigned
 
-    def check(self, req: Request, data: bytes) -> None:
-        """Check the signature of a raw body. A timestamp may be off by 300 seconds.
+    def verify(self, req: Request, data: bytes) -> None:
+        """Verify the signature of a raw body. The timestamp may differ from the clock by 300 seconds.
 
         :raises Problem: invalid_signature
         """
@@ -42,10 +42,10 @@ class Signatures:
 
 
 def _is_canonical(headers: dict[str, str]) -> bool:
-    """Whether timestamp and signatures are spelled in the one way a sender writes them.
+    """Whether timestamp and signatures have their canonical spelling.
 
-    The library reads a timestamp with float() and base64 leniently, so that altered ones, such as
-    1700000000.5 or a signature with its spare bits set, would still pass.
+    The library parses the timestamp with float() and base64 leniently: altered ones, such as 1700000000.5 or
+    a signature with its unused bits set, would pass.
     """
     timestamp = headers["webhook-timestamp"]
     if not (timestamp.isascii() and timestamp.isdigit() and timestamp[0] != "0"):

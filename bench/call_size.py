@@ -87,11 +87,11 @@ call: the median of {size.rounds} rounds, each of at most {size.requests:,} requ
     return Section(text, targets.judge_all(targets.CALL_SIZE, samples), costs=costs)
 
 
-def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) -> dict[Function, Cost]:
+def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) -> dict[Function[Any], Cost]:
     """Call every function for `count` requests, `batch` in each call: the life of that many holds."""
-    costs: dict[Function, Cost] = {}
+    costs: dict[Function[Any], Cost] = {}
 
-    def measure(function: Function, requests: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def measure(function: Function[Any], requests: Sequence[tuple[Any, ...]]) -> list[Any]:
         before = run_time(connection.info.backend_pid)
         rows = _call(connection, function, requests, batch)
         costs[function] = Cost((run_time(connection.info.backend_pid) - before) / count)
@@ -111,7 +111,10 @@ def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) ->
 
 
 def _call(
-    connection: psycopg.Connection[Any], function: Function, requests: Sequence[tuple[Any, ...]], batch: int
+    connection: psycopg.Connection[Any],
+    function: Function[Any],
+    requests: Sequence[tuple[Any, ...]],
+    batch: int,
 ) -> list[Any]:
     """:raises BenchmarkFailed: a request was refused"""
     rows: list[Any] = []

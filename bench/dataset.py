@@ -5,7 +5,7 @@ from threading import Thread
 
 import psycopg
 
-from api.schemas.requests import MAX_HOLD_ID
+from api.schemas.fields import MAX_HOLD_ID
 from bench.database import Database
 
 HOLDS_AN_INSTANT = 1000

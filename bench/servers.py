@@ -16,11 +16,11 @@ from bench.machine import cpu_seconds
 from flashsale.database.migrations import ROOT
 from flashsale.local.os_account import guard
 
-FLASHSALE = "api.app:application"
-CEILING = "bench.baselines.ceiling:application"
-CALL_EACH = "bench.baselines.call_each:application"
-LOCK_AND_SUM = "bench.baselines.lock_and_sum:application"
-REDIS = "bench.baselines.redis_script:application"
+FLASHSALE = "api.app:from_environment()"
+CEILING = "bench.baselines.ceiling:application()"
+CALL_EACH = "bench.baselines.call_each:application()"
+LOCK_AND_SUM = "bench.baselines.lock_and_sum:application()"
+REDIS = "bench.baselines.redis_script:application()"
 REDIS_FSYNC = "redis with appendfsync always"  # the same application over another Redis
 PGBENCH = "pgbench"
 

@@ -101,7 +101,7 @@ TWICE = Key("hold, twice as many offered", FLASHSALE)
 OVERLOAD = (Target("hold, twice the peak offered ÷ peak", TWICE, PEAK, 0.9),)
 
 
-def cost_key(function: Function, size: int) -> Key:
+def cost_key(function: Function[Any], size: int) -> Key:
     """The samples of a function's cost in calls of `size` requests."""
     return Key(f"{function.name}()", f"{size:,} a call")
 

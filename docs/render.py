@@ -20,8 +20,8 @@ import psycopg
 from api import problems
 from api.database.schema_version import SQL
 from api.openapi import operations
-from api.openapi.operations import OPERATIONS, Refusal
-from api.problems import Kind
+from api.openapi.operations import OPERATIONS, ProblemExample
+from api.problems import ProblemType
 from flashsale.cli.main import main
 from flashsale.database.migrations import migrate
 from flashsale.database.sql_loader import read_files
@@ -138,26 +138,22 @@ def _views(conn: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def _calls() -> Iterator[str]:
-    common = {kind.code for kind in operations.ANY_REQUEST}
-    with_body = {kind.code for kind in _kinds(operations.WITH_BODY)}
-    lanes = {kind.code for kind in _kinds((*operations.READS, *operations.WRITES))}
+    shared = (*operations.COMMON_PROBLEMS, *operations.BODY_PROBLEMS)
+    database = (*operations.READ_PROBLEMS, *operations.WRITE_PROBLEMS)
+    common = {type_.code for type_ in _types((*shared, *database))}
     yield "| call | | success | refusals of its own |\n|---|---|---|---|"
     for (method, path), operation in OPERATIONS.items():
-        own = [
-            f"`{kind.code}`"
-            for kind in _kinds(operation.problems)
-            if kind.code not in common | with_body | lanes
-        ]
-        success = ", ".join(str(answer.status) for answer in operation.answers)
+        own = [f"`{type_.code}`" for type_ in _types(operation.problems) if type_.code not in common]
+        success = ", ".join(str(response.status) for response in operation.responses)
         yield f"| `{method} {path}` | {operation.summary} | {success} | {', '.join(own)} |"
 
 
-def _kinds(listed: Iterable[Kind | Refusal]) -> list[Kind]:
-    return [said.kind if isinstance(said, Refusal) else said for said in listed]
+def _types(found: Iterable[ProblemType | ProblemExample]) -> list[ProblemType]:
+    return [problem.type if isinstance(problem, ProblemExample) else problem for problem in found]
 
 
-def _retry(kind: Kind) -> str:
-    return f"{kind.retry_after} s" if kind.retry_after else ""
+def _retry(type_: ProblemType) -> str:
+    return f"{type_.retry_after} s" if type_.retry_after else ""
 
 
 def _refusals() -> Iterator[str]:
@@ -167,18 +163,18 @@ def _refusals() -> Iterator[str]:
         if file.schema == "flashsale" and file.kind == "routine"
     }
     yield "| SQLSTATE | code | HTTP | what it means | `Retry-After` | refused by |\n|---|---|---|---|---|---|"
-    for sqlstate, kind in problems.REFUSALS.items():
+    for sqlstate, type_ in problems.REFUSALS.items():
         by = ", ".join(f"`{name}`" for name, comment in sorted(comments.items()) if sqlstate in comment)
-        yield f"| {sqlstate} | `{kind.code}` | {kind.status} | {kind.detail} | {_retry(kind)} | {by} |"
+        yield f"| {sqlstate} | `{type_.code}` | {type_.status} | {type_.detail} | {_retry(type_)} | {by} |"
 
 
 def _problems_of_http() -> Iterator[str]:
-    of_sql = {kind.code for kind in problems.REFUSALS.values()}
-    kinds = [value for value in vars(problems).values() if isinstance(value, Kind)]
+    of_sql = {type_.code for type_ in problems.REFUSALS.values()}
+    types = [value for value in vars(problems).values() if isinstance(value, ProblemType)]
     yield "| code | HTTP | what it means | `Retry-After` |\n|---|---|---|---|"
-    for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
-        if kind.code not in of_sql:
-            yield f"| `{kind.code}` | {kind.status} | {kind.detail} | {_retry(kind)} |"
+    for type_ in sorted(types, key=lambda type_: (type_.status, type_.code)):
+        if type_.code not in of_sql:
+            yield f"| `{type_.code}` | {type_.status} | {type_.detail} | {_retry(type_)} |"
 
 
 def _commands() -> Iterator[str]:

@@ -79,7 +79,7 @@ EVENTS = "tests/operators/test_read_events.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
-JOINER = "tests/api/test_batching.py::"
+BATCHING = "tests/api/test_batching.py::"
 KNOWN = "tests/sql/test_known_failures.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
@@ -707,7 +707,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "Unsigned webhooks are always accepted",
         "unsigned-webhooks",
         ["if not headers:"],
-        [SIGNED + "test_unsigned_is_believed_only_when_that_is_allowed_and_a_wrong_signature_never"],
+        [SIGNED + "test_unsigned_webhooks_are_accepted_only_when_allowed_and_wrong_signatures_never"],
     ),
     Mutation(
         "A webhook with a wrong signature is accepted",
@@ -731,54 +731,54 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "A duplicate member of a JSON object is accepted",
         "duplicate-members",
         ["if False:"],
-        ["tests/api/test_request_bodies.py::test_what_is_no_strict_json_is_malformed"],
+        ["tests/api/test_request_bodies.py::test_data_that_is_not_strict_json_is_malformed"],
     ),
     Mutation(
         "A request body of any size is accepted",
         "body-limit",
-        ["MAX_BYTES = 1 << 30"],
+        ["MAX_BODY_BYTES = 1 << 30"],
         [PROBLEMS + "test_errors_from_the_application"],
     ),
     Mutation(
         "A problem has another HTTP status than its SQLSTATE",
         "problem-status",
-        ['"SA002": Kind(410, "insufficient_stock", "", ""),'],
-        [PROBLEMS + "test_the_table_of_refusals_is_the_databases"],
+        ['"SA002": ProblemType(410, "insufficient_stock", "", ""),'],
+        [PROBLEMS + "test_the_table_of_refusals_equals_the_view"],
     ),
     Mutation(
         "A call whose outcome is unknown is reported as rolled back",
         "outcome-unknown",
         ['return RolledBack(error.sqlstate or "57014", str(error))'],
-        ["tests/api/test_database_failures.py::test_a_connection_that_falls_silent_is_cut_and_replaced"],
+        ["tests/api/test_database_failures.py::test_a_connection_without_a_response_is_closed_and_replaced"],
     ),
     Mutation(
         "A write whose outcome is unknown is retried",
         "write-not-retried",
         ["if False:"],
-        [JOINER + "test_a_write_whose_outcome_is_unknown_is_never_sent_again"],
+        [BATCHING + "test_a_write_whose_outcome_is_unknown_is_never_retried"],
     ),
     Mutation(
         "Rows are assigned to requests by position instead of request_no",
         "row-of-request",
-        ["found[found.index(None)] = answer"],
-        [JOINER + "test_requests_that_come_while_the_lane_is_taken_travel_together_and_each_gets_its_row"],
+        ["found[found.index(None)] = returned"],
+        [BATCHING + "test_requests_that_arrive_during_a_call_share_the_next_and_each_gets_its_row"],
     ),
     Mutation(
         "Two equal writes in a batch are sent as one",
         "writes-not-merged",
         ["if True:"],
-        [JOINER + "test_equal_writes_never_share_a_row"],
+        [BATCHING + "test_equal_writes_never_share_a_row"],
     ),
     Mutation(
         "The queue has no limit",
         "queue-limit",
         ["if False:"],
-        [JOINER + "test_a_full_queue_refuses_at_once"],
+        [BATCHING + "test_a_full_queue_rejects_at_once"],
     ),
     Mutation(
         "A request whose call does not return waits without a limit",
         "response-timeout",
         ["if False:"],
-        [JOINER + "test_who_waits_too_long_is_refused_and_never_sent"],
+        [BATCHING + "test_a_request_that_reaches_its_queue_timeout_is_never_sent"],
     ),
 ]

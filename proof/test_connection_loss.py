@@ -134,7 +134,7 @@ def ready(db: psycopg.Connection) -> Call:
     return Call("GET", "/readyz")
 
 
-POOL = "flashsale unjoined"
+POOL = "flashsale pool"
 LANES: dict[Make, str] = {
     hold: "flashsale place_holds fast",
     hold_without_key: "flashsale place_holds fast",
@@ -144,9 +144,9 @@ LANES: dict[Make, str] = {
     payment: "flashsale apply_payments fast",
     failure: "flashsale apply_payments fast",
     early_payment: "flashsale apply_payments fast",
-    product: "flashsale get_products reads",
-    hold_read: "flashsale get_holds reads",
-    order_read: "flashsale get_orders reads",
+    product: "flashsale get_products read",
+    hold_read: "flashsale get_holds read",
+    order_read: "flashsale get_orders read",
     products: POOL,
     ready: POOL,
 }

@@ -1,21 +1,19 @@
-"""Join concurrent requests into one set-based call.
+"""Batches concurrent requests into few calls of a set-based function.
 
-A call goes out each time its lane (one connection) is free, with whatever has
-arrived since: under load many requests share one lock and one commit, and a
-request that comes alone travels alone, at once. Nothing here knows what the
-requests are about; they are tuples in, rows out.
+A call is sent whenever its connection is free, with all requests that have arrived since the last one. Under
+load many requests share one lock and one commit; a single request is sent at once, alone. The batcher does
+not interpret requests: it takes argument tuples and returns rows.
 
-Each joiner has two ways to its function:
+A batcher has two paths to its function, each with a queue and a connection:
 
-    fast      every request goes here first. Its lane gives up on a lock almost at once, so that
-              a row somebody else keeps locked costs the others nothing they would notice.
-    patient   requests that met such a row, or whose call failed as a whole, go again from here:
-              one call at a time, on another connection, until their patience ends.
+    fast    every request starts here. Its lock timeout is short, so that a locked row delays requests
+            for other rows only briefly.
+    slow    requests that met a locked row, or whose batch was rolled back, are retried here until their
+            queue timeout.
 
-What failed and surely left no trace is sent again in ever smaller company, so
-that one bad request ends up alone and fails alone; unless a lock was all that
-stood in its way. What may have left a trace
-is never sent again, unless it only reads.
+A read-only function has one path, `read`. A batch that was rolled back is split and retried, so that an
+invalid request ends up alone in its batch and fails alone; a batch that met only a locked row stays together.
+A write whose outcome is unknown is never retried; a read is.
 """
 
 import asyncio
@@ -24,370 +22,356 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic
 
-from api.telemetry.batch_metrics import REQUEST, Observer, WayObserver
+from api.context import REQUEST
+from api.database.errors import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack
+from api.database.functions import Row
+from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
 
 log = logging.getLogger("flashsale.api")
 
 Arguments = tuple[Any, ...]
-Row = tuple[Any, ...]
 Call = Callable[[Sequence[Arguments]], Awaitable[Sequence[Row]]]
-"""Sends argument tuples and returns rows `(request_no, sqlstate, ...)`, request_no being a tuple's index.
-Raises NotSent, RolledBack or OutcomeUnknown, and nothing else that a caller should meet."""
-
-
-class NotSent(Exception):
-    """The database could not be asked. Nothing happened."""
-
-    reason = "not_sent"
-
-
-class RolledBack(Exception):
-    """The server refused the call as a whole. Nothing happened.
-
-    :param sqlstate: the server's SQLSTATE
-    """
-
-    def __init__(self, sqlstate: str, message: str = "") -> None:
-        super().__init__(f"{sqlstate}: {message}")
-        self.sqlstate = self.reason = sqlstate
-
-
-class OutcomeUnknown(Exception):
-    """The call was sent and no answer came: it may or may not have happened."""
-
-    reason = "outcome_unknown"
-
-
-class Overloaded(Exception):
-    """Too many requests wait already, or this one waited too long for its turn. Nothing happened."""
-
-
-class Busy(Exception):
-    """Somebody kept a row locked for as long as the request could wait. Nothing happened."""
+"""Sends argument tuples and returns their rows, in any order; a row's request_no is the tuple's index.
+Raises NotSent, RolledBack or OutcomeUnknown; anything else is a defect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a joiner. Times are in seconds.
+    """Limits of a batcher. Times are in seconds.
 
-    `patience` must leave the last call enough time to end before `deadline`: the lanes' statement timeout
-    and a commit. Else callers are told that the outcome is unknown when it soon would be known.
+    Between `queue_timeout` and `response_timeout` there must be enough time for the last call: the
+    connection's statement timeout and a commit. Otherwise requests fail as OutcomeUnknown although their
+    outcome would be known soon after.
     """
 
-    batch: int = 500
-    """requests in one call, at most (the SQL functions refuse more than 1,000)"""
-    queue: int = 2000
-    """requests that wait on the fast way, at most; the next one is refused at once"""
-    patient_queue: int = 500
-    """the same on the patient way. All that wait for locked rows must leave room among those that the server
-    lets in at once (api/server/admission.py) for whoever wants another row"""
-    patience: float = 0.8
-    """from a request's arrival until the last moment at which it may be sent"""
-    deadline: float = 1.9
-    """from a request's arrival until its caller has an answer, whatever happens"""
-    memory: float = 2.0
-    """for how long a row that nobody could be served for counts as locked"""
-    pause: float = 0.02
-    """between two patient calls that served nobody"""
-    tick: float = 0.05
-    """how often the two limits above are looked at while anything waits"""
+    max_batch_size: int = 500
+    """requests in one call (the SQL functions accept up to 1,000)"""
+    max_queue_size: int = 2000
+    """requests in the queue of the fast path; further ones are rejected as Overloaded"""
+    max_slow_queue_size: int = 500
+    """requests in the queue of the slow path; further ones fail as Busy. Together the slow paths must leave
+    room below MAX_CONCURRENT_REQUESTS (api/server/admission.py) for requests whose rows are not locked"""
+    queue_timeout: float = 0.8
+    """from a request's arrival until the last moment at which it is sent"""
+    response_timeout: float = 1.9
+    """from a request's arrival until it fails if there is still no row"""
+    contention_ttl: float = 2.0
+    """how long a key counts as contended after its last request on the slow path has failed"""
+    retry_delay: float = 0.02
+    """after a call on the slow path that made no progress"""
+    timer_interval: float = 0.05
+    """between two checks of the timeouts"""
 
 
-LOCKED = "55P03"
-"""lock_not_available. Of a row: somebody has locked what this request needs; nothing was done for it."""
+LOCK_NOT_AVAILABLE = "55P03"
+"""in a row: another session has locked what the request needs; nothing was done for it"""
 
-_AGAIN = frozenset({LOCKED, "40001", "40P01", "57014", "0A000", "26000"})
-"""Failures that pass: locks, serialisation, deadlock, time, a plan outdated by a reload of the functions."""
+_RETRYABLE = frozenset({LOCK_NOT_AVAILABLE, "40001", "40P01", "57014", "0A000", "26000"})
+"""retryable SQLSTATEs: lock, serialization failure, deadlock, timeout, plan invalidated by reloaded sql/"""
 
-_NOBODYS_FAULT = frozenset({"08", "25", "28", "3D", "3F", "42", "53", "57", "58"})
-"""SQLSTATE classes that speak of the server or its schema: sent apart, the requests would fail again."""
+_SERVER_ERROR_CLASSES = frozenset({"08", "25", "28", "3D", "3F", "42", "53", "57", "58"})
+"""SQLSTATE classes of errors of the server or its schema, which splitting the batch cannot help"""
 
 
-class _Asked:
-    """One request on its way."""
+class _PendingRequest(Generic[Row]):
+    """A request that has no row yet."""
 
-    __slots__ = ("arguments", "arrived", "company", "future", "patient", "repeats", "request")
+    __slots__ = ("arguments", "arrived_at", "context", "future", "is_contended", "max_batch_size", "retries")
 
     def __init__(
-        self, arguments: Arguments, future: "asyncio.Future[Row]", arrived: float, company: int
+        self, arguments: Arguments, future: "asyncio.Future[Row]", arrived_at: float, max_batch_size: int
     ) -> None:
         self.arguments = arguments
         self.future = future
-        self.arrived = arrived
-        self.company = company  # travels in calls of at most so many
-        self.repeats = 0
-        self.patient = False
-        self.request = REQUEST.get()
+        self.arrived_at = arrived_at
+        self.max_batch_size = max_batch_size
+        self.retries = 0  # of a read whose outcome was unknown
+        self.is_contended = False  # counted in _contended_keys
+        self.context = REQUEST.get()
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
 
-class Joiner:
-    """Serves many callers of one set-based function through few calls.
+class Batcher(Generic[Row]):
+    """Serves concurrent requests for one set-based function.
 
-    :param call: sends a batch on the fast lane
-    :param patient_call: sends a batch on the patient lane; None for functions that take no locks
-    :param reads: the function changes nothing, so equal arguments in one call share a row, and a call whose
-        outcome is unknown is sent again
-    :param row_key: index of the argument that names the row to be locked, or what it belongs to. While
-        requests for that row wait on the patient way and none is served, and for a while after, later ones
-        join them there instead of stopping the fast lane again.
-    :param observer: is told of each call
+    :param call: sends a batch on the connection of the fast (or read) path
+    :param slow_call: sends a batch on the connection of the slow path; None for functions that take no locks
+    :param read_only: equal arguments in one batch share a row, and a call whose outcome is unknown is retried
+    :param key_index: index of the argument that identifies the row to lock. While requests with one key are
+        on the slow path and none has been served, and for `contention_ttl` after, further ones go to the
+        slow path directly, so that the fast path does not wait for the lock again.
     """
 
     def __init__(
         self,
-        call: Call,
-        patient_call: Call | None = None,
+        call: Call[Row],
+        slow_call: Call[Row] | None = None,
         *,
         limits: Limits | None = None,
-        reads: bool = False,
-        row_key: int | None = None,
-        observer: Observer | None = None,
+        read_only: bool = False,
+        key_index: int | None = None,
+        metrics: BatchMetrics | None = None,
     ) -> None:
         self._limits = limits = limits or Limits()
-        self._observer = observer = observer or Observer()
-        self._row_key = row_key
-        self._stuck: Counter[Any] = Counter()
-        self._patient = (
-            _Way(
-                patient_call,
-                replace(limits, queue=limits.patient_queue),
-                reads,
+        self._metrics = metrics = metrics or BatchMetrics()
+        self._key_index = key_index
+        self._contended_keys: Counter[Any] = Counter()
+        self._slow = (
+            _Path(
+                slow_call,
+                replace(limits, max_queue_size=limits.max_slow_queue_size),
+                read_only,
                 Busy,
                 self._retry,
-                observer.way("patient"),
-                last=True,
+                metrics.path("slow"),
+                is_last=True,
             )
-            if patient_call
+            if slow_call
             else None
         )
-        way = observer.way("reads" if reads else "fast")
-        self._fast = _Way(call, limits, reads, Overloaded, self._retry, way, last=self._patient is None)
+        path = metrics.path("read" if read_only else "fast")
+        self._fast = _Path(call, limits, read_only, Overloaded, self._retry, path, is_last=self._slow is None)
 
-    def ask(self, *arguments: Any) -> "asyncio.Future[Row]":
-        """Send one request; the future brings its row.
+    def submit(self, *arguments: Any) -> "asyncio.Future[Row]":
+        """Submit one request; the future returns its row.
 
-        A read joins only a call that starts after this moment.
+        A read is only served by a call that starts after this moment.
 
-        :raises Overloaded: here and now, when too many wait already
-        :returns: a future that yields the row `(request_no, sqlstate, ...)` or raises Overloaded, Busy,
-            NotSent, OutcomeUnknown, or RolledBack with the failure that this request alone brought about
+        :raises Overloaded: at once, if the queue is full
+        :returns: a future that returns the row, or raises Overloaded, Busy, NotSent, OutcomeUnknown, or
+            RolledBack if this request alone caused the rollback
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(arguments, loop.create_future(), loop.time(), self._limits.batch)
-        if self._stuck and self._row_key is not None and arguments[self._row_key] in self._stuck:
-            self._wait_patiently(asked)
-        elif not self._fast.join(asked):
-            raise Overloaded(f"{self._limits.queue} requests wait already")
-        return asked.future
+        request = _PendingRequest(arguments, loop.create_future(), loop.time(), self._limits.max_batch_size)
+        if (
+            self._contended_keys
+            and self._key_index is not None
+            and arguments[self._key_index] in self._contended_keys
+        ):
+            self._enqueue_slow(request)
+        elif not self._fast.enqueue(request):
+            raise Overloaded(f"{self._limits.max_queue_size} requests are waiting")
+        return request.future
 
-    def _retry(self, asked: _Asked) -> None:
-        self._observer.sent_again(asked)
-        if self._patient is None:
-            self._fast.join(asked, first=True)
+    def _retry(self, request: _PendingRequest[Row]) -> None:
+        self._metrics.retried(request)
+        if self._slow is None:
+            self._fast.enqueue(request, first=True)
         else:
-            self._wait_patiently(asked)
+            self._enqueue_slow(request)
 
-    def _wait_patiently(self, asked: _Asked) -> None:
-        if self._patient is None or not self._patient.join(asked):
-            asked.fail(Busy("too many wait for locked rows already"))
-        elif self._row_key is not None and not asked.patient:
-            asked.patient = True
-            key = asked.arguments[self._row_key]
-            self._stuck[key] += 1
-            asked.future.add_done_callback(lambda future: self._unstick(key, future))
+    def _enqueue_slow(self, request: _PendingRequest[Row]) -> None:
+        if self._slow is None or not self._slow.enqueue(request):
+            request.fail(Busy("too many requests are waiting for locked rows"))
+        elif self._key_index is not None and not request.is_contended:
+            request.is_contended = True
+            key = request.arguments[self._key_index]
+            self._contended_keys[key] += 1
+            request.future.add_done_callback(lambda future: self._release_key(key, future))
 
-    def _unstick(self, key: Any, future: "asyncio.Future[Row]") -> None:
-        served = not future.cancelled() and future.exception() is None
-        if served:
-            self._stuck.pop(key, None)
-        elif key in self._stuck:
-            self._stuck[key] -= 1
-            # Whoever was turned away comes again.
-            future.get_loop().call_later(self._limits.memory, self._forget, key)
+    def _release_key(self, key: Any, future: "asyncio.Future[Row]") -> None:
+        is_served = not future.cancelled() and future.exception() is None
+        if is_served:
+            self._contended_keys.pop(key, None)
+        elif key in self._contended_keys:
+            self._contended_keys[key] -= 1
+            # The client is likely to retry.
+            future.get_loop().call_later(self._limits.contention_ttl, self._forget_key, key)
 
-    def _forget(self, key: Any) -> None:
-        if self._stuck.get(key, 1) <= 0:
-            del self._stuck[key]
+    def _forget_key(self, key: Any) -> None:
+        if self._contended_keys.get(key, 1) <= 0:
+            del self._contended_keys[key]
 
 
-class _Way:
-    """A queue, the lane behind it, and the task that carries the one to the other while there is anything."""
+class _Path(Generic[Row]):
+    """A queue, and the task that sends it in batches while it is not empty."""
 
     def __init__(
         self,
-        call: Call,
+        call: Call[Row],
         limits: Limits,
-        reads: bool,
-        too_late: type[Exception],
-        retry: Callable[[_Asked], None],
-        observer: WayObserver,
+        read_only: bool,
+        timeout_error: type[Exception],
+        retry: Callable[[_PendingRequest[Row]], None],
+        metrics: PathMetrics,
         *,
-        last: bool,
+        is_last: bool,
     ) -> None:
         self._call = call
         self._limits = limits
-        self._reads = reads
-        self._too_late = too_late
+        self._read_only = read_only
+        self._timeout_error = timeout_error
         self._retry = retry
-        self._observer = observer
-        self._last = last  # what goes again comes back here
-        self._waiting: deque[_Asked] = deque()
-        self._sent: Sequence[_Asked] = ()
+        self._metrics = metrics
+        self._is_last = is_last  # retries come back to this path
+        self._queue: deque[_PendingRequest[Row]] = deque()
+        self._in_flight: Sequence[_PendingRequest[Row]] = ()
         self._sent_at = 0.0
-        self._carrier: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def join(self, asked: _Asked, *, first: bool = False) -> bool:
-        """Queue a request; False when the queue is full. Who was let in before comes `first`, and gets in."""
-        if len(self._waiting) >= self._limits.queue and not first:  # guard: queue-limit
+    def enqueue(self, request: _PendingRequest[Row], *, first: bool = False) -> bool:
+        """Append a request; False if the queue is full. A retry goes `first`, and is always accepted."""
+        if len(self._queue) >= self._limits.max_queue_size and not first:  # guard: queue-limit
             return False
         if first:
-            self._waiting.appendleft(asked)
+            self._queue.appendleft(request)
         else:
-            self._waiting.append(asked)
-        if self._carrier is None:
-            self._carrier = asyncio.get_running_loop().create_task(self._carry())
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(self._limits.tick, self._look_at_the_clock)
+            self._queue.append(request)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                self._limits.timer_interval, self._expire_timeouts
+            )
         return True
 
-    async def _carry(self) -> None:
+    async def _run(self) -> None:
         try:
-            while self._waiting:
-                batch = self._take()
-                if batch and not await self._send(batch) and self._last:
-                    # What came back would otherwise go round and round without a breath.
-                    await asyncio.sleep(self._limits.pause)
+            while self._queue:
+                batch = self._next_batch()
+                if batch and not await self._send(batch) and self._is_last:
+                    # Retries are in the queue already: without a delay this would be a busy loop.
+                    await asyncio.sleep(self._limits.retry_delay)
         finally:
-            self._carrier = None
+            self._task = None
 
-    def _take(self) -> list[_Asked]:
-        """The next batch: those who came first, as many as each of them tolerates, in order of arrival."""
-        room = self._limits.batch
-        batch: list[_Asked] = []
-        waiting = self._waiting
-        too_old = asyncio.get_running_loop().time() - self._limits.patience
-        while waiting and len(batch) < min(room, waiting[0].company):
-            asked = waiting.popleft()
-            if asked.future.done():
-                continue  # the caller left, or was told that it is too late
-            if asked.arrived <= too_old:
-                # Back from a call that ended after the clock was last looked at.
-                asked.fail(self._too_late("waited too long"))
+    def _next_batch(self) -> list[_PendingRequest[Row]]:
+        """The oldest requests, no more than the max_batch_size of each of them, in order of arrival."""
+        size = self._limits.max_batch_size
+        batch: list[_PendingRequest[Row]] = []
+        queue = self._queue
+        oldest_arrival = asyncio.get_running_loop().time() - self._limits.queue_timeout
+        while queue and len(batch) < min(size, queue[0].max_batch_size):
+            request = queue.popleft()
+            if request.future.done():
+                continue  # cancelled, or timed out
+            if request.arrived_at <= oldest_arrival:
+                # Back from a call that ended after the last check of the timeouts.
+                request.fail(self._timeout_error("queue timeout"))
                 continue
-            if asked.company < room:
-                room = asked.company
-            batch.append(asked)
-        if self._last:
-            batch.sort(key=_arrival)  # who goes again queues behind later ones, but is served before them
+            if request.max_batch_size < size:
+                size = request.max_batch_size
+            batch.append(request)
+        if self._is_last:
+            batch.sort(key=_arrived_at)  # a retry is queued behind later requests, but served before them
         return batch
 
-    async def _send(self, batch: list[_Asked]) -> bool:
-        """Carry a batch over, hand out what came back; False when it served nobody, but may later."""
-        self._sent = batch
+    async def _send(self, batch: list[_PendingRequest[Row]]) -> bool:
+        """Call the function for a batch and resolve its futures; False if all requests are to be retried."""
+        self._in_flight = batch
         self._sent_at = asyncio.get_running_loop().time()
-        arguments: Sequence[Arguments] = [asked.arguments for asked in batch]
-        if self._reads:  # guard: writes-not-merged
+        arguments: Sequence[Arguments] = [request.arguments for request in batch]
+        if self._read_only:  # guard: writes-not-merged
             arguments = list(dict.fromkeys(arguments))
         try:
-            with self._observer.calling(batch, len(arguments)):
+            with self._metrics.measure_call(batch, len(arguments)):
                 rows = await self._call(arguments)
-            return self._hand_out(batch, arguments, rows)
+            return self._resolve(batch, arguments, rows)
         except NotSent as error:
-            for asked in batch:
-                asked.fail(error)
+            for request in batch:
+                request.fail(error)
         except RolledBack as error:
-            return self._send_apart(batch, error)
+            return self._split_and_retry(batch, error)
         except OutcomeUnknown as error:
-            self._give_up(batch, error)
+            self._fail_unknown(batch, error)
         except Exception as error:
-            fields = self._observer.fields
-            log.exception("a call of %d requests failed in an unforeseen way", len(batch), extra=fields)
-            self._give_up(batch, OutcomeUnknown(str(error)), final=True)
+            log.exception(
+                "a call of %d requests failed unexpectedly", len(batch), extra=self._metrics.log_fields
+            )
+            self._fail_unknown(batch, OutcomeUnknown(str(error)), can_retry=False)
         finally:
-            self._sent = ()
+            self._in_flight = ()
         return True
 
-    def _hand_out(self, batch: list[_Asked], arguments: Sequence[Arguments], rows: Sequence[Row]) -> bool:
+    def _resolve(
+        self, batch: list[_PendingRequest[Row]], arguments: Sequence[Arguments], rows: Sequence[Row]
+    ) -> bool:
         found: list[Row | None]
-        if self._reads:
-            row_of = {arguments[row[0]]: row for row in rows}
-            found = [row_of.get(asked.arguments) for asked in batch]
+        if self._read_only:
+            row_by_arguments = {arguments[row.request_no]: row for row in rows}
+            found = [row_by_arguments.get(request.arguments) for request in batch]
         else:
             found = [None] * len(batch)
-            for answer in rows:
-                found[answer[0]] = answer  # guard: row-of-request
+            for returned in rows:
+                found[returned.request_no] = returned  # guard: row-of-request
         progress = False
-        for asked, row in zip(batch, found, strict=True):
+        for request, row in zip(batch, found, strict=True):
             if row is None:
-                fields = self._observer.fields
-                log.error("a call of %d requests left one of them without a row", len(batch), extra=fields)
-                asked.fail(OutcomeUnknown("no row came back"))
-            elif row[1] == LOCKED:
-                if not asked.future.done():
-                    self._retry(asked)
+                log.error(
+                    "a call of %d requests returned no row for one of them",
+                    len(batch),
+                    extra=self._metrics.log_fields,
+                )
+                request.fail(OutcomeUnknown("no row was returned"))
+            elif row.sqlstate == LOCK_NOT_AVAILABLE:
+                if not request.future.done():
+                    self._retry(request)
             else:
                 progress = True
-                if not asked.future.done():
-                    asked.future.set_result(row)
+                if not request.future.done():
+                    request.future.set_result(row)
         return progress
 
-    def _send_apart(self, batch: list[_Asked], error: RolledBack) -> bool:
-        """The call was undone: send its requests again in smaller company, unless that cannot help."""
-        again = error.sqlstate in _AGAIN
-        fields = self._observer.fields
-        if not again and (len(batch) == 1 or error.sqlstate[:2] in _NOBODYS_FAULT):
+    def _split_and_retry(self, batch: list[_PendingRequest[Row]], error: RolledBack) -> bool:
+        """The batch was rolled back: retry its requests in smaller batches, if that can help."""
+        is_retryable = error.sqlstate in _RETRYABLE
+        fields = self._metrics.log_fields
+        if not is_retryable and (len(batch) == 1 or error.sqlstate[:2] in _SERVER_ERROR_CLASSES):
             log.error("a call of %d requests was rolled back: %s", len(batch), error, extra=fields)
             failure = error if len(batch) == 1 else NotSent(str(error))
-            for asked in batch:
-                asked.fail(failure)
+            for request in batch:
+                request.fail(failure)
             return True
-        what = "a call of %d requests was rolled back and goes again: %s"
-        log.info(what, len(batch), error, extra=fields)
-        for asked in batch:
-            # Apart, requests for a locked row would each keep the lane waiting, one after the other; in
-            # company they wait once, and whoever wants another row is served past them.
-            if error.sqlstate != LOCKED:
-                asked.company = max(1, len(batch) // 4)
-            if not asked.future.done():
-                self._retry(asked)
-        return not again
+        message = "a call of %d requests was rolled back and is retried: %s"
+        log.info(message, len(batch), error, extra=fields)
+        for request in batch:
+            # Split, requests for a locked row would each wait for its lock, one after the other; together
+            # they wait once, and requests for other rows are served past them.
+            if error.sqlstate != LOCK_NOT_AVAILABLE:
+                request.max_batch_size = max(1, len(batch) // 4)
+            if not request.future.done():
+                self._retry(request)
+        return not is_retryable
 
-    def _give_up(self, batch: Sequence[_Asked], error: OutcomeUnknown, *, final: bool = False) -> None:
-        """Nobody knows what became of the call: a read goes again, a write never."""
-        for asked in reversed(batch):
-            if not self._reads:  # guard: write-not-retried
-                asked.fail(error)
-            elif final or asked.repeats >= 2:
-                asked.fail(NotSent(str(error)))
-            elif not asked.future.done():
-                asked.repeats += 1
-                self._retry(asked)
+    def _fail_unknown(
+        self, batch: Sequence[_PendingRequest[Row]], error: OutcomeUnknown, *, can_retry: bool = True
+    ) -> None:
+        """The call's outcome is unknown: fail writes, retry reads."""
+        for request in reversed(batch):
+            if not self._read_only:  # guard: write-not-retried
+                request.fail(error)
+            elif not can_retry or request.retries >= 2:
+                request.fail(NotSent(str(error)))
+            elif not request.future.done():
+                request.retries += 1
+                self._retry(request)
 
-    def _look_at_the_clock(self) -> None:
-        """Answer everybody whose time is up. A call in flight goes on; only its callers stop waiting."""
+    def _expire_timeouts(self) -> None:
+        """Fail the requests that reached a timeout. A call in flight goes on without them."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for asked in self._sent:
-            if now - asked.arrived >= self._limits.deadline:  # guard: response-timeout
-                asked.fail((NotSent if self._reads else OutcomeUnknown)("no answer in time"))
-        dead = self._sent and now - self._sent_at >= self._limits.patience / 2
-        overdue = False
-        for asked in self._waiting:
-            if now - asked.arrived >= self._limits.patience:
-                asked.fail((NotSent if dead else self._too_late)("waited too long"))
-                overdue = True
-        if overdue:
-            self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
-        self._observer.queued(len(self._waiting))
-        busy = self._sent or self._waiting
-        self._watch = loop.call_later(self._limits.tick, self._look_at_the_clock) if busy else None
+        for request in self._in_flight:
+            if now - request.arrived_at >= self._limits.response_timeout:  # guard: response-timeout
+                request.fail((NotSent if self._read_only else OutcomeUnknown)("response timeout"))
+        is_stalled = self._in_flight and now - self._sent_at >= self._limits.queue_timeout / 2
+        has_expired = False
+        for request in self._queue:
+            if now - request.arrived_at >= self._limits.queue_timeout:
+                request.fail((NotSent if is_stalled else self._timeout_error)("queue timeout"))
+                has_expired = True
+        if has_expired:
+            self._queue = deque(request for request in self._queue if not request.future.done())
+        self._metrics.set_queue_size(len(self._queue))
+        is_active = self._in_flight or self._queue
+        self._timer = (
+            loop.call_later(self._limits.timer_interval, self._expire_timeouts) if is_active else None
+        )
 
 
-_arrival = attrgetter("arrived")
+_arrived_at = attrgetter("arrived_at")

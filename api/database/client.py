@@ -1,34 +1,54 @@
-"""The checkout's functions as this process calls them: which are joined, and over how many connections.
+"""The checkout's SQL functions for this process: which calls are batched, and over how many connections.
 
-A function that writes has two connections, fast and patient (batching.py), the latter opened when it is
-first needed; a function that reads has one; up to two more, from a pool, serve what is not joined. That is 7
-connections in quiet times and 13 at most for each process. More would not be faster: calls of one function
-mostly wait for the same rows, and a connection carries hundreds of requests at a time.
+A function that writes has two connections, for the fast and the slow path (batching.py), the latter opened
+when it is first needed; a function that reads has one. A pool of up to two serves calls that are not
+batched. That is 7 connections when idle and at most 13 for each process. More would not be faster: calls of
+one function mostly wait for the same rows, and one connection carries hundreds of requests at a time.
 """
 
+import asyncio
 import time
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import args_row, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from api.database import functions
-from api.database.batching import Joiner, NotSent, OutcomeUnknown, Row
-from api.database.connection import CONNECT_TIMEOUT, Lane, connection_string, cut_later, outcome_of
-from api.database.functions import Function
-from api.telemetry.batch_metrics import Observer, Tracer
+from api.database.batching import Batcher
+from api.database.connection import (
+    CONNECT_TIMEOUT,
+    FunctionConnection,
+    connection_string,
+    disconnect_after,
+    outcome_of,
+)
+from api.database.errors import NotSent, OutcomeUnknown
+from api.database.functions import Function, GetFiguresRow, GetStockRow, ListProductsRow, Row
+from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
 FAST_LOCK_TIMEOUT = 50
-"""milliseconds; what a locked row costs those behind it on the fast lane"""
-PATIENT_LOCK_TIMEOUT = 300
-"""milliseconds for each lock of a call; the whole call has lanes.STATEMENT_TIMEOUT"""
+"""milliseconds; what a locked row costs the requests behind it on the fast path"""
+SLOW_LOCK_TIMEOUT = 300
+"""milliseconds for each lock of a call; the whole call has connection.STATEMENT_TIMEOUT"""
 READ_TIMEOUT = 1.5
-"""seconds that an unjoined read may take, with the wait for a connection"""
+"""seconds for a read over the pool, the wait for a connection included"""
+FIGURES_TIMEOUT = 2.0
+"""seconds for get_figures, the connection attempt included"""
+
+T = TypeVar("T")
 
 
-class Checkout:
-    """What HTTP may ask of the database.
+class PoolStats(NamedTuple):
+    """Connections of the pool, and requests waiting for one."""
+
+    size: int
+    idle: int
+    waiting: int
+
+
+class CheckoutClient:
+    """All calls to the database.
 
     :param url: libpq connection string or URI
     :param tracer: traces calls
@@ -37,109 +57,124 @@ class Checkout:
     def __init__(self, url: str, tracer: Tracer | None = None) -> None:
         self._url = url
         self._tracer = tracer
-        self._ready: list[Lane] = []
-        self._patient: list[Lane] = []
-        self.place_holds = self._writes(functions.PLACE_HOLDS, row_key=0)
-        self.release_holds = self._writes(functions.RELEASE_HOLDS, row_key=0)
-        self.create_orders = self._writes(functions.CREATE_ORDERS, row_key=0)
-        self.apply_payments = self._writes(functions.APPLY_PAYMENTS, row_key=1)
-        self.get_products = self._reads(functions.GET_PRODUCTS)
-        self.get_holds = self._reads(functions.GET_HOLDS)
-        self.get_orders = self._reads(functions.GET_ORDERS)
+        self._eager: list[FunctionConnection[Any]] = []
+        self._lazy: list[FunctionConnection[Any]] = []
+        self.place_holds = self._write(functions.PLACE_HOLDS, key_index=0)
+        self.release_holds = self._write(functions.RELEASE_HOLDS, key_index=0)
+        self.create_orders = self._write(functions.CREATE_ORDERS, key_index=0)
+        self.apply_payments = self._write(functions.APPLY_PAYMENTS, key_index=1)
+        self.get_products = self._read(functions.GET_PRODUCTS)
+        self.get_holds = self._read(functions.GET_HOLDS)
+        self.get_orders = self._read(functions.GET_ORDERS)
 
-    def _writes(self, function: Function, row_key: int) -> Joiner:
-        observer = Observer(function.name, self._tracer)
-        fast = self._lane(function, "fast", FAST_LOCK_TIMEOUT, observer)
-        patient = self._lane(function, "patient", PATIENT_LOCK_TIMEOUT, observer)
-        self._ready.append(fast)
-        self._patient.append(patient)
-        return Joiner(fast.call, patient.call, row_key=row_key, observer=observer)
+    def _write(self, function: Function[Row], key_index: int) -> Batcher[Row]:
+        metrics = BatchMetrics(function.name, self._tracer)
+        fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT, metrics)
+        slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT, metrics)
+        self._eager.append(fast)
+        self._lazy.append(slow)
+        return Batcher(fast.call, slow.call, key_index=key_index, metrics=metrics)
 
-    def _reads(self, function: Function) -> Joiner:
-        observer = Observer(function.name, self._tracer)
-        lane = self._lane(function, "reads", PATIENT_LOCK_TIMEOUT, observer)
-        self._ready.append(lane)
-        return Joiner(lane.call, reads=True, observer=observer)
+    def _read(self, function: Function[Row]) -> Batcher[Row]:
+        metrics = BatchMetrics(function.name, self._tracer)
+        connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT, metrics)
+        self._eager.append(connection)
+        return Batcher(connection.call, read_only=True, metrics=metrics)
 
-    def _lane(self, function: Function, way: str, lock_timeout: int, observer: Observer) -> Lane:
-        name = f"flashsale {function.name} {way}"
+    def _connection(
+        self, function: Function[Row], path: str, lock_timeout: int, metrics: BatchMetrics
+    ) -> FunctionConnection[Row]:
+        name = f"flashsale {function.name} {path}"
         conninfo = connection_string(self._url, name, lock_timeout=lock_timeout)
-        return Lane(conninfo, function, observer.way(way))
+        return FunctionConnection(conninfo, function, metrics.path(path))
 
     async def open(self) -> None:
-        """Connect. A database that is not there yet is no error: requests answer 503 until it is."""
-        # Made here and not before: it belongs to the event loop that it is made in.
+        """Connect. If the database is not available yet, requests are answered 503 until it is."""
+        # Created here because a pool belongs to the event loop that it is created in.
         self._pool = AsyncConnectionPool(
-            connection_string(self._url, "flashsale unjoined", lock_timeout=PATIENT_LOCK_TIMEOUT),
+            connection_string(self._url, "flashsale pool", lock_timeout=SLOW_LOCK_TIMEOUT),
             kwargs={"autocommit": True},
             min_size=0,
             max_size=2,
             max_waiting=100,
-            # After a failure the pool tries again by itself for so long; then whoever asks next makes it try.
+            # The pool retries by itself for this long; afterwards the next request makes it try again.
             reconnect_timeout=CONNECT_TIMEOUT,
             open=False,
         )
         await self._pool.open()
-        for lane in self._ready:
-            await lane.open()
+        for connection in self._eager:
+            await connection.open()
 
     async def close(self) -> None:
-        for lane in (*self._ready, *self._patient):
-            await lane.close()
+        for connection in (*self._eager, *self._lazy):
+            await connection.close()
         await self._pool.close()
 
-    def pool(self) -> tuple[int, int, int]:
-        """Connections for what is not joined: how many, how many of them idle, and who waits for one."""
+    def pool_stats(self) -> PoolStats:
         stats = self._pool.get_stats()
-        return stats["pool_size"], stats["pool_available"], stats.get("requests_waiting", 0)
+        return PoolStats(stats["pool_size"], stats["pool_available"], stats.get("requests_waiting", 0))
 
-    async def list_products(self, after: int, limit: int) -> list[Row]:
+    async def list_products(self, after: int, limit: int) -> list[ListProductsRow]:
         """Products with a higher id than `after`, by id.
 
-        :returns: rows (id, name, price, currency, total_stock, available_stock)
         :raises NotSent, RolledBack:
         """
-        return await self._read(functions.LIST_PRODUCTS, (after, limit))
+        return await self._query(functions.LIST_PRODUCTS, (after, limit), args_row(ListProductsRow))
 
-    async def get_stock(self, product_ids: list[int]) -> list[Row]:
+    async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
         """Where the units of these products are.
 
-        :returns: rows (id, at, total_stock, available_stock, held, awaiting, paid)
         :raises NotSent, RolledBack:
         """
-        return await self._read(functions.GET_STOCK, (product_ids,))
+        return await self._query(functions.GET_STOCK, (product_ids,), args_row(GetStockRow))
 
     async def readiness(self) -> dict[str, str]:
-        """What flashsale.readiness() tells, by the names of its columns.
+        """The result of flashsale.readiness(), by column.
 
         :raises NotSent, RolledBack:
         """
-        return cast(dict[str, str], (await self._read(functions.READINESS, (), dict_row))[0])
+        row: dict[str, str] = (await self._query(functions.READINESS, (), dict_row))[0]
+        return row
 
-    async def _read(
-        self, statement: str, parameters: tuple[Any, ...], row_factory: Any = tuple_row
-    ) -> list[Any]:
-        give_up_at = time.monotonic() + READ_TIMEOUT
+    async def get_figures(self) -> list[GetFiguresRow] | None:
+        """The metrics that SQL provides; None if the database does not respond.
+
+        They are read over a connection of their own, so that a scrape does not wait for requests or delay
+        them.
+        """
+        conninfo = connection_string(self._url, "flashsale metrics", lock_timeout=100)
+        try:
+            async with asyncio.timeout(FIGURES_TIMEOUT):
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+                async with connection, connection.cursor(row_factory=args_row(GetFiguresRow)) as cursor:
+                    await cursor.execute(functions.GET_FIGURES)
+                    return await cursor.fetchall()
+        except (psycopg.Error, OSError, TimeoutError):
+            return None
+
+    async def _query(self, statement: str, parameters: tuple[Any, ...], row_factory: Any) -> list[Any]:
+        deadline = time.monotonic() + READ_TIMEOUT
         while True:
             try:
-                return await self._read_once(statement, parameters, row_factory, give_up_at)
-            except OutcomeUnknown as error:  # an idle connection was dead; a read may go again
-                if time.monotonic() > give_up_at:
+                return await self._query_once(statement, parameters, row_factory, deadline)
+            except OutcomeUnknown as error:  # an idle connection was broken; a read can be retried
+                if time.monotonic() > deadline:
                     raise NotSent(str(error)) from error
 
-    async def _read_once(
-        self, statement: str, parameters: tuple[Any, ...], row_factory: Any, give_up_at: float
+    async def _query_once(
+        self, statement: str, parameters: tuple[Any, ...], row_factory: Any, deadline: float
     ) -> list[Any]:
-        connection: psycopg.AsyncConnection[Row] | None = None
+        connection: psycopg.AsyncConnection[Any] | None = None
         try:
-            async with self._pool.connection(timeout=give_up_at - time.monotonic()) as connection:
-                cut = cut_later(connection, give_up_at - time.monotonic())
+            async with self._pool.connection(timeout=deadline - time.monotonic()) as connection:
+                timer = disconnect_after(connection, deadline - time.monotonic())
                 try:
                     cursor = connection.cursor(row_factory=row_factory)
                     await cursor.execute(statement, parameters)
                     return await cursor.fetchall()
                 finally:
-                    cut.cancel()
+                    timer.cancel()
         except psycopg.Error as error:
             if connection is None:
                 raise NotSent(f"no connection to the database: {error}") from error

@@ -1,7 +1,7 @@
-"""One connection that serves one set-based function, and tells what became of each call.
+"""The connection of one set-based function, and the outcome of each call.
 
-The difference that matters is between "nothing happened" and "nobody knows". A server that answers with an
-error and lives on has rolled the call back. One that says FATAL, or nothing, may have committed before.
+An error from a session that lives on means that the call was rolled back. After FATAL, or a broken
+connection without an error, the outcome is unknown: the server may have committed before.
 """
 
 import asyncio
@@ -9,33 +9,33 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from api.database.batching import NotSent, OutcomeUnknown, RolledBack, Row
-from api.database.functions import Function
-from api.database.prepared_statement import Session
-from api.telemetry.batch_metrics import Observer, WayObserver
+from api.database.errors import NotSent, OutcomeUnknown, RolledBack
+from api.database.functions import Function, Row
+from api.database.prepared_statement import PreparedCall
+from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
 
 log = logging.getLogger("flashsale.api")
 
 CONNECT_TIMEOUT = 1.0
-"""seconds until a server that does not answer counts as absent"""
-RECONNECT_PAUSE = 0.2
-"""seconds after a failed attempt in which requests are refused without another one"""
-HANG_TIMEOUT = 3.0
-"""seconds after which a call without an answer costs the connection; its callers were answered long before"""
+"""seconds for a connection attempt"""
+RECONNECT_DELAY = 0.2
+"""seconds after a failed connection attempt in which calls fail without a new one"""
+SOCKET_TIMEOUT = 3.0
+"""seconds after which a call without a response costs the connection; its requests have timed out before"""
 STATEMENT_TIMEOUT = 500
-"""milliseconds that the server gives a call, commit aside; below what Limits leaves between patience and
-deadline, so that its word, by which nothing happened, comes before our giving up, by which nobody knows"""
+"""milliseconds for a call in the server, its commit excluded. Less than Limits leaves between queue_timeout
+and response_timeout: then the server's error, a known outcome, arrives before the requests time out"""
 
 
 def connection_string(url: str, name: str, *, lock_timeout: int) -> str:
-    """`url` with what every connection of this server needs.
+    """`url` with the settings of every connection of this server.
 
-    :param url: libpq connection string or URI; what it says itself wins, and its `options` come last
+    :param url: libpq connection string or URI; its own settings take precedence, its `options` come last
     :param name: shown in pg_stat_activity.application_name
     :param lock_timeout: milliseconds
     """
@@ -51,7 +51,7 @@ def connection_string(url: str, name: str, *, lock_timeout: int) -> str:
     defaults: dict[str, Any] = {
         "application_name": name,
         "client_encoding": "UTF8",
-        # A peer that vanished without a word is noticed by TCP within seconds.
+        # TCP detects a peer that vanished within seconds.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
@@ -62,55 +62,53 @@ def connection_string(url: str, name: str, *, lock_timeout: int) -> str:
     )
 
 
-class Lane:
-    """A dedicated connection, opened when it is needed and replaced when it breaks.
+class FunctionConnection(Generic[Row]):
+    """A dedicated connection for one function, opened on demand and replaced when it breaks.
 
-    It is no pool's: it is never shared, and a pool's growing pauses between attempts would outlast the
-    database's absence. Calls come one at a time.
+    It is not taken from a pool: it is never shared, and the growing delays between a pool's reconnection
+    attempts would outlast an outage of the database. Calls must not overlap.
 
     :param conninfo: from connection_string
-    :param function: the set-based function behind this lane
-    :param observer: is told when it connects and disconnects
     """
 
-    def __init__(self, conninfo: str, function: Function, observer: WayObserver | None = None) -> None:
+    def __init__(self, conninfo: str, function: Function[Row], metrics: PathMetrics | None = None) -> None:
         self._conninfo = conninfo
         self._function = function
-        self._observer = observer or Observer(function.name).way("")
-        self._session: Session | None = None
-        self._not_before = 0.0
-        self._why = ""
+        self._metrics = metrics or BatchMetrics(function.name).path("")
+        self._prepared: PreparedCall[Row] | None = None
+        self._retry_at = 0.0
+        self._last_error = ""
 
     async def open(self) -> None:
-        """Connect ahead of the first call, if the database lets us."""
+        """Connect before the first call, if the database is available."""
         try:
             await self._connect()
         except NotSent as error:
             log.warning("%s: %s", self._function.name, error)
 
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            self._observer.disconnected()
-            await session.close()
+        if self._prepared is not None:
+            prepared, self._prepared = self._prepared, None
+            self._metrics.disconnected()
+            await prepared.close()
 
     async def call(self, requests: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Call the function for these argument tuples.
 
-        :raises NotSent: the database is not there; nothing happened
-        :raises RolledBack: the server refused the whole call; nothing happened
-        :raises OutcomeUnknown: the connection broke, or was cut after HANG_TIMEOUT, before an answer came
+        :raises NotSent: no connection; nothing happened
+        :raises RolledBack: the server reported an error; nothing happened
+        :raises OutcomeUnknown: the connection broke before a response, or was closed after SOCKET_TIMEOUT
         """
-        session = self._session
-        if session is None or not session.is_alive():
+        prepared = self._prepared
+        if prepared is None or not prepared.is_alive():
             await self.close()
-            session = await self._connect()
-        cut = cut_later(session.connection, HANG_TIMEOUT)
+            prepared = await self._connect()
+        timer = disconnect_after(prepared.connection, SOCKET_TIMEOUT)
         try:
-            return await session.call(self._function.parameters(requests))
+            return await prepared.call(self._function.parameters(requests))
         except psycopg.Error as error:
-            outcome = outcome_of(error, session.connection)
-            # 0A000 and 26000: the functions were reloaded and this session's plan of the call is void.
+            outcome = outcome_of(error, prepared.connection)
+            # 0A000 and 26000: the functions were reloaded, and the session's plan of the call is invalid.
             if isinstance(outcome, OutcomeUnknown) or outcome.sqlstate[:2] in ("0A", "25", "26", "42", "57"):
                 await self.close()
             raise outcome from error
@@ -118,31 +116,32 @@ class Lane:
             await self.close()
             raise
         finally:
-            cut.cancel()
+            timer.cancel()
 
-    async def _connect(self) -> Session:
+    async def _connect(self) -> PreparedCall[Row]:
         loop = asyncio.get_running_loop()
-        if loop.time() < self._not_before:
-            raise NotSent(self._why)
-        session: Session | None = None
+        if loop.time() < self._retry_at:
+            raise NotSent(self._last_error)
+        prepared: PreparedCall[Row] | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                session = Session(await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True))
-                await session.prepare(self._function.statement)
+                connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+                prepared = PreparedCall(connection, self._function.make_row)
+                await prepared.prepare(self._function.statement)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            if session is not None:
-                await session.close()
-            self._observer.not_connected()
-            self._not_before = loop.time() + RECONNECT_PAUSE
-            self._why = f"no connection to the database: {error or 'no answer'}".strip()
-            raise NotSent(self._why) from error
-        self._session = session
-        self._observer.connected()
-        return session
+            if prepared is not None:
+                await prepared.close()
+            self._metrics.connection_failed()
+            self._retry_at = loop.time() + RECONNECT_DELAY
+            self._last_error = f"no connection to the database: {error or 'connection timeout'}".strip()
+            raise NotSent(self._last_error) from error
+        self._prepared = prepared
+        self._metrics.connected()
+        return prepared
 
 
-def outcome_of(error: psycopg.Error, connection: psycopg.AsyncConnection[Row]) -> RolledBack | OutcomeUnknown:
-    """What became of a call that ended with this error."""
+def outcome_of(error: psycopg.Error, connection: psycopg.AsyncConnection[Any]) -> RolledBack | OutcomeUnknown:
+    """The outcome of a call that ended with this error."""
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:
         return RolledBack("22021", str(error))  # a value that could not be sent
     if error.sqlstate is None or connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
@@ -150,16 +149,16 @@ def outcome_of(error: psycopg.Error, connection: psycopg.AsyncConnection[Row]) -
     return RolledBack(error.sqlstate, error.diag.message_primary or str(error))
 
 
-def cut_later(connection: psycopg.AsyncConnection[Row], seconds: float) -> asyncio.TimerHandle:
-    """End a connection from outside after a while, unless the handle is cancelled first.
+def disconnect_after(connection: psycopg.AsyncConnection[Any], seconds: float) -> asyncio.TimerHandle:
+    """Shut the connection's socket down after a while, unless the handle is cancelled first.
 
-    Whoever waits on it then sees its end. Cancelling the wait instead would have psycopg ask the server to
-    cancel, and wait for that.
+    The pending call then fails with a connection error. Cancelling the call instead would make psycopg send
+    a cancel request to the server and wait for its response.
     """
-    return asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    return asyncio.get_running_loop().call_later(seconds, _disconnect, connection)
 
 
-def _cut(connection: psycopg.AsyncConnection[Row]) -> None:
+def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as peer:
             peer.shutdown(socket.SHUT_RDWR)

@@ -1,12 +1,30 @@
-"""The SQL functions that HTTP calls: their names, what they take, what they give. There is no other SQL here.
+"""The SQL functions that the server calls: their arguments, and a NamedTuple of the columns of each row.
 
-Columns are named one by one, so that a function may grow one without disturbing a server that does not
-know it yet.
+Columns are selected by name, so that a function can gain a column while an older server runs. Where
+`sqlstate` is set the request was refused, and the columns after `detail` may be null.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from api.schemas.fields import CancelReason, HoldStatus, OrderStatus
+
+
+class BatchRow(Protocol):
+    """The first columns of the rows of every set-based function."""
+
+    @property
+    def request_no(self) -> int: ...
+    @property
+    def sqlstate(self) -> str | None: ...
+    @property
+    def detail(self) -> str | None: ...
+
+
+Row = TypeVar("Row", bound=BatchRow)
 
 
 def _numbers(values: Iterable[int]) -> str:
@@ -38,23 +56,24 @@ _LITERAL: dict[str, Callable[[Iterable[Any]], str]] = {
 }
 
 
-class Function:
-    """A set-based function: arrays in, one row for each request out.
+class Function(Generic[Row]):
+    """A set-based function: it takes arrays and returns one row for each request.
 
-    Arrays travel as PostgreSQL's own array literals: psycopg's list adapters cost several times as much for
-    each element, and pick an integer type by the size of the values.
+    Arrays are sent as PostgreSQL's array literals: psycopg's list adapters take several times as long for
+    each element, and choose an integer type by the size of the values.
 
-    :param name: its name in schema `flashsale`
-    :param takes: element types of the arrays after p_request_nos
-    :param gives: columns after request_no, sqlstate and detail
+    :param name: in schema `flashsale`
+    :param element_types: of the arrays after p_request_nos
+    :param row_type: a NamedTuple whose fields are the columns
     """
 
-    def __init__(self, name: str, takes: tuple[str, ...], gives: tuple[str, ...]) -> None:
+    def __init__(self, name: str, element_types: tuple[str, ...], row_type: type[Row]) -> None:
         self.name = name
-        self._literals = [_LITERAL[type_] for type_ in takes]
-        columns = ", ".join(("request_no", "sqlstate", "detail", *gives))
-        arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(("int", *takes), 1))
-        self.statement = f"select {columns} from flashsale.{name}({arrays})"  # noqa: S608 - all of it is below
+        fields: tuple[str, ...] = row_type._fields  # type: ignore[attr-defined] # of every NamedTuple
+        self.make_row: Callable[[Sequence[Any]], Row] = row_type._make  # type: ignore[attr-defined]
+        self._literals = [_LITERAL[type_] for type_ in element_types]
+        arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(("int", *element_types), 1))
+        self.statement = f"select {', '.join(fields)} from flashsale.{name}({arrays})"  # noqa: S608 - constants
 
     def parameters(self, requests: Sequence[tuple[Any, ...]]) -> list[str]:
         """The statement's parameters for these argument tuples; request_no is a tuple's index."""
@@ -63,43 +82,123 @@ class Function:
         return [_request_nos(len(requests)), *[literal(column) for literal, column in literals]]
 
 
-PLACE_HOLDS = Function(
-    "place_holds",
-    ("bigint", "int", "text"),
-    ("replayed", "hold_id", "product_id", "qty", "status", "expires_at", "order_id", "order_status"),
-)
-RELEASE_HOLDS = Function("release_holds", ("bigint",), ("hold_id", "status"))
-CREATE_ORDERS = Function(
-    "create_orders",
-    ("bigint", "text"),
-    ("replayed", "order_id", "status", "amount", "currency", "payment_due_at"),
-)
-APPLY_PAYMENTS = Function(
-    "apply_payments", ("text", "bigint", "text", "jsonb"), ("replayed", "order_id", "status", "result")
-)
-GET_PRODUCTS = Function(
-    "get_products", ("bigint",), ("id", "name", "price", "currency", "total_stock", "available_stock")
-)
-GET_HOLDS = Function(
-    "get_holds",
-    ("bigint",),
-    ("hold_id", "product_id", "qty", "status", "expires_at", "order_id", "order_status"),
-)
-GET_ORDERS = Function(
-    "get_orders",
-    ("bigint", "bigint"),
-    (
-        "order_id",
-        "product_id",
-        "qty",
-        "status",
-        "cancel_reason",
-        "amount",
-        "currency",
-        "created_at",
-        "payment_due_at",
-    ),
-)
+class PlaceHoldsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    replayed: bool
+    hold_id: int
+    product_id: int
+    qty: int
+    status: HoldStatus
+    expires_at: datetime
+    order_id: int | None
+    order_status: OrderStatus | None
+
+
+class ReleaseHoldsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    hold_id: int
+    status: HoldStatus
+
+
+class CreateOrdersRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    replayed: bool
+    order_id: int
+    status: OrderStatus
+    amount: Decimal
+    currency: str
+    payment_due_at: datetime
+
+
+class ApplyPaymentsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    replayed: bool
+    order_id: int
+    status: OrderStatus | None
+    result: Literal["applied", "no_change", "refund_due", "amount_mismatch", "stored"]
+
+
+class GetProductsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    id: int
+    name: str
+    price: Decimal
+    currency: str
+    total_stock: int
+    available_stock: int
+
+
+class GetHoldsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    hold_id: int
+    product_id: int
+    qty: int
+    status: HoldStatus
+    expires_at: datetime
+    order_id: int | None
+    order_status: OrderStatus | None
+
+
+class GetOrdersRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    order_id: int
+    product_id: int
+    qty: int
+    status: OrderStatus
+    cancel_reason: CancelReason | None
+    amount: Decimal
+    currency: str
+    created_at: datetime
+    payment_due_at: datetime
+
+
+PLACE_HOLDS = Function("place_holds", ("bigint", "int", "text"), PlaceHoldsRow)
+RELEASE_HOLDS = Function("release_holds", ("bigint",), ReleaseHoldsRow)
+CREATE_ORDERS = Function("create_orders", ("bigint", "text"), CreateOrdersRow)
+APPLY_PAYMENTS = Function("apply_payments", ("text", "bigint", "text", "jsonb"), ApplyPaymentsRow)
+GET_PRODUCTS = Function("get_products", ("bigint",), GetProductsRow)
+GET_HOLDS = Function("get_holds", ("bigint",), GetHoldsRow)
+GET_ORDERS = Function("get_orders", ("bigint", "bigint"), GetOrdersRow)
+
+
+class ListProductsRow(NamedTuple):
+    id: int
+    name: str
+    price: Decimal
+    currency: str
+    total_stock: int
+    available_stock: int
+
+
+class GetStockRow(NamedTuple):
+    id: int
+    at: datetime
+    total_stock: int
+    available_stock: int
+    held: int
+    awaiting: int
+    paid: int
+
+
+class GetFiguresRow(NamedTuple):
+    figure: str
+    product_id: int | None
+    value: float
+
 
 LIST_PRODUCTS = (
     "select id, name, price, currency, total_stock, available_stock"

@@ -1,6 +1,6 @@
-"""/openapi.json: the OpenAPI 3.1 document, made of the routes, the operations' table and the Structs.
+"""/openapi.json: the OpenAPI 3.1 document, made of the routes, the table of operations and the Structs.
 
-No framework validates requests by it: bodies are checked once, by the decoder that reads them.
+Requests are not validated against it: the decoder that parses a body has checked it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,22 +14,22 @@ from falcon.asgi import App, Request, Response
 from api import problems
 from api.openapi.operations import (
     ABOUT,
-    ANY_REQUEST,
+    COMMON_PROBLEMS,
     IDEMPOTENCY_KEY,
     MEMBERS,
-    NO_OPERATION,
     OPERATIONS,
     REQUEST_ID,
     SHAPES,
     TAGS,
-    Answer,
+    UNROUTED_PROBLEMS,
     Operation,
     Parameter,
-    Refusal,
+    ProblemExample,
+    SuccessResponse,
     is_page,
 )
-from api.problems import Kind
-from api.schemas import responses as answers
+from api.problems import ProblemType
+from api.schemas.responses import encode
 from api.webhook_signatures import HEADERS as SIGNATURE_HEADERS
 
 Json = dict[str, Any]
@@ -38,18 +38,18 @@ _SHARED_PARAMETERS = (REQUEST_ID, IDEMPOTENCY_KEY)
 
 _HEADERS: Mapping[str, Json] = {
     "X-Request-ID": {
-        "description": "The request's, or a new one: it is in the log too.",
+        "description": "The request's id, or a new one; it is in the log, too.",
         "required": True,
         "schema": {"type": "string"},
         "example": "checkout-7f3a",
     },
     "Cache-Control": {
-        "description": "What is true of a sale is true for an instant.",
+        "description": "Stock and states are exact only at the instant of the response.",
         "required": True,
         "schema": {"type": "string", "const": "no-store"},
     },
     "Location": {
-        "description": "Where the hold is.",
+        "description": "The URL of the hold.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
         "example": "/api/holds/4872316950284173",
@@ -60,17 +60,17 @@ _HEADERS: Mapping[str, Json] = {
         "example": '</api/products?after=1&limit=1>; rel="next"',
     },
     "Idempotency-Replayed": {
-        "description": "An earlier request with this idempotency key has done the work.",
+        "description": "The response is the result of an earlier request with the same idempotency key.",
         "schema": {"type": "string", "const": "true"},
     },
     "Retry-After": {
-        "description": "Seconds after which to try again (RFC 9110, 10.2.3).",
+        "description": "Seconds until a retry (RFC 9110, 10.2.3).",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
         "example": 1,
     },
     "Allow": {
-        "description": "The methods that the path takes.",
+        "description": "The methods that the path supports.",
         "required": True,
         "schema": {"type": "string"},
         "example": "POST, OPTIONS",
@@ -79,24 +79,24 @@ _HEADERS: Mapping[str, Json] = {
 _EVERY_RESPONSE = ("X-Request-ID", "Cache-Control")
 
 _SIGNATURE = {
-    "webhook-id": ("webhookId", "The delivery's unique id, the same when it is delivered again."),
+    "webhook-id": ("webhookId", "The id of the message, the same in each delivery."),
     "webhook-timestamp": (
         "webhookTimestamp",
-        "Seconds since 1970, at most 300 from the server's clock. Each attempt has its own.",
+        "Seconds since 1970, at most 300 from the server's clock; new for each delivery.",
     ),
     "webhook-signature": (
         "webhookSignature",
         "[Standard Webhooks](https://www.standardwebhooks.com): `v1,` and the base64 of HMAC-SHA256 over "
-        "`{webhook-id}.{webhook-timestamp}.{body}`, keyed with what the secret holds in base64 after "
-        "`whsec_`. Several, apart by spaces, while secrets are rotated: one of them must be right.",
+        "`{webhook-id}.{webhook-timestamp}.{body}`; the secret's part after `whsec_` is the key in base64. "
+        "During a rotation there may be several, separated by spaces; one of them must be valid.",
     ),
 }
 
 
 def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
-    """The OpenAPI 3.1 document of an application: what is described and routed.
+    """The OpenAPI 3.1 document of an application: the operations that it routes.
 
-    :param allow_unsigned: whether the webhook's signature may be missing
+    :param allow_unsigned: whether the webhook's signature is optional
     :raises LookupError: a route is not in the table
     """
     paths: dict[str, Json] = {}
@@ -122,8 +122,10 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
             "schemas": dict(sorted(schemas.items())),
             "parameters": {_key(p.name): _parameter(p) for p in _SHARED_PARAMETERS},
             "headers": _HEADERS,
-            "examples": {kind.code: {"value": _problem(kind)} for kind in kinds()},
-            "responses": {_pascal(kind.code): _refusal(kind.status, [kind]) for kind in NO_OPERATION},
+            "examples": {type_.code: {"value": _problem(type_)} for type_ in problem_types()},
+            "responses": {
+                _pascal(type_.code): _problems(type_.status, [type_]) for type_ in UNROUTED_PROBLEMS
+            },
             "securitySchemes": {
                 scheme: {"type": "apiKey", "in": "header", "name": header, "description": description}
                 for header, (scheme, description) in _SIGNATURE.items()
@@ -133,7 +135,7 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
 
 
 def routes(app: App[Any, Any]) -> Iterator[tuple[str, str]]:
-    """Method and path of each operation that the application routes to a responder of ours."""
+    """Method and path of each operation that the application routes."""
     for route in falcon.inspect.inspect_routes(app):
         if not is_page(route.path):
             for method in route.methods:
@@ -141,20 +143,20 @@ def routes(app: App[Any, Any]) -> Iterator[tuple[str, str]]:
                     yield method.method, route.path
 
 
-def kinds() -> list[Kind]:
-    """Every kind of problem that HTTP answers with, once."""
-    found = {kind.code: kind for kind in (*ANY_REQUEST, *NO_OPERATION)}
+def problem_types() -> list[ProblemType]:
+    """Every problem type of the HTTP interface, once."""
+    found = {type_.code: type_ for type_ in (*COMMON_PROBLEMS, *UNROUTED_PROBLEMS)}
     for operation in OPERATIONS.values():
-        found.update((_kind(problem).code, _kind(problem)) for problem in operation.problems)
+        found.update((_type(problem).code, _type(problem)) for problem in operation.problems)
     return list(found.values())
 
 
-def answered_by(kind: Kind) -> list[tuple[str, str]]:
-    """The calls that answer with this problem, as method and path; none, if whatever is asked may."""
+def operations_with(type_: ProblemType) -> list[tuple[str, str]]:
+    """Method and path of the operations that have this problem; none if any request may have it."""
     return [
         call
         for call, operation in OPERATIONS.items()
-        if kind.code in {_kind(problem).code for problem in operation.problems}
+        if type_.code in {_type(problem).code for problem in operation.problems}
     ]
 
 
@@ -179,12 +181,14 @@ def _operation(operation: Operation, allow_unsigned: bool) -> Json:
     if operation.signed:
         signature: Json = {_SIGNATURE[header][0]: [] for header in SIGNATURE_HEADERS}
         described["security"] = [{}, signature] if allow_unsigned else [signature]
-    responses = {answer.status: _answer(answer) for answer in operation.answers}
-    by_status: dict[int, list[Kind | Refusal]] = {}
-    for problem in (*operation.problems, *ANY_REQUEST):
-        by_status.setdefault(_kind(problem).status, []).append(problem)
-    responses |= {status: _refusal(status, refusals) for status, refusals in by_status.items()}
-    described["responses"] = {str(status): responses[status] for status in sorted(responses)}
+    described_responses = {success.status: _success(success) for success in operation.responses}
+    by_status: dict[int, list[ProblemType | ProblemExample]] = {}
+    for problem in (*operation.problems, *COMMON_PROBLEMS):
+        by_status.setdefault(_type(problem).status, []).append(problem)
+    described_responses |= {status: _problems(status, found) for status, found in by_status.items()}
+    described["responses"] = {
+        str(status): described_responses[status] for status in sorted(described_responses)
+    }
     return described
 
 
@@ -206,18 +210,18 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
-def _answer(answer: Answer) -> Json:
+def _success(success: SuccessResponse) -> Json:
     described: Json = {
-        "description": answer.description,
-        "headers": _header_references((*answer.headers, *_EVERY_RESPONSE)),
+        "description": success.description,
+        "headers": _header_references((*success.headers, *_EVERY_RESPONSE)),
     }
-    if answer.shape is not None:
-        (schema,), _ = _schema_components([answer.shape])
+    if success.shape is not None:
+        (schema,), _ = _schema_components([success.shape])
         described["content"] = {
-            answer.media_type: {"schema": schema, "examples": _examples(answer.examples)},
+            success.media_type: {"schema": schema, "examples": _examples(success.examples)},
         }
-    if answer.leads_to:
-        described["links"] = {id_: _link(id_, how) for id_, how in answer.leads_to.items()}
+    if success.links:
+        described["links"] = {id_: _link(id_, how) for id_, how in success.links.items()}
     return described
 
 
@@ -227,18 +231,18 @@ def _link(operation_id: str, how: Mapping[str, Any]) -> Json:
     return {"operationId": operation_id, "parameters": dict(how)}
 
 
-def _refusal(status: int, refusals: Iterable[Kind | Refusal]) -> Json:
-    """A response with problem details: which of them, and an example of each."""
-    refusals = list(refusals)
-    codes = [_kind(refusal).code for refusal in refusals]
+def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Json:
+    """A response with problem details: its problem types, and an example of each."""
+    found = list(found)
+    codes = [_type(problem).code for problem in found]
     references = [_reference("schemas", _pascal(code)) for code in codes]
     headers = [*_EVERY_RESPONSE]
     if status == problems.METHOD_NOT_ALLOWED.status:
         headers.insert(0, "Allow")
-    if any(_kind(refusal).retry_after for refusal in refusals):
+    if any(_type(problem).retry_after for problem in found):
         headers.insert(0, "Retry-After")
     return {
-        "description": "\n".join(f"- `{_kind(r).code}`: {_kind(r).detail}" for r in refusals),
+        "description": "\n".join(f"- `{_type(p).code}`: {_type(p).detail}" for p in found),
         "headers": _header_references(headers),
         "content": {
             problems.MEDIA_TYPE: {
@@ -252,30 +256,31 @@ def _refusal(status: int, refusals: Iterable[Kind | Refusal]) -> Json:
                     },
                 },
                 "examples": {
-                    _kind(refusal).code: _reference("examples", refusal.code)
-                    if isinstance(refusal, Kind)
-                    else {"value": _problem(refusal.kind, refusal.detail, **refusal.members)}
-                    for refusal in refusals
+                    _type(problem).code: _reference("examples", problem.code)
+                    if isinstance(problem, ProblemType)
+                    else {"value": _problem(problem.type, problem.detail, **problem.members)}
+                    for problem in found
                 },
             }
         },
     }
 
 
-def _kind(problem: Kind | Refusal) -> Kind:
-    return problem if isinstance(problem, Kind) else problem.kind
+def _type(problem: ProblemType | ProblemExample) -> ProblemType:
+    return problem if isinstance(problem, ProblemType) else problem.type
 
 
-def _problem(kind: Kind, detail: str = "", **members: Any) -> Json:
-    """A problem as the code writes it."""
-    problem: Json = msgspec.json.decode(problems.body(kind, detail or kind.detail, **members))
+def _problem(type_: ProblemType, detail: str = "", **members: Any) -> Json:
+    problem: Json = msgspec.json.decode(problems.encode_problem(type_, detail or type_.detail, **members))
     return problem
 
 
 def _schemas() -> dict[str, Json]:
-    """The Structs, and problem details in general and in particular."""
+    """The Structs, and problem details: in general, and of each type."""
     shapes = [operation.body for operation in OPERATIONS.values() if operation.body is not None]
-    shapes += [a.shape for operation in OPERATIONS.values() for a in operation.answers if a.shape is not None]
+    shapes += [
+        a.shape for operation in OPERATIONS.values() for a in operation.responses if a.shape is not None
+    ]
     _, schemas = _schema_components([*shapes, *SHAPES])
     schemas["Problem"] = {
         "description": "Problem details (RFC 9457). `code` is what programs branch on.",
@@ -284,21 +289,21 @@ def _schemas() -> dict[str, Json]:
             "type": {"type": "string", "format": "uri-reference"},
             "title": {"type": "string"},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": {"type": "string", "description": "What happened this time, for people."},
-            "code": {"type": "string", "enum": sorted(kind.code for kind in kinds())},
+            "detail": {"type": "string", "description": "What happened, for people."},
+            "code": {"type": "string", "enum": sorted(type_.code for type_ in problem_types())},
         },
         "required": ["type", "title", "status", "detail", "code"],
     }
-    for kind in kinds():
+    for type_ in problem_types():
         own: Json = {"properties": {}}
-        if kind.code in MEMBERS:
-            _, members = _schema_components([MEMBERS[kind.code]])
+        if type_.code in MEMBERS:
+            _, members = _schema_components([MEMBERS[type_.code]])
             (own,) = members.values()
             own = {name: own[name] for name in ("properties", "required") if own.get(name)}
-        same = _problem(kind)
+        same = _problem(type_)
         constants = {name: {"const": same[name]} for name in ("type", "title", "status", "code")}
-        schemas[_pascal(kind.code)] = {
-            "description": kind.detail,
+        schemas[_pascal(type_.code)] = {
+            "description": type_.detail,
             "allOf": [_reference("schemas", "Problem")],
             **own,
             "properties": constants | own["properties"],
@@ -329,16 +334,12 @@ def _pascal(code: str) -> str:
 
 
 def _key(name: str) -> str:
-    """A name as component keys have to be spelled."""
+    """A name as a component key."""
     return name.replace(",", "").replace(" ", "_")
 
 
 class OpenApi:
-    """The document of the application that it is in, made when it is first asked for.
-
-    :param app: the application, which may get its routes later
-    :param allow_unsigned: as in document()
-    """
+    """The document, made at the first request, when the application has all its routes."""
 
     def __init__(self, app: App[Any, Any], *, allow_unsigned: bool) -> None:
         self._app = app
@@ -346,5 +347,5 @@ class OpenApi:
         self._data = b""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        self._data = self._data or answers.encode(document(self._app, allow_unsigned=self._allow_unsigned))
+        self._data = self._data or encode(document(self._app, allow_unsigned=self._allow_unsigned))
         resp.data = self._data

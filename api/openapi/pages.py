@@ -1,8 +1,7 @@
-"""/docs: what /openapi.json says, to read and to try, with no need of anything that is not on this server;
-and a page for each problem, at the path that is its `type`.
+"""/docs: Swagger UI for /openapi.json; and a page for each problem type, at the path that is its `type`.
 
-The viewer is Swagger UI, which the PyPI package offapi carries as npm's swagger-ui-dist has it. It is told to
-ask nobody else, and the Content-Security-Policy sees to that.
+Swagger UI comes from the PyPI package offapi, which contains the files of npm's swagger-ui-dist. It is
+configured to contact no other server, and the Content-Security-Policy enforces that.
 """
 
 from html import escape
@@ -12,14 +11,14 @@ from string import Template
 
 from falcon.asgi import Request, Response
 
-from api.openapi.document import answered_by, kinds
-from api.problems import Kind, type_of
+from api.openapi.document import operations_with, problem_types
+from api.problems import ProblemType, type_uri
 from api.static_files import Asset
 
-_OURS = Path(__file__).parent / "static"
-_VIEWERS = Path(str(distribution("offapi").locate_file("offapi")))  # to import it would load all of them
+_STATIC = Path(__file__).parent / "static"
+_SWAGGER_UI = Path(str(distribution("offapi").locate_file("offapi")))  # importing it would load all viewers
 
-# As on the page at /, but for the pictures that Swagger UI's style sheet has in itself.
+# As in api/static_files.py, and data: for the pictures in Swagger UI's style sheet.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -32,36 +31,34 @@ class _Page(Asset):
 
 
 def docs_routes() -> dict[str, Asset]:
-    """The documentation's files by the path at which each is found."""
+    """The documentation's files by path."""
     return {
-        "/docs": _Page.read(_OURS / "index.html"),
-        "/docs/docs.css": Asset.read(_OURS / "docs.css"),
-        "/docs/problem.css": Asset.read(_OURS / "problem.css"),
-        "/docs/start.js": Asset.read(_OURS / "start.js"),
-        "/docs/swagger-ui.css": Asset.read(_VIEWERS / "swagger_style.css"),
-        "/docs/swagger-ui-bundle.js": Asset.read(_VIEWERS / "swagger_bundle.js"),
+        "/docs": _Page.read(_STATIC / "index.html"),
+        "/docs/docs.css": Asset.read(_STATIC / "docs.css"),
+        "/docs/problem.css": Asset.read(_STATIC / "problem.css"),
+        "/docs/start.js": Asset.read(_STATIC / "start.js"),
+        "/docs/swagger-ui.css": Asset.read(_SWAGGER_UI / "swagger_style.css"),
+        "/docs/swagger-ui-bundle.js": Asset.read(_SWAGGER_UI / "swagger_bundle.js"),
     }
 
 
 def problem_routes() -> dict[str, Asset]:
     """A page for each problem, by its `type`: documentation for people (RFC 9457, 3.1.1)."""
-    page = Template((_OURS / "problem.html").read_text())
-    return {type_of(kind): Asset(page.substitute(_words(kind)).encode(), ".html") for kind in kinds()}
+    page = Template((_STATIC / "problem.html").read_text())
+    return {
+        type_uri(type_): Asset(page.substitute(_fields(type_)).encode(), ".html") for type_ in problem_types()
+    }
 
 
-def _words(kind: Kind) -> dict[str, str]:
-    again = (
-        ""
-        if kind.retry_after is None
-        else f" Try again after {kind.retry_after} s (<code>Retry-After</code>)."
-    )
+def _fields(type_: ProblemType) -> dict[str, str]:
+    retry = f" Retry after {type_.retry_after} s (<code>Retry-After</code>)." if type_.retry_after else ""
     calls = "".join(
-        f"<li><code>{escape(f'{method} {path}')}</code></li>\n" for method, path in answered_by(kind)
+        f"<li><code>{escape(f'{method} {path}')}</code></li>\n" for method, path in operations_with(type_)
     )
     return {
-        "title": escape(kind.title),
-        "code": kind.code,
-        "status": str(kind.status),
-        "detail": escape(kind.detail) + again,
+        "title": escape(type_.title),
+        "code": type_.code,
+        "status": str(type_.status),
+        "detail": escape(type_.detail) + retry,
         "calls": calls or "<li>any request</li>\n",
     }

@@ -1,4 +1,4 @@
-// The page: which product, its stock as the server pushes it, and the parts that show it.
+// The page: the choice of the product, its stock from the server's stream, and the parts that show it.
 
 import { call, element } from "./api.js";
 import { Checkout } from "./checkout.js";
@@ -8,8 +8,8 @@ const RATE_WINDOW = 10_000;
 const RETRY = 3000;
 const $ = (id) => document.getElementById(id);
 
-// How far the server's clock is ahead of ours. A sample is never from the future, and the one that
-// travelled least tells best.
+// How far the server's clock is ahead of the browser's. The sample with the least delay gives the best
+// estimate, so this is a maximum.
 let ahead = -Infinity;
 const now = () => Date.now() + (ahead === -Infinity ? 0 : ahead);
 
@@ -22,7 +22,7 @@ let newest = null;
 async function start() {
   const { ok, body } = await call("GET", "/api/products?limit=1000", { quiet: true });
   if (!ok) {
-    connection("away", "No answer, trying again…");
+    connection("away", "No response, trying again…");
     setTimeout(start, RETRY);
     return;
   }
@@ -33,7 +33,7 @@ async function start() {
   if (found) choose(found);
   else {
     $("product").selectedIndex = -1;
-    $("product-name").textContent = body.length ? `There is no product ${wanted}` : "Nothing is on sale yet";
+    $("product-name").textContent = body.length ? `Product ${wanted} does not exist` : "Nothing is on sale yet";
     connection("idle", body.length ? "Choose a product" : "Trying again…");
     if (!body.length) setTimeout(start, RETRY);
   }
@@ -68,7 +68,7 @@ function listen() {
     connection("live", "Live");
     show(sample);
   });
-  mine.addEventListener("trouble", ({ data }) => {
+  mine.addEventListener("unavailable", ({ data }) => {
     plot.interrupt();
     connection("away", `${JSON.parse(data).title}, trying again…`);
   });
@@ -76,7 +76,7 @@ function listen() {
     if (mine !== stream) return;
     plot.interrupt();
     connection("away", "Not live, trying again…");
-    // A browser comes back by itself after a broken stream, but not after a refusal.
+    // A browser reconnects by itself after a broken stream, but not after an error response.
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === stream && listen(), RETRY);
   });
 }
@@ -97,12 +97,12 @@ function show(sample) {
   rates();
 }
 
-/** Said to whoever cannot see the number change, and only what matters. */
+/** Announce important changes to screen readers. */
 function announce(text) {
   $("connection-said").textContent = text;
 }
 
-/** Units a second, from what the last samples gained. */
+/** Units a second, over RATE_WINDOW. */
 function rates() {
   let taken = 0;
   let paid = 0;

@@ -1,56 +1,60 @@
 """POST /api/orders and GET /api/orders/{order_id}."""
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
-from api.database.client import Checkout
-from api.problems import ORDER_NOT_FOUND, refuse
-from api.schemas import requests as bodies
-from api.schemas.requests import MAX_HOLD_ID, id_from_path, idempotency_key
-from api.schemas.responses import CREATED, UNSET, CreatedOrder, encode, instant, mark_replay, money
-from api.schemas.responses import Order as OrderAnswer
+from api.database.client import CheckoutClient
+from api.problems import ORDER_NOT_FOUND, respond_refusal
+from api.schemas import responses
+from api.schemas.fields import MAX_HOLD_ID
+from api.schemas.parameters import idempotency_key, parse_id
+from api.schemas.requests import parse_new_order, read_body
+from api.schemas.responses import CREATED, encode, instant, mark_replay, money
 
 
 class Orders:
-    """Where a hold becomes an order."""
+    """Creates orders from holds."""
 
-    def __init__(self, checkout: Checkout) -> None:
-        self._create_orders = checkout.create_orders
+    def __init__(self, client: CheckoutClient) -> None:
+        self._create_orders = client.create_orders
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        wanted = bodies.new_order(await bodies.read(req))
-        row = await self._create_orders.ask(wanted.hold_id, idempotency_key(req))
-        _, sqlstate, _, replayed, order_id, status, amount, currency, payment_due_at = row
-        if sqlstate and order_id is None:
-            return refuse(resp, row)
-        if sqlstate:
-            return refuse(resp, row, order_id=order_id, order_status=status)
+        order = parse_new_order(await read_body(req))
+        row = await self._create_orders.submit(order.hold_id, idempotency_key(req))
+        if row.sqlstate and row.order_id is None:
+            return respond_refusal(resp, row)
+        if row.sqlstate:
+            return respond_refusal(resp, row, order_id=row.order_id, order_status=row.status)
         resp.status = CREATED
-        mark_replay(resp, replayed)
-        resp.data = encode(CreatedOrder(order_id, status, money(amount), currency, instant(payment_due_at)))
+        mark_replay(resp, row.replayed)
+        resp.data = encode(
+            responses.CreatedOrder(
+                row.order_id, row.status, money(row.amount), row.currency, instant(row.payment_due_at)
+            )
+        )
 
 
 class Order:
-    """One order, for whoever knows the hold it was made of."""
+    """One order; the request proves ownership by the id of its hold."""
 
-    def __init__(self, checkout: Checkout) -> None:
-        self._get_orders = checkout.get_orders
+    def __init__(self, client: CheckoutClient) -> None:
+        self._get_orders = client.get_orders
 
     async def on_get(self, req: Request, resp: Response, order_id: str) -> None:
-        hold_id = id_from_path(req.get_param("hold_id") or "", ORDER_NOT_FOUND, MAX_HOLD_ID)
-        row = await self._get_orders.ask(id_from_path(order_id, ORDER_NOT_FOUND), hold_id)
-        if row[1]:
-            return refuse(resp, row)
-        _, _, _, order, product_id, qty, status, reason, amount, currency, created_at, due_at = row
+        hold_id = parse_id(req.get_param("hold_id") or "", ORDER_NOT_FOUND, MAX_HOLD_ID)
+        row = await self._get_orders.submit(parse_id(order_id, ORDER_NOT_FOUND), hold_id)
+        if row.sqlstate:
+            return respond_refusal(resp, row)
         resp.data = encode(
-            OrderAnswer(
-                order,
-                product_id,
-                qty,
-                status,
-                money(amount),
-                currency,
-                instant(created_at),
-                instant(due_at),
-                reason or UNSET,
+            responses.Order(
+                row.order_id,
+                row.product_id,
+                row.qty,
+                row.status,
+                money(row.amount),
+                row.currency,
+                instant(row.created_at),
+                instant(row.payment_due_at),
+                row.cancel_reason or UNSET,
             )
         )

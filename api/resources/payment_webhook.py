@@ -1,32 +1,31 @@
-"""POST /api/payments/webhook: the payment provider's word."""
+"""POST /api/payments/webhook: events of the payment provider."""
 
 from falcon.asgi import Request, Response
 
-from api.database.client import Checkout
-from api.problems import refuse
-from api.schemas import requests as bodies
+from api.database.client import CheckoutClient
+from api.problems import respond_refusal
+from api.schemas.requests import parse_payment_event, read_body
 from api.schemas.responses import ACCEPTED, Payment, StoredPayment, encode, mark_replay
-from api.webhook_signatures import Signatures
+from api.webhook_signatures import SignatureVerifier
 
 
 class PaymentWebhook:
-    """Believes what is signed."""
+    """Applies signed payment events."""
 
-    def __init__(self, checkout: Checkout, signatures: Signatures) -> None:
-        self._apply_payments = checkout.apply_payments
+    def __init__(self, client: CheckoutClient, signatures: SignatureVerifier) -> None:
+        self._apply_payments = client.apply_payments
         self._signatures = signatures
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        data = await bodies.read(req)
-        self._signatures.check(req, data)
-        event, payload = bodies.payment_event(data)
-        row = await self._apply_payments.ask(event.idempotency_key, event.order_id, event.status, payload)
-        if row[1]:
-            return refuse(resp, row)
-        _, _, _, replayed, order_id, status, result = row
-        mark_replay(resp, replayed)
-        if result == "stored":
+        data = await read_body(req)
+        self._signatures.verify(req, data)
+        event, payload = parse_payment_event(data)
+        row = await self._apply_payments.submit(event.idempotency_key, event.order_id, event.status, payload)
+        if row.sqlstate:
+            return respond_refusal(resp, row)
+        mark_replay(resp, row.replayed)
+        if row.result == "stored":
             resp.status = ACCEPTED
-            resp.data = encode(StoredPayment(order_id, status, result))
+            resp.data = encode(StoredPayment(row.order_id, None, row.result))
         else:
-            resp.data = encode(Payment(order_id, status, result))
+            resp.data = encode(Payment(row.order_id, row.status, row.result))

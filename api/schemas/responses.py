@@ -1,6 +1,6 @@
-"""The shapes of successful answers, and how they write money and time.
+"""Response bodies: their shapes, and the formats of money and time.
 
-What the annotations say of a member is not checked here, but told to callers by /openapi.json.
+The annotations are documentation in /openapi.json; they are not checked here.
 """
 
 from datetime import datetime
@@ -11,165 +11,156 @@ import msgspec
 from falcon.asgi import Response
 from msgspec import UNSET, Meta, UnsetType
 
-from api.database.batching import Row
-from api.schemas.requests import HoldId, OrderId, ProductId, Quantity
-from api.telemetry.batch_metrics import REQUEST
+from api.context import REQUEST
+from api.schemas.fields import (
+    CancelReason,
+    Currency,
+    HoldId,
+    HoldStatus,
+    Instant,
+    Money,
+    OrderId,
+    OrderStatus,
+    ProductId,
+    Quantity,
+    Units,
+)
 
 encode = msgspec.json.Encoder().encode
 
-OK = "200 OK"
 CREATED = "201 Created"
 ACCEPTED = "202 Accepted"
 NO_CONTENT = "204 No Content"
 
 
-Units = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Money = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217 code.")]
-Instant = Annotated[
-    str,
-    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$", extra_json_schema={"format": "date-time"}),
-]
-HoldStatus = Annotated[
-    Literal["active", "ordered", "expired", "released"],
-    Meta(description="Exact at the instant of the answer: a hold whose time is up is expired."),
-]
-OrderStatus = Annotated[
-    Literal["pending_payment", "paid", "cancelled"],
-    Meta(description="Exact at the instant of the answer: an order whose time is up is cancelled."),
-]
-
-
 class Product(msgspec.Struct):
-    """What is on sale."""
+    """A product on sale."""
 
     id: ProductId
     name: str
-    price: Annotated[Money, Meta(description="Of one unit, with the decimals of its currency.")]
+    price: Annotated[Money, Meta(description="Price of one unit, with the decimals of its currency.")]
     currency: Currency
-    total_stock: Annotated[Units, Meta(description="Units there ever were to sell.")]
+    total_stock: Annotated[Units, Meta(description="All units of the product, sold ones included.")]
     available_stock: Annotated[
-        Units, Meta(description="Units that a hold could take at the instant of the answer.")
+        Units, Meta(description="Units that a hold can take at the instant of the response.")
     ]
 
 
 class OrderOfHold(msgspec.Struct):
-    """What a hold has become."""
+    """The order that a hold has become."""
 
     order_id: OrderId
     status: OrderStatus
 
 
 class Hold(msgspec.Struct):
-    """Units reserved for a while."""
+    """Units reserved for a limited time."""
 
     hold_id: HoldId
     product_id: ProductId
     qty: Quantity
     status: HoldStatus
-    expires_at: Annotated[Instant, Meta(description="When the units go back, unless they were ordered.")]
+    expires_at: Annotated[Instant, Meta(description="When the hold expires unless it is ordered.")]
     order: OrderOfHold | UnsetType = UNSET
 
 
 class CreatedOrder(msgspec.Struct):
-    """An order as its creation answers it."""
+    """A new order."""
 
     order_id: OrderId
     status: OrderStatus
-    amount: Annotated[Money, Meta(description="To be paid: the price of all units.")]
+    amount: Annotated[Money, Meta(description="The amount to pay: the price of all units.")]
     currency: Currency
-    payment_due_at: Annotated[Instant, Meta(description="When an unpaid order is cancelled.")]
+    payment_due_at: Annotated[Instant, Meta(description="When the order is cancelled unless it is paid.")]
 
 
 class Order(msgspec.Struct):
-    """A hold that somebody wants to pay for."""
+    """An ordered hold."""
 
     order_id: OrderId
     product_id: ProductId
     qty: Quantity
     status: OrderStatus
-    amount: Annotated[Money, Meta(description="To be paid: the price of all units.")]
+    amount: Annotated[Money, Meta(description="The amount to pay: the price of all units.")]
     currency: Currency
     created_at: Instant
-    payment_due_at: Annotated[Instant, Meta(description="When an unpaid order is cancelled.")]
-    cancel_reason: (
-        Annotated[
-            Literal["payment_failed", "payment_cancelled", "payment_overdue"],
-            Meta(description="There if the order is cancelled."),
-        ]
-        | UnsetType
-    ) = UNSET
+    payment_due_at: Annotated[Instant, Meta(description="When the order is cancelled unless it is paid.")]
+    cancel_reason: CancelReason | UnsetType = UNSET
 
 
 class Payment(msgspec.Struct):
-    """What a webhook has done."""
+    """The result of a webhook."""
 
     order_id: OrderId
     status: Annotated[
         OrderStatus | None,
         Meta(
-            description="The order's, once the webhook had been applied; null if the order never came and the"
-            " payment is to be refunded."
+            description="The order's status after the webhook; null if the order was never created and the"
+            " payment is due for a refund."
         ),
     ]
     result: Annotated[
         Literal["applied", "no_change", "refund_due", "amount_mismatch"],
         Meta(
-            description="applied: the order is paid or cancelled by it. no_change: it already was."
-            " refund_due: money was taken that no order needs. amount_mismatch: amount or currency is not the"
-            " order's, which stays as it is."
+            description="applied: the webhook changed the order's status. no_change: it did not."
+            " refund_due: the captured payment pays no order. amount_mismatch: amount or currency differs"
+            " from the order's, which stays unchanged."
         ),
     ]
 
 
 class StoredPayment(msgspec.Struct):
-    """A webhook that came before its order, and waits for it."""
+    """A webhook that arrived before its order and is stored until then."""
 
     order_id: OrderId
     status: None
     result: Literal["stored"]
 
 
+class StockSample(msgspec.Struct):
+    """Where a product's units are at an instant; the counts add up to its total stock."""
+
+    at: str
+    available: int
+    held: int
+    awaiting: int
+    paid: int
+
+
 class Alive(msgspec.Struct):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"]
 
 
 class Ready(msgspec.Struct):
-    """Requests can be served."""
+    """The server can serve requests."""
 
     status: Literal["ready"]
     database: Literal["reachable"]
     schema: Literal["current"]
-    schema_version: Annotated[str, Meta(description="The newest migration.")]
-    schema_digest: Annotated[str, Meta(description="Of the SQL functions and views.")]
+    schema_version: Annotated[str, Meta(description="The newest migration's id.")]
+    schema_digest: Annotated[str, Meta(description="Digest of the SQL functions and views.")]
     scheduler: Annotated[
         Literal["alive", "dead", "not_scheduled", "not_installed"],
-        Meta(description="Whether anybody marks what has lapsed. Answers are exact without it."),
+        Meta(description="State of the sweep's schedule. Responses are exact without it."),
     ]
     scheduler_detail: str
 
 
 def money(amount: Decimal) -> str:
-    """An amount with the decimals that SQL gave it."""
+    """An amount with the decimals of its currency, which SQL has set."""
     return format(amount, "f")
 
 
 def instant(at: datetime) -> str:
-    """A UTC time as RFC 3339 has it, to the millisecond: "…T10:45:20Z", "…T10:45:20.300Z"."""
+    """A UTC time in RFC 3339, to the millisecond: "…T10:45:20Z", "…T10:45:20.300Z"."""
     text = at.isoformat(timespec="milliseconds")
     return (text[:19] if at.microsecond < 1000 else text[:23]) + "Z"
 
 
-def product(row: Row) -> Product:
-    """A product from the columns (id, name, price, currency, total_stock, available_stock)."""
-    id_, name, price, currency, total_stock, available_stock = row
-    return Product(id_, name, money(price), currency, total_stock, available_stock)
-
-
 def mark_replay(resp: Response, replayed: bool) -> None:
-    """Tell the caller that an earlier request with this idempotency key has done the work."""
+    """Mark the response as the result of an earlier request with the same idempotency key."""
     if replayed:
         REQUEST.get().replayed = True
         resp.set_header("Idempotency-Replayed", "true")

@@ -1,1 +1,1 @@
-"""HTTP below ASGI: the protocol, admission control, the gunicorn worker."""
+"""HTTP below ASGI: the protocol, admission control, dispatch by port, the gunicorn worker."""

@@ -1,9 +1,9 @@
-"""Who comes in when more ask than can be served: so many at once; the others wait outside, for a moment.
+"""Admission control: at most MAX_CONCURRENT_REQUESTS are processed at once.
 
-A request that was let in costs the event loop as much when it is refused as when it is served. A server that
-lets in whoever asks, and is asked for more than it can carry, soon does nothing but refuse those who have
-waited in vain. So whoever comes while MOST_AT_ONCE are inside is kept as the bytes that came, not yet parsed,
-and no more is read from that connection: there TCP makes the client wait, which costs nothing here.
+To reject a request costs the event loop as much as to serve it once the request has been parsed: without a
+limit, an overloaded server would only reject requests that have timed out. Beyond the limit a connection's
+bytes are kept unparsed and nothing more is read from it, so that TCP holds its client back. After
+MAX_WAIT_SECONDS the request is rejected with 503.
 """
 
 import asyncio
@@ -12,70 +12,71 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Protocol
 
-MOST_AT_ONCE = 2000
-"""requests inside, those of live streams included; a fifth of a second's work"""
-PATIENCE = 0.5
-"""seconds that one may wait outside before it is turned away"""
-TICK = 0.05
-"""seconds between two looks at the clock while anybody waits outside"""
+MAX_CONCURRENT_REQUESTS = 2000
+"""requests being processed, those of live streams included; a fifth of a second's work"""
+MAX_WAIT_SECONDS = 0.5
+"""for admission, until the request is rejected"""
+TIMER_INTERVAL = 0.05
+"""seconds between two checks of the waiting connections"""
 
 
-class Caller(Protocol):
+class WaitingConnection(Protocol):
     """A connection whose next request has begun to arrive."""
 
-    def come_in(self) -> None:
-        """Go on."""
+    def resume(self) -> None:
+        """Process the request."""
 
-    def turn_away(self) -> None:
-        """Refuse it, at as little cost as can be."""
+    def reject(self) -> None:
+        """Reject the request without parsing it."""
 
 
-class Gate:
-    """The one way in.
+class AdmissionController:
+    """Admits requests in order of arrival.
 
-    :param inside: how many requests are inside
+    :param in_progress: returns the number of requests being processed
     """
 
-    def __init__(self, inside: Callable[[], int], loop: asyncio.AbstractEventLoop) -> None:
-        self._inside = inside
+    def __init__(self, in_progress: Callable[[], int], loop: asyncio.AbstractEventLoop) -> None:
+        self._in_progress = in_progress
         self._loop = loop
-        self._outside: deque[tuple[float, Caller]] = deque()
-        self._opening: asyncio.Handle | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        # Who comes in begins something new, and nothing of the request after whose end it comes in.
+        self._queue: deque[tuple[float, WaitingConnection]] = deque()
+        self._admission: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # An admitted request must not inherit the context of the one whose end admits it.
         self._context = copy_context()
 
     @property
-    def outside(self) -> int:
-        """How many wait."""
-        return len(self._outside)
+    def waiting(self) -> int:
+        """The number of waiting connections."""
+        return len(self._queue)
 
     @property
-    def is_open(self) -> bool:
-        return not self._outside and self._inside() < MOST_AT_ONCE
+    def has_capacity(self) -> bool:
+        return not self._queue and self._in_progress() < MAX_CONCURRENT_REQUESTS
 
-    def wait(self, caller: Caller) -> None:
-        """Stand behind all who wait already; `come_in` or `turn_away` is called in the end."""
-        self._outside.append((self._loop.time(), caller))
-        if self._watch is None:
-            self._watch = self._loop.call_later(TICK, self._look_at_the_clock, context=self._context)
+    def wait(self, connection: WaitingConnection) -> None:
+        """Queue a connection; later its `resume` or `reject` is called."""
+        self._queue.append((self._loop.time(), connection))
+        if self._timer is None:
+            self._timer = self._loop.call_later(TIMER_INTERVAL, self._expire_timeouts, context=self._context)
 
-    def one_less(self) -> None:
-        """A request has been answered."""
-        if self._outside and self._opening is None:
-            self._opening = self._loop.call_soon(self._let_in, context=self._context)
+    def release(self) -> None:
+        """A request has been completed."""
+        if self._queue and self._admission is None:
+            self._admission = self._loop.call_soon(self._admit, context=self._context)
 
-    def _let_in(self) -> None:
-        self._opening = None
-        while self._outside and self._inside() < MOST_AT_ONCE:
-            self._outside.popleft()[1].come_in()
+    def _admit(self) -> None:
+        self._admission = None
+        while self._queue and self._in_progress() < MAX_CONCURRENT_REQUESTS:
+            self._queue.popleft()[1].resume()
 
-    def _look_at_the_clock(self) -> None:
-        oldest = self._loop.time() - PATIENCE
-        while self._outside and self._outside[0][0] <= oldest:
-            self._outside.popleft()[1].turn_away()
-        self._let_in()
-        again = self._outside
-        self._watch = (
-            self._loop.call_later(TICK, self._look_at_the_clock, context=self._context) if again else None
+    def _expire_timeouts(self) -> None:
+        oldest_arrival = self._loop.time() - MAX_WAIT_SECONDS
+        while self._queue and self._queue[0][0] <= oldest_arrival:
+            self._queue.popleft()[1].reject()
+        self._admit()
+        self._timer = (
+            self._loop.call_later(TIMER_INTERVAL, self._expire_timeouts, context=self._context)
+            if self._queue
+            else None
         )

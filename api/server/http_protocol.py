@@ -1,4 +1,4 @@
-"""HTTP below the application: what uvicorn answers before Falcon is asked, and what it has no limit for."""
+"""uvicorn's HTTP protocol with admission control, limits, and problem details for its own errors."""
 
 import asyncio
 import http
@@ -12,8 +12,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api import problems
-from api.problems import Kind
-from api.server.admission import Gate
+from api.context import BODY_TRUNCATED, ON_DISCONNECT, REQUEST_STARTED
+from api.problems import ProblemType
+from api.server.admission import AdmissionController
 from api.telemetry import metrics
 from api.telemetry.request_id import RequestIds
 
@@ -23,25 +24,18 @@ MAX_REQUEST_SECONDS = 10.0
 """from a request's first byte to its last"""
 
 PEER_TIMEOUT = 30
-"""seconds in which a peer acknowledges what it was sent (RFC 5482), or is gone"""
-END_STREAM = "end_stream"
-"""name in a request's `state` (ASGI) of what the application wants called when a response without an end is
-to come to one: the peer has left, or the server stops and waits for it"""
-BEGAN = "began"
-"""name there of when the request's head was complete, by perf_counter()"""
-CUT = "cut"
-"""name there that says that the request's body will never be whole: nothing may be done for it"""
+"""seconds until a peer that acknowledges no data counts as disconnected (RFC 5482)"""
 
 _request_ids = RequestIds()
 _log = logging.getLogger("flashsale.http")
-_log.setLevel(logging.ERROR)  # uvicorn warns of each malformed request: anybody could fill the disk with that
+_log.setLevel(logging.ERROR)  # uvicorn logs each malformed request: clients could fill the disk
 
 
 class _Parser(httptools.HttpRequestParser):
-    """Reads a request that would rather speak another protocol as if it did not say so (RFC 9110, 7.8).
+    """Ignores requests to upgrade to another protocol (RFC 9110, 7.8).
 
-    httptools takes what comes after such a head for the other protocol, and uvicorn drops it: the request's
-    body, and every request behind it. So the head goes in once more, without its wish.
+    After a head with Upgrade httptools stops parsing, and uvicorn drops what follows: the request's body, and
+    all pipelined requests. So the head is parsed a second time, without the Upgrade header.
     """
 
     def __init__(self, protocol: "Protocol") -> None:
@@ -50,10 +44,10 @@ class _Parser(httptools.HttpRequestParser):
 
     def _begin(self) -> None:
         super().__init__(self._protocol)
-        # As uvicorn has it: what comes after a request that is the connection's last is no error.
+        # As in uvicorn: data after the last request of a connection is not an error.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # uvicorn passes bytes only
         while data:
             try:
                 super().feed_data(data)
@@ -64,119 +58,122 @@ class _Parser(httptools.HttpRequestParser):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol on httptools, with problem details for what is no HTTP, and limits."""
+    """One client's connection."""
 
-    _began: float | None = None  # when the request that is being received began
-    _head_bytes: int | None = None  # received of its head
-    _fields: int  # of the head of the request that is being received
-    _slow: asyncio.TimerHandle | None = None
-    _running: RequestResponseCycle | None = None  # the request that is being answered, or was last
-    _is_told: bool = False  # the application knows of the request that is being received
-    _too_large: bool = False
-    _refusal: tuple[Kind, str] | None = None  # to be told once the requests before it are answered
-    _kept: bytes | None = None  # what has come of a request that waits outside
+    # Of the request that is being received:
+    _started_at: float | None = None
+    _head_bytes: int | None = None  # received so far; None once the head is complete
+    _header_count: int
+    _is_dispatched: bool = False  # the application has been called, or will be after the requests before it
+    _is_head_too_large: bool = False
+    _timer: asyncio.TimerHandle | None = None
+
+    _current: RequestResponseCycle | None = None  # the request that is being responded to, or was last
+    _problem: tuple[ProblemType, str] | None = None  # to be sent after the responses to earlier requests
+    _unparsed: bytes | None = None  # received while waiting for admission
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
         self.parser = _Parser(self)
-        if not hasattr(self.server_state, "gate"):  # one for all connections of a server
-            self.server_state.gate = Gate(self.tasks.__len__, self.loop)  # type: ignore[attr-defined]
-        self._gate: Gate = self.server_state.gate  # type: ignore[attr-defined]
+        state: Any = self.server_state  # shared by all connections of a server
+        if not hasattr(state, "admission"):
+            state.admission = AdmissionController(self.tasks.__len__, self.loop)
+        self._admission: AdmissionController = state.admission
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # A phone that left without a word would keep its live stream for a quarter of an hour.
+        # Otherwise the live stream of a phone that lost its network would stay open for 15 minutes.
         peer = transport.get_extra_info("socket")
         if peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT * 1000)
-        # uvicorn waits for ever for the first byte; as long as for the next request is enough.
+        # uvicorn has no timeout for the first request.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._began = self._kept = None
-        # Timers would keep all this until they end; uvicorn stops its own only if the peer said goodbye.
+        self._started_at = self._unparsed = None
+        # A pending timer keeps this object alive; uvicorn cancels its own only after an orderly shutdown.
         self._unset_keepalive_if_required()
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._end_stream()
-        # uvicorn tells only the newest request that its client has left: in a pipeline that is another one.
-        if self._running is not None and not self._running.response_complete:
-            # Falcon reads what there is as if it were all.
-            if self._running.more_body:
-                self._running.scope["state"][CUT] = True
-            self._running.disconnected = True
-            self._running.message_event.set()
+        # uvicorn marks only the newest request as disconnected, which in a pipeline is a later one.
+        if self._current is not None and not self._current.response_complete:
+            # Falcon treats the end of the connection as the end of the body.
+            if self._current.more_body:
+                self._current.scope["state"][BODY_TRUNCATED] = True
+            self._current.disconnected = True
+            self._current.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._kept is not None:
-            self._kept += data  # was read already when reading stopped
-        elif self._gate.is_open or not self._is_between_requests():
-            self._take(data)
+        if self._unparsed is not None:
+            self._unparsed += data  # had been read when reading was paused
+        elif self._admission.has_capacity or not self._is_between_requests():
+            self._parse(data)
         else:
-            self._kept = data
+            self._unparsed = data
             self.flow.pause_reading()
-            self._gate.wait(self)
+            self._admission.wait(self)
 
     def _is_between_requests(self) -> bool:
-        return self._began is None and (self.cycle is None or self.cycle.response_complete)
+        return self._started_at is None and (self.cycle is None or self.cycle.response_complete)
 
-    def come_in(self) -> None:
-        data, self._kept = self._kept, None
+    def resume(self) -> None:
+        """Process the request that waited for admission."""
+        data, self._unparsed = self._unparsed, None
         if data is not None and not self.transport.is_closing():
             self.flow.resume_reading()
-            self._take(data)
+            self._parse(data)
 
-    def turn_away(self) -> None:
-        if self._kept is not None:
-            self._answer(problems.OVERLOADED, problems.OVERLOADED.detail)
+    def reject(self) -> None:
+        """Reject the request that waited for admission."""
+        if self._unparsed is not None:
+            self._write_problem(problems.OVERLOADED)
 
-    def _take(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         super().data_received(data)
-        if self._began is None or self.transport.is_closing():
+        if self._started_at is None or self.transport.is_closing():
             return
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(
-                    problems.HEADERS_TOO_LARGE, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
-                )
+                self._fail(problems.HEADERS_TOO_LARGE)
                 return
-        if self._slow is None:
-            self._slow = self.loop.call_later(MAX_REQUEST_SECONDS, self._too_slow)
+        if self._timer is None:
+            self._timer = self.loop.call_later(MAX_REQUEST_SECONDS, self._check_timeout)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._began = self.loop.time()
+        self._started_at = self.loop.time()
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
-        # httptools makes a parser error of what is raised here.
+        # httptools turns exceptions that are raised here into parser errors.
         if not self.url.isascii():
-            raise ValueError("a request target is ASCII (RFC 3986)")
+            raise ValueError("a request target must be ASCII (RFC 3986)")
         if self.parser.get_http_version() not in ("1.0", "1.1"):
-            raise ValueError("ASGI knows no HTTP/0.9, and this connection no HTTP/2")
-        # However large it was: in one piece it has not been counted yet.
+            raise ValueError("only HTTP/1.0 and HTTP/1.1 are supported")
+        # _head_bytes does not count a head that arrived in one piece.
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
-            self._too_large = True
+            self._is_head_too_large = True
             raise ValueError("the head is too large")
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise ValueError("this is no proxy")
+                raise ValueError("CONNECT is not supported")
             return
         super().on_headers_complete()
-        self._fields = len(self.headers)
-        self._is_told = True
-        self.scope["state"][BEGAN] = perf_counter()
+        self._header_count = len(self.headers)
+        self._is_dispatched = True
+        self.scope["state"][REQUEST_STARTED] = perf_counter()
 
     def head_without_upgrade(self) -> bytes:
-        """The head that has just been read, as a client sends it that has no such wish."""
+        """The head that has just been parsed, without its Upgrade header."""
         lines = [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
         version = self.parser.get_http_version().encode()
         first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
@@ -184,95 +181,91 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # it is about to be read again
-        del self.headers[self._fields :]  # trailers are no headers (RFC 9110, 6.5.1)
+            return  # it is about to be parsed again
+        del self.headers[self._header_count :]  # trailers are not headers (RFC 9110, 6.5.1)
         if not self.parser.should_keep_alive():
-            # A trailer may say so, too, and then the parser is deaf to whatever comes.
+            # Also if a trailer asked for it; the parser then ignores what follows.
             self.cycle.keep_alive = False
             if self.cycle.response_complete:
                 self.transport.close()
-        self._began = None
-        self._is_told = False
+        self._started_at = None
+        self._is_dispatched = False
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
+        self._current = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
         super().on_response_complete()
-        self._gate.one_less()
-        if is_last and self._refusal is not None:
-            self._answer(*self._refusal)
+        self._admission.release()
+        if is_last and self._problem is not None:
+            self._write_problem(*self._problem)
 
-    def _too_slow(self) -> None:
-        self._slow = None
-        if self._began is None or self.transport.is_closing():
+    def _check_timeout(self) -> None:
+        self._timer = None
+        if self._started_at is None or self.transport.is_closing():
             return
-        left = self._began + MAX_REQUEST_SECONDS - self.loop.time()
+        left = self._started_at + MAX_REQUEST_SECONDS - self.loop.time()
         if left > 0:
-            self._slow = self.loop.call_later(left, self._too_slow)
+            self._timer = self.loop.call_later(left, self._check_timeout)
         else:
-            self._refuse(
-                problems.REQUEST_TIMEOUT, f"A request arrives within {MAX_REQUEST_SECONDS:.0f} seconds."
-            )
+            self._fail(problems.REQUEST_TIMEOUT)
 
     def shutdown(self) -> None:
         self._end_stream()
         super().shutdown()
 
     def _end_stream(self) -> None:
-        if self._running is not None and (end := self._running.scope["state"].get(END_STREAM)):
+        if self._current is not None and (end := self._current.scope["state"].get(ON_DISCONNECT)):
             end()
 
     def send_400_response(self, msg: str) -> None:
-        if self._too_large:
-            self._refuse(
-                problems.HEADERS_TOO_LARGE, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
-            )
+        if self._is_head_too_large:
+            self._fail(problems.HEADERS_TOO_LARGE)
         else:
-            self._refuse(problems.BAD_REQUEST, msg)
+            self._fail(problems.BAD_REQUEST, msg)
 
-    def _refuse(self, kind: Kind, detail: str) -> None:
-        """Answer in the application's stead, unless it has begun to, and close."""
-        if self._refusal is not None:
+    def _fail(self, type_: ProblemType, detail: str = "") -> None:
+        """Respond with a problem instead of the application, unless its response has started, and close."""
+        if self._problem is not None:
             return
-        running = self._running
-        is_answering = running is not None and not running.response_complete
-        if running is not None and running.response_started and (self._is_told or is_answering):
+        current = self._current
+        is_responding = current is not None and not current.response_complete
+        if current is not None and current.response_started and (self._is_dispatched or is_responding):
             self.transport.close()
-        # In a pipeline those before it are answered first (RFC 9112, 9.3.2): they may have had their effect.
-        elif self._is_told and self.cycle is not running:
+        # Responses to earlier requests of a pipeline come first (RFC 9112, 9.3.2).
+        elif self._is_dispatched and self.cycle is not current:
             self.pipeline.popleft()
-            self._refusal = kind, detail
-        elif not self._is_told and is_answering:
-            self._refusal = kind, detail
+            self._problem = type_, detail
+        elif not self._is_dispatched and is_responding:
+            self._problem = type_, detail
         else:
-            self._answer(kind, detail)
+            self._write_problem(type_, detail)
 
-    def _answer(self, kind: Kind, detail: str) -> None:
+    def _write_problem(self, type_: ProblemType, detail: str = "") -> None:
         if self.transport.is_closing():
             return
-        metrics.refusals.of[(kind.code,)] += 1
-        metrics.requests.of["", "", str(kind.status)] += 1
-        body = problems.body(kind, detail)
+        metrics.problems.of[(type_.code,)] += 1
+        metrics.requests.of["", "", str(type_.status)] += 1
+        body = problems.encode_problem(type_, detail or type_.detail)
         head = [
-            f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}",
+            f"HTTP/1.1 {type_.status} {http.HTTPStatus(type_.status).phrase}",
             f"content-type: {problems.MEDIA_TYPE}",
             f"content-length: {len(body)}",
             f"x-request-id: {_request_ids.new()}",
             "cache-control: no-store",
             "connection: close",
         ]
-        if kind.retry_after is not None:
-            head.append(f"retry-after: {kind.retry_after}")
+        if type_.retry_after is not None:
+            head.append(f"retry-after: {type_.retry_after}")
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.transport.close()
 
 
 def uvicorn_settings() -> dict[str, Any]:
-    """What gunicorn's workers hand to uvicorn."""
+    """uvicorn's settings in gunicorn's workers."""
     return {
         "http": Protocol,
         "loop": "uvloop",

@@ -1,23 +1,22 @@
-"""What a function's joiner and lanes tell of their work, and where it goes: metrics, log and traces."""
+"""Metrics, log fields and traces of a function's batches and connections."""
 
 import asyncio
 from collections.abc import Sequence
-from contextvars import ContextVar
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
 from api.telemetry import metrics
 
-REQUEST: ContextVar[Any] = ContextVar("request", default=None)
-"""the `context` (Falcon) of the request that a task answers: what is noted there shows in log and traces"""
 
+class PendingRequest(Protocol):
+    """A request of a batch.
 
-class Asked(Protocol):
-    """A request on its way through a joiner."""
+    :param context: Falcon's context of the HTTP request, if there is one
+    """
 
-    arrived: float
-    request: Any
+    arrived_at: float
+    context: Any
 
 
 class Span(Protocol):
@@ -25,13 +24,13 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Where spans of calls come from (api/telemetry/tracing.py)."""
+    """Starts the spans of calls (api/telemetry/tracing.py)."""
 
-    def call(self, function: str, way: str, batch: Sequence[Asked]) -> Span | None: ...
+    def start_call(self, function: str, path: str, batch: Sequence[PendingRequest]) -> Span | None: ...
 
 
-class Observer:
-    """One function's.
+class BatchMetrics:
+    """Metrics of one function.
 
     :param function: its name
     """
@@ -39,64 +38,62 @@ class Observer:
     def __init__(self, function: str = "", tracer: Tracer | None = None) -> None:
         self._function = function
         self._tracer = tracer
-        metrics.sent_again.of[(function,)] += 0  # a rate is only told of what was there before it rose
-        metrics.reads_shared.of[(function,)] += 0
+        metrics.request_retries.of[(function,)] += (
+            0  # without a first sample rate() misses the first increase
+        )
+        metrics.reads_coalesced.of[(function,)] += 0
 
-    def way(self, name: str) -> "WayObserver":
-        return WayObserver(self._function, name, self._tracer)
+    def path(self, name: str) -> "PathMetrics":
+        return PathMetrics(self._function, name, self._tracer)
 
-    def sent_again(self, asked: Asked) -> None:
-        """The request goes again: a row it needs was locked, or its call failed."""
-        metrics.sent_again.of[(self._function,)] += 1
-        if asked.request is not None:
-            if not hasattr(asked.request, "sent_again"):
-                asked.request.sent_again = 0
-                asked.request.contended_at = perf_counter()
-            asked.request.sent_again += 1
+    def retried(self, request: PendingRequest) -> None:
+        """Count a retry: a row that the request needs was locked, or its call failed."""
+        metrics.request_retries.of[(self._function,)] += 1
+        if request.context is not None:
+            if not hasattr(request.context, "retries"):
+                request.context.retries = 0
+                request.context.contended_at = perf_counter()
+            request.context.retries += 1
 
 
-class WayObserver:
-    """One way's of a function, and its lane's."""
+class PathMetrics:
+    """Metrics of one path of a function, and of its connection."""
 
-    def __init__(self, function: str, way: str, tracer: Tracer | None) -> None:
-        self.fields = {"function": function, "way": way}
-        """for the log"""
-        self._labels = (function, way)
+    def __init__(self, function: str, path: str, tracer: Tracer | None) -> None:
+        self.log_fields = {"function": function, "path": path}
+        self._labels = (function, path)
         self._tracer = tracer
         self._queue = metrics.queue.labels(*self._labels)
-        self._connections = metrics.lane_connections.labels(*self._labels)
+        self._connections = metrics.db_connections.labels(*self._labels)
         for outcome in ("connected", "failed"):
-            metrics.lane_connects.of[function, way, outcome] += 0
+            metrics.db_connects.of[function, path, outcome] += 0
 
-    def queued(self, waiting: int) -> None:
-        """So many wait at this moment."""
+    def set_queue_size(self, waiting: int) -> None:
         self._queue.set(waiting)
 
-    def calling(self, batch: Sequence[Asked], sent: int) -> "_Call":
-        """To be entered for as long as a call takes.
+    def measure_call(self, batch: Sequence[PendingRequest], sent: int) -> "_CallMeasurement":
+        """A context manager for the duration of a call.
 
-        :param sent: rows asked for: equal reads share one
+        :param sent: the number of argument tuples, less than the batch if equal reads share one
         """
-        return _Call(self._labels, batch, sent, self._tracer)
+        return _CallMeasurement(self._labels, batch, sent, self._tracer)
 
     def connected(self) -> None:
-        metrics.lane_connects.of[(*self._labels, "connected")] += 1
+        metrics.db_connects.of[(*self._labels, "connected")] += 1
         self._connections.inc()
 
-    def not_connected(self) -> None:
-        metrics.lane_connects.of[(*self._labels, "failed")] += 1
+    def connection_failed(self) -> None:
+        metrics.db_connects.of[(*self._labels, "failed")] += 1
 
     def disconnected(self) -> None:
         self._connections.dec()
 
 
-class _Call:
-    """A call under way, as a context manager."""
-
-    __slots__ = ("_batch", "_began", "_labels", "_sent", "_span", "_tracer", "_waited")
+class _CallMeasurement:
+    __slots__ = ("_batch", "_labels", "_sent", "_span", "_started_at", "_tracer", "_waited")
 
     def __init__(
-        self, labels: tuple[str, str], batch: Sequence[Asked], sent: int, tracer: Tracer | None
+        self, labels: tuple[str, str], batch: Sequence[PendingRequest], sent: int, tracer: Tracer | None
     ) -> None:
         self._labels = labels
         self._batch = batch
@@ -105,21 +102,21 @@ class _Call:
         self._span: Span | None = None
 
     def __enter__(self) -> None:
-        self._began = perf_counter()
-        self._waited = asyncio.get_running_loop().time() - self._batch[0].arrived
+        self._started_at = perf_counter()
+        self._waited = asyncio.get_running_loop().time() - self._batch[0].arrived_at
         if self._tracer is not None:
-            self._span = self._tracer.call(*self._labels, self._batch)
+            self._span = self._tracer.start_call(*self._labels, self._batch)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         labels = self._labels
-        metrics.call_requests.observe(labels, len(self._batch))
-        metrics.call_duration.observe(labels, perf_counter() - self._began)
-        metrics.call_wait.observe(labels, self._waited)
-        if shared := len(self._batch) - self._sent:
-            metrics.reads_shared.of[labels[:1]] += shared
+        metrics.batch_size.observe(labels, len(self._batch))
+        metrics.call_duration.observe(labels, perf_counter() - self._started_at)
+        metrics.queue_wait.observe(labels, self._waited)
+        if coalesced := len(self._batch) - self._sent:
+            metrics.reads_coalesced.of[labels[:1]] += coalesced
         if error is not None:
-            metrics.calls_failed.of[(*labels, getattr(error, "reason", "unforeseen"))] += 1
+            metrics.calls_failed.of[(*labels, getattr(error, "reason", "unexpected"))] += 1
         if self._span is not None:
             self._span.end(error)

@@ -1,7 +1,7 @@
-"""How the server's log looks: a JSON object a line, or, on a terminal, text for the eye.
+"""The format of the server's log: one JSON object a line, or text on a terminal; and its rate limit.
 
-Whatever happens ten thousand times in a second is told ten times in that second, and then counted: trouble
-must not fill the disk, nor take the processor from those who could still be served.
+Of a message that is logged 10,000 times a second, 10 lines are written and the others counted, so that an
+incident neither fills the disk nor costs the processor time that requests need.
 """
 
 import logging
@@ -13,19 +13,19 @@ from typing import Any
 import msgspec
 from gunicorn import glogging
 
-MOST = 10
-"""lines a second of one logger with one message and one `code`, unless the level is debug"""
+MAX_LINES_PER_SECOND = 10
+"""of one logger with one message and one `code`, unless the level is debug"""
 
-_ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
+_STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What `extra` has given."""
-    return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+    """The fields given as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
 
 
-class Json(logging.Formatter):
-    """time (RFC 3339, UTC), level, logger, pid and message; then what there is of further fields."""
+class JsonFormatter(logging.Formatter):
+    """time (RFC 3339, UTC), level, logger, pid and message, then the fields given as `extra`."""
 
     _encoder = msgspec.json.Encoder(enc_hook=str)
 
@@ -44,8 +44,8 @@ class Json(logging.Formatter):
         return self._encoder.encode(line).decode()
 
 
-class Text(logging.Formatter):
-    """gunicorn's own format, and the fields after it."""
+class TextFormatter(logging.Formatter):
+    """gunicorn's format, followed by the fields given as `extra`."""
 
     def __init__(self) -> None:
         super().__init__(glogging.Logger.error_fmt, glogging.Logger.datefmt)
@@ -55,8 +55,8 @@ class Text(logging.Formatter):
         return super().formatMessage(record) + fields
 
 
-class Ration(logging.Filter):
-    """At most MOST lines a second of one kind. `dropped` is how many there were beyond."""
+class RateLimitFilter(logging.Filter):
+    """Passes MAX_LINES_PER_SECOND of each kind; `dropped` counts the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,22 +72,24 @@ class Ration(logging.Filter):
             self._seen.clear()
         kind = (record.name, str(record.msg), getattr(record, "code", ""))
         self._seen[kind] += 1
-        if self._seen[kind] > MOST:
+        if self._seen[kind] > MAX_LINES_PER_SECOND:
             self.dropped += 1
             return False
         return True
 
 
-ration = Ration()
+rate_limit = RateLimitFilter()
 """of this process"""
 
 
-class Logger(glogging.Logger):  # type: ignore[misc]
-    """gunicorn's, for all that the server logs: its handlers become everybody's (gunicorn.conf.py)."""
+class Logger(glogging.Logger):
+    """gunicorn's logger; all other loggers use its handlers (gunicorn.conf.py)."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         for handler in (*self.error_log.handlers, *self.access_log.handlers):
             stream = getattr(handler, "stream", None)
-            handler.setFormatter(Text() if stream is not None and stream.isatty() else Json())
-            handler.addFilter(ration)
+            handler.setFormatter(
+                TextFormatter() if stream is not None and stream.isatty() else JsonFormatter()
+            )
+            handler.addFilter(rate_limit)

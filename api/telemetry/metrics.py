@@ -1,9 +1,9 @@
-"""What this process counts, and how its siblings' counts are added to its own.
+"""The metrics of this process, and their exposition with those of the other workers.
 
-prometheus-client takes 4 µs to count a request and its time, and 7 where several workers share files: a
-twentieth of what the whole request costs. So counts are kept in plain numbers, for a fifth of that, and
-handed over to it once a second, before each scrape and at the end (`hand_over`). What a scrape tells of the
-worker that answers it is of this instant; what it tells of the others is at most a second old.
+prometheus-client takes 4 µs to count a request and its duration, 7 with several workers: a twentieth of the
+cost of a request. So counts are buffered in plain numbers, for a fifth of that, and flushed to it once a
+second, before each scrape and on shutdown. A scrape shows the worker that serves it as of now, and the others
+as of at most a second ago.
 """
 
 import os
@@ -20,31 +20,31 @@ from prometheus_client.multiprocess import MultiProcessCollector
 Labels = tuple[str, ...]
 
 _registry = CollectorRegistry()
-disable_created_metrics()  # a second series for each, that nobody draws
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter
 
 
-class Counts:
-    """A counter: `counts.of[labels] += 1`."""
+class BufferedCounter:
+    """A counter: `counter.of[labels] += 1`."""
 
     def __init__(self, name: str, documentation: str, *labels: str) -> None:
         self.of: defaultdict[Labels, float] = defaultdict(int)
         self._metric = Counter(name, documentation, labels, registry=_registry)
-        self._handed_over: defaultdict[Labels, float] = defaultdict(int)
-        _counted.append(self)
+        self._flushed: defaultdict[Labels, float] = defaultdict(int)
+        _buffered.append(self)
 
     @property
     def total(self) -> float:
         return sum(self.of.values())
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         for labels, count in self.of.items():
             child = self._metric.labels(*labels) if labels else self._metric
-            child.inc(count - self._handed_over[labels])
-            self._handed_over[labels] = count
+            child.inc(count - self._flushed[labels])
+            self._flushed[labels] = count
 
 
 class _Histogram(Histogram):
-    """Takes many observations at once, for which prometheus-client has no public way."""
+    """Adds many observations at once, which prometheus-client has no public method for."""
 
     def add(self, counts: list[int], total: float) -> None:
         for bucket, count in zip(self._buckets, counts, strict=True):
@@ -53,7 +53,7 @@ class _Histogram(Histogram):
         self._sum.inc(total)
 
 
-class Observations:
+class BufferedHistogram:
     """A histogram.
 
     :param buckets: upper bounds, ascending
@@ -63,7 +63,7 @@ class Observations:
         self._buckets = buckets
         self._metric = _Histogram(name, documentation, labels, buckets=buckets, registry=_registry)
         self._new: dict[Labels, tuple[list[int], list[float]]] = {}
-        _counted.append(self)
+        _buffered.append(self)
 
     def observe(self, labels: Labels, value: float) -> None:
         new = self._new.get(labels)
@@ -72,7 +72,7 @@ class Observations:
         new[0][bisect_left(self._buckets, value)] += 1
         new[1][0] += value
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         for labels, (counts, (total,)) in self._new.items():
             self.add(labels, counts, total)
         self._new.clear()
@@ -81,120 +81,121 @@ class Observations:
         (self._metric.labels(*labels) if labels else self._metric).add(counts, total)
 
 
-class _Requests:
-    """Answered requests: how many by method, route and status line, and how long by method and route."""
+class _Responses:
+    """Responses: their number by method, route and status line, and their duration by method and route."""
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, str | None, str], list[float]] = {}
+        self._buffer: dict[tuple[str, str | None, str], tuple[list[int], list[float]]] = {}
         self.failed = 0.0
         self.count = 0.0
-        _counted.append(self)
+        _buffered.append(self)
 
     def observe(self, method: str, route: str | None, status: str, seconds: float) -> None:
         key = (method, route, status)
-        answers = self._answers.get(key)
-        if answers is None:
-            answers = self._answers[key] = [0] * (len(SECONDS) + 1) + [0.0]
-        answers[bisect_left(SECONDS, seconds)] += 1
-        answers[-1] += seconds
+        buckets = self._buffer.get(key)
+        if buckets is None:
+            buckets = self._buffer[key] = ([0] * (len(SECONDS) + 1), [0.0])
+        buckets[0][bisect_left(SECONDS, seconds)] += 1
+        buckets[1][0] += seconds
 
-    def hand_over(self) -> None:
-        for (method, route, status), answers in self._answers.items():
-            *counts, total = answers
+    def flush(self) -> None:
+        for (method, route, status), (counts, (total,)) in self._buffer.items():
             count = sum(counts)
             self.count += count
             self.failed += count if status.startswith("5") else 0
             requests.of[method, route or "", status[:3]] += count
             request_duration.add((method, route or ""), counts, total)
-        self._answers.clear()
+        self._buffer.clear()
 
 
-_counted: list[Counts | Observations | _Requests] = []
+_buffered: list[BufferedCounter | BufferedHistogram | _Responses] = []
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
-answered = _Requests()
-requests = Counts("flashsale_http_requests", "Requests answered.", "method", "route", "status")
-request_duration = Observations(
+responses = _Responses()
+requests = BufferedCounter("flashsale_http_requests", "Responses sent.", "method", "route", "status")
+request_duration = BufferedHistogram(
     "flashsale_http_request_duration_seconds",
-    "From a request's head to its answer.",
+    "From the end of a request's head to its response.",
     "method",
     "route",
     buckets=SECONDS,
 )
-refusals = Counts("flashsale_refusals", "Answers with problem details, by their code.", "code")
-replays = Counts("flashsale_replays", "Answers whose work an earlier request had done.", "route")
-live_listeners = Gauge(
-    "flashsale_live_listeners", "Open live streams.", registry=_registry, multiprocess_mode="livesum"
+problems = BufferedCounter("flashsale_problems", "Responses with problem details.", "code")
+replays = BufferedCounter("flashsale_replays", "Responses with the result of an earlier request.", "route")
+stock_feed_subscribers = Gauge(
+    "flashsale_stock_feed_subscribers", "Open live streams.", registry=_registry, multiprocess_mode="livesum"
 )
 
-call_requests = Observations(
-    "flashsale_call_requests",
-    "Requests joined into one call of a function.",
+batch_size = BufferedHistogram(
+    "flashsale_batch_size",
+    "Requests in one call of a function.",
     "function",
-    "way",
+    "path",
     buckets=SIZES,
 )
-call_duration = Observations(
+call_duration = BufferedHistogram(
     "flashsale_call_duration_seconds",
     "From sending a call to its rows.",
     "function",
-    "way",
+    "path",
     buckets=SECONDS,
 )
-call_wait = Observations(
-    "flashsale_call_wait_seconds",
-    "How long the first of a call's requests had waited for it.",
+queue_wait = BufferedHistogram(
+    "flashsale_queue_wait_seconds",
+    "Time in the queue of the oldest request of a batch.",
     "function",
-    "way",
+    "path",
     buckets=SECONDS,
 )
-calls_failed = Counts(
+calls_failed = BufferedCounter(
     "flashsale_calls_failed",
-    "Calls without rows: not_sent, outcome_unknown, or the SQLSTATE with which they were rolled back.",
+    "Calls that returned no rows: not_sent, outcome_unknown, or the SQLSTATE of the rollback.",
     "function",
-    "way",
+    "path",
     "reason",
 )
-sent_again = Counts(
-    "flashsale_requests_sent_again",
-    "Requests that met a locked row or whose call failed, and went again.",
+request_retries = BufferedCounter(
+    "flashsale_request_retries",
+    "Retries of requests that met a locked row or whose call failed.",
     "function",
 )
-reads_shared = Counts("flashsale_reads_shared", "Reads answered by the row of an equal one.", "function")
+reads_coalesced = BufferedCounter(
+    "flashsale_reads_coalesced", "Reads served by the row of an equal one in the same call.", "function"
+)
 queue = Gauge(
     "flashsale_queue_requests",
-    "Requests waiting for a call.",
-    ["function", "way"],
+    "Requests in the queue.",
+    ["function", "path"],
     registry=_registry,
     multiprocess_mode="livesum",
 )
 
-lane_connections = Gauge(
-    "flashsale_lane_connections",
-    "Connections that carry calls.",
-    ["function", "way"],
+db_connections = Gauge(
+    "flashsale_db_connections",
+    "Open connections for batched calls.",
+    ["function", "path"],
     registry=_registry,
     multiprocess_mode="livesum",
 )
-lane_connects = Counts(
-    "flashsale_lane_connects",
-    "Attempts to connect: connected or failed.",
+db_connects = BufferedCounter(
+    "flashsale_db_connects",
+    "Connection attempts.",
     "function",
-    "way",
+    "path",
     "outcome",
 )
 pool_connections = Gauge(
     "flashsale_pool_connections",
-    "Connections for what is not joined: idle or used.",
+    "Connections of the pool for calls that are not batched.",
     ["state"],
     registry=_registry,
     multiprocess_mode="livesum",
 )
 pool_waiting = Gauge(
     "flashsale_pool_waiting",
-    "Requests waiting for one of these connections.",
+    "Requests waiting for a connection of the pool.",
     registry=_registry,
     multiprocess_mode="livesum",
 )
@@ -202,58 +203,56 @@ pool_waiting = Gauge(
 workers = Gauge("flashsale_workers", "Worker processes.", registry=_registry, multiprocess_mode="livesum")
 worker_start_time = Gauge(
     "flashsale_worker_start_time_seconds",
-    "When the youngest worker started, in Unix time.",
+    "Start time of the youngest worker, in Unix time.",
     registry=_registry,
     multiprocess_mode="livemax",
 )
-worker_cpu = Counts("flashsale_worker_cpu_seconds", "Processor time of the workers.")
+worker_cpu = BufferedCounter("flashsale_worker_cpu_seconds", "Processor time of the workers.")
 worker_resident = Gauge(
     "flashsale_worker_resident_bytes",
-    "Memory of the workers, what they share counted for each.",
+    "Resident memory of the workers; shared pages are counted for each.",
     registry=_registry,
     multiprocess_mode="livesum",
 )
-event_loop_lag = Observations(
+event_loop_lag = BufferedHistogram(
     "flashsale_event_loop_lag_seconds",
-    "How late a worker's event loop was for something due, sampled once a second.",
+    "Delay of a timer in a worker's event loop, sampled once a second.",
     buckets=SECONDS,
 )
-log_lines_dropped = Counts(
-    "flashsale_log_lines_dropped", "Log lines left out because there were too many of their kind."
-)
+log_lines_dropped = BufferedCounter("flashsale_log_lines_dropped", "Log lines dropped by the rate limit.")
 
 
-class Source(Protocol):
-    """Whatever else a scrape tells."""
+class Collector(Protocol):
+    """A source of further metrics."""
 
     def collect(self) -> Iterable[Metric]: ...
 
 
-def hand_over() -> None:
-    """Give prometheus-client what was counted since the last time. Only the event loop's thread may."""
-    for counted in _counted:
-        counted.hand_over()
+def flush() -> None:
+    """Pass buffered counts to prometheus-client. Only for the event loop's thread."""
+    for metric in _buffered:
+        metric.flush()
 
 
-class _Everything:
-    """This process's metrics, or all workers' if they share files, and others'."""
+class _AllMetrics:
+    """Metrics of this process, or of all workers if they share files, and of further collectors."""
 
-    def __init__(self, others: tuple[Source, ...]) -> None:
+    def __init__(self, others: tuple[Collector, ...]) -> None:
         self._others = others
 
     def collect(self) -> Iterator[Metric]:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            yield from MultiProcessCollector(None).collect()
+            yield from MultiProcessCollector(None).collect()  # type: ignore[no-untyped-call] # the library's
         else:
             yield from _registry.collect()
         for other in self._others:
             yield from other.collect()
 
 
-def exposition(accept: str, *others: Source) -> tuple[bytes, str]:
+def exposition(accept: str, *others: Collector) -> tuple[bytes, str]:
     """The text of a scrape, and its media type.
 
     :param accept: the scraper's Accept header
     """
     encode, media_type = choose_encoder(accept)
-    return encode(_Everything(others)), media_type
+    return encode(_AllMetrics(others)), media_type

@@ -1,99 +1,99 @@
-"""Once a second: what a worker says of itself, and every ten what was out of the ordinary in them."""
+"""Once a second, the gauges of a worker; every ten seconds, a log line if anything unusual happened."""
 
 import asyncio
 import logging
 import resource
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from api.database.client import Checkout
 from api.telemetry import metrics
-from api.telemetry.logging import ration
+from api.telemetry.logging import rate_limit
 
-log = logging.getLogger("flashsale.pulse")
+log = logging.getLogger("flashsale.reporter")
 
-BEAT = 1.0
-"""seconds"""
-SUMMARY = 10
-"""beats from one summary to the next"""
+INTERVAL = 1.0
+"""seconds between two updates"""
+UPDATES_PER_SUMMARY = 10
 
 _PAGE_BYTES = resource.getpagesize()
 
 
-class Pulse:
-    """The beat of one worker.
+class Reporter:
+    """Updates the metrics of one worker.
 
-    :param checkout: whose connections to look at
+    :param pool_stats: returns the connection pool's size, its idle connections and its waiting requests
     """
 
-    def __init__(self, checkout: Checkout) -> None:
-        self._checkout = checkout
+    def __init__(self, pool_stats: Callable[[], tuple[int, int, int]]) -> None:
+        self._pool_stats = pool_stats
         self._task: asyncio.Task[None] | None = None
         self._cpu = 0.0
-        self._told = _totals()
+        self._summarized = _totals()
 
     def start(self) -> None:
         metrics.workers.set(1)
         metrics.worker_start_time.set(time.time())
         metrics.worker_cpu.of[()] += 0
-        self._task = asyncio.create_task(self._beat())
+        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        metrics.hand_over()
+        metrics.flush()
 
-    async def _beat(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            for _ in range(SUMMARY):
-                self.look()
-                due = max(due + BEAT, loop.time())
+            for _ in range(UPDATES_PER_SUMMARY):
+                self.update()
+                due = max(due + INTERVAL, loop.time())
                 await asyncio.sleep(due - loop.time())
                 metrics.event_loop_lag.observe((), loop.time() - due)
-            self.summarise()
+            self.log_summary()
 
-    def look(self) -> None:
-        """Bring everything up to this instant."""
+    def update(self) -> None:
+        """Update the gauges, and flush the counters."""
         cpu = time.process_time()
         metrics.worker_cpu.of[()] += cpu - self._cpu
         self._cpu = cpu
         resident = int(Path("/proc/self/statm").read_bytes().split()[1])
         metrics.worker_resident.set(resident * _PAGE_BYTES)
-        size, idle, waiting = self._checkout.pool()
+        size, idle, waiting = self._pool_stats()
         metrics.pool_connections.labels("idle").set(idle)
         metrics.pool_connections.labels("used").set(size - idle)
         metrics.pool_waiting.set(waiting)
-        metrics.log_lines_dropped.of[()] = ration.dropped
-        metrics.hand_over()
+        metrics.log_lines_dropped.of[()] = rate_limit.dropped
+        metrics.flush()
 
-    def summarise(self) -> None:
-        """A line, if there was more than requests served and refused for a reason of the sale's."""
+    def log_summary(self) -> None:
+        """Log what happened since the last summary, if any of it was unusual; ordinary refusals are not."""
         totals = _totals()
-        new = {name: total - self._told.get(name, 0) for name, total in totals.items()}
-        self._told = totals
-        if any(new[name] for name in _REMARKABLE):
+        new = {name: total - self._summarized.get(name, 0) for name, total in totals.items()}
+        self._summarized = totals
+        if any(new[name] for name in _UNUSUAL):
             log.info(
-                f"the last {SUMMARY * BEAT:.0f} seconds", extra={name: n for name, n in new.items() if n}
+                f"summary of the last {UPDATES_PER_SUMMARY * INTERVAL:.0f} seconds",
+                extra={name: count for name, count in new.items() if count},
             )
 
 
-_REMARKABLE = ("not_served", "sent_again", "calls_failed", "replays", "log_lines_dropped")
+_UNUSUAL = ("failed_requests", "retries", "failed_calls", "replays", "log_lines_dropped")
 
 
 def _totals() -> dict[str, int]:
-    """Since the process began; refusals each by their code."""
+    """Counts since the process started; problems by their code."""
     return {
-        "requests": int(metrics.answered.count),
-        "not_served": int(metrics.answered.failed),
-        "sent_again": int(metrics.sent_again.total),
-        "calls_failed": int(metrics.calls_failed.total),
+        "requests": int(metrics.responses.count),
+        "failed_requests": int(metrics.responses.failed),
+        "retries": int(metrics.request_retries.total),
+        "failed_calls": int(metrics.calls_failed.total),
         "replays": int(metrics.replays.total),
-        "reads_shared": int(metrics.reads_shared.total),
+        "reads_coalesced": int(metrics.reads_coalesced.total),
         "log_lines_dropped": int(metrics.log_lines_dropped.total),
-        **{f"refused_{code}": int(count) for (code,), count in metrics.refusals.of.items()},
+        **{f"problem_{code}": int(count) for (code,), count in metrics.problems.of.items()},
     }

@@ -1,93 +1,76 @@
-"""What SQL tells of the sale at each scrape: flashsale.get_figures().
-
-It goes over a connection of its own, made for it and closed after it, so that a scrape never waits for
-buyers nor they for it. However many scrape, it is asked at most once a second.
-"""
+"""Metrics of the sale that SQL provides: flashsale.get_figures(), read at a scrape, at most once a second."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-import psycopg
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from api.database import functions
-from api.database.batching import Row
-from api.database.connection import CONNECT_TIMEOUT, connection_string
-
-KEEP = 1.0
-"""seconds for which an answer, or that there is none, counts as new"""
-TIMEOUT = 2.0
-"""seconds for all of it; the server gives up after lanes.STATEMENT_TIMEOUT"""
+CACHE_SECONDS = 1.0
+"""for which the figures, or their absence, are reused"""
 
 _STATES = ("available", "held", "awaiting", "paid")
 
-_OF_ALL: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
+_UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
     "refunds_due": lambda: GaugeMetricFamily(
-        "flashsale_refunds_due", "Captured payments that paid no order; counted up to 10,000."
+        "flashsale_refunds_due", "Captured payments that pay no order, counted up to 10,000."
     ),
     "inbox": lambda: GaugeMetricFamily(
-        "flashsale_inbox_webhooks", "Webhooks stored until their order comes."
+        "flashsale_inbox_webhooks", "Stored webhooks whose order does not exist yet."
     ),
-    "inbox_limit": lambda: GaugeMetricFamily("flashsale_inbox_limit", "How many may be stored."),
+    "inbox_limit": lambda: GaugeMetricFamily("flashsale_inbox_limit", "Maximum number of stored webhooks."),
     "sweep_lag": lambda: GaugeMetricFamily(
-        "flashsale_sweep_lag_seconds", "How long the oldest lapsed instant has waited to be swept."
+        "flashsale_sweep_lag_seconds", "Age of the oldest lapsed hold or order that has not been swept."
     ),
     "scheduler_alive": lambda: GaugeMetricFamily(
-        "flashsale_scheduler_alive", "1 if pg_cron sweeps this database on time."
+        "flashsale_scheduler_alive", "1 if pg_cron runs the sweep on schedule."
     ),
     "scheduler_lag": lambda: GaugeMetricFamily(
-        "flashsale_scheduler_lag_seconds", "Since sweep() last ran, or was scheduled."
+        "flashsale_scheduler_lag_seconds", "Time since the sweep last ran, or was scheduled."
     ),
-    "ledger_events": lambda: CounterMetricFamily("flashsale_ledger_events", "Events appended to the ledger."),
+    "ledger_events": lambda: CounterMetricFamily("flashsale_ledger_events", "Events in the ledger."),
 }
-"""By the figure's name."""
+"""By the name of the figure: metrics without labels."""
 
 
-class Figures:
-    """The newest figures, as a source of metrics (api/telemetry/metrics.py).
+class SaleMetrics:
+    """The newest figures, as a collector (api/telemetry/metrics.py).
 
-    :param url: libpq connection string or URI
+    :param get_figures: returns rows (figure, product_id, value), or None if the database does not respond
     """
 
-    def __init__(self, url: str) -> None:
-        self._conninfo = connection_string(url, "flashsale metrics", lock_timeout=100)
-        self._rows: list[Row] | None = None
+    def __init__(
+        self, get_figures: Callable[[], Awaitable[Sequence[tuple[str, int | None, float]] | None]]
+    ) -> None:
+        self._get_figures = get_figures
+        self._rows: Sequence[tuple[str, int | None, float]] | None = None
         self._seconds = 0.0
         self._read_at = float("-inf")
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def read(self) -> None:
-        """Ask for them, unless that has just been done. No answer is no error: database_up tells."""
-        async with self._turn:
-            began = time.monotonic()
-            if began - self._read_at < KEEP:
+        """Read the figures, unless that was just done."""
+        async with self._lock:
+            started_at = time.monotonic()
+            if started_at - self._read_at < CACHE_SECONDS:
                 return
-            try:
-                async with asyncio.timeout(TIMEOUT):
-                    self._rows = await self._ask()
-            except (psycopg.Error, OSError, TimeoutError):
-                self._rows = None
+            self._rows = await self._get_figures()
             self._read_at = time.monotonic()
-            self._seconds = self._read_at - began
-
-    async def _ask(self) -> list[Row]:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-        async with connection:
-            return await (await connection.execute(functions.GET_FIGURES)).fetchall()
+            self._seconds = self._read_at - started_at
 
     def collect(self) -> Iterator[Metric]:
         rows = self._rows
-        up = GaugeMetricFamily("flashsale_database_up", "1 if the database answered this scrape.")
+        up = GaugeMetricFamily("flashsale_database_up", "1 if the database responded to this scrape.")
         up.add_metric([], rows is not None)
         yield up
         if rows is None:
             return
-        took = GaugeMetricFamily("flashsale_database_read_seconds", "To connect and to read what follows.")
-        took.add_metric([], self._seconds)
-        yield took
+        duration = GaugeMetricFamily(
+            "flashsale_database_read_seconds", "Time to connect and to read the following metrics."
+        )
+        duration.add_metric([], self._seconds)
+        yield duration
         units = GaugeMetricFamily(
             "flashsale_stock_units",
             "Units of a product: available, held, awaiting or paid.",
@@ -96,12 +79,12 @@ class Figures:
         total = GaugeMetricFamily(
             "flashsale_stock_total_units", "All units of a product.", labels=("product_id",)
         )
-        of_all = {name: make() for name, make in _OF_ALL.items()}
+        unlabelled = {name: make() for name, make in _UNLABELLED.items()}
         for figure, product_id, value in rows:
-            if figure in of_all:
-                of_all[figure].add_metric([], value)
+            if figure in unlabelled:
+                unlabelled[figure].add_metric([], value)
             elif figure in _STATES:
                 units.add_metric([str(product_id), figure], value)
             elif figure == "total_stock":
                 total.add_metric([str(product_id)], value)
-        yield from (units, total, *of_all.values())
+        yield from (units, total, *unlabelled.values())

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces, for those who install the extra `otel` and say where to send them.
+"""OpenTelemetry traces, with the extra `otel` and an OTLP endpoint in the environment.
 
-A request is a server span. The call that carries it is a client span: many requests share one, so it is the
-child of the first sampled request in it, and linked to all others.
+A request is a server span, a call of a function a client span. A call serves many requests: its span is the
+child of the first sampled one, and linked to the others.
 
-Only imported if the environment asks for it (api/app.py): a server without traces knows nothing of this.
+Imported only if the environment configures traces (api/app.py).
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from api.telemetry.batch_metrics import Asked
+from api.telemetry.batch_metrics import PendingRequest
 from api.telemetry.request_id import HEADER
 
 _caller = TraceContextTextMapPropagator()
 
 
-class Traces:
-    """Middleware for requests, and where the spans of calls come from (api/telemetry/batch_metrics.py).
+class Tracing:
+    """Middleware for requests, and the tracer of calls (api/telemetry/batch_metrics.py).
 
-    :param provider: of spans; it is shut down with the application
+    :param provider: of spans; shut down with the application
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -47,17 +47,18 @@ class Traces:
             if req.uri_template:
                 span.update_name(f"{req.method} {req.uri_template}")
                 span.set_attribute("http.route", req.uri_template)
-            span.set_attribute("http.response.status_code", int(resp.status[:3]))
-            if resp.status >= "5":
+            status = str(resp.status)
+            span.set_attribute("http.response.status_code", int(status[:3]))
+            if status >= "5":
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
 
     async def process_shutdown(self, scope: Any, event: Any) -> None:
         self._provider.shutdown()
 
-    def call(self, function: str, way: str, batch: Sequence[Asked]) -> "_CallSpan | None":
-        """The span of a call, unless none of its requests is traced."""
-        spans = [asked.request.span for asked in batch if hasattr(asked.request, "span")]
+    def start_call(self, function: str, path: str, batch: Sequence[PendingRequest]) -> "_CallSpan | None":
+        """The span of a call; None if none of its requests is sampled."""
+        spans = [request.context.span for request in batch if hasattr(request.context, "span")]
         sampled = [span for span in spans if span.get_span_context().trace_flags.sampled]
         if not sampled:
             return None
@@ -71,7 +72,7 @@ class Traces:
                     "db.system.name": "postgresql",
                     "db.stored_procedure.name": f"flashsale.{function}",
                     "db.operation.batch.size": len(batch),
-                    "flashsale.way": way,
+                    "flashsale.path": path,
                 },
                 [Link(span.get_span_context()) for span in others],
             )
@@ -89,10 +90,10 @@ class _CallSpan:
         self._span.end()
 
 
-def from_environment() -> Traces:
-    """Traces sent by OTLP over HTTP, as the standard's OTEL_ variables say.
+def from_environment() -> Tracing:
+    """Traces exported by OTLP over HTTP, configured by the standard's OTEL_ variables.
 
-    To be called in the worker: the exporter's thread does not survive a fork.
+    Must be called in the worker: the exporter's thread does not survive a fork.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -102,4 +103,4 @@ def from_environment() -> Traces:
         resource = resource.merge(Resource({SERVICE_NAME: "flashsale"}))
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Traces(provider)
+    return Tracing(provider)

@@ -3,9 +3,11 @@
 from typing import Any
 
 from api.app import App, create_app
-from api.webhook_signatures import Signatures
+from api.telemetry.reporter import Reporter
+from api.webhook_signatures import SignatureVerifier
 
 
-def app_over(checkout: Any) -> App:
-    """The application over something that stands in for api.database.client.Checkout."""
-    return create_app(checkout, Signatures((), allow_unsigned=True), dict)
+def app_over(client: Any) -> App:
+    """The application with a substitute for api.database.client.CheckoutClient."""
+    signatures = SignatureVerifier((), allow_unsigned=True)
+    return create_app(client, signatures, dict, Reporter(lambda: (0, 0, 0)))

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from api.database.batching import Row
-from bench.baselines import app_over
+from api.database.functions import PlaceHoldsRow
+from bench.baselines import App, app_over
 
 
 class Pool:
@@ -32,16 +32,16 @@ class Pool:
     async def close(self) -> None:
         await self._pool.close()
 
-    async def ask(self, product_id: int, qty: int, key: str | None) -> Row:
+    async def submit(self, product_id: int, qty: int, key: str | None) -> PlaceHoldsRow:
         try:
             async with self._pool.connection() as connection:
-                return await self.hold(connection, product_id, qty, key)
+                return PlaceHoldsRow._make(await self.hold(connection, product_id, qty, key))
         except psycopg.errors.DatabaseError as error:
-            return (0, error.sqlstate, error.diag.message_detail)
+            return refusal(error.sqlstate, error.diag.message_detail)
 
     async def hold(
         self, connection: psycopg.AsyncConnection[Any], product_id: int, qty: int, key: str | None
-    ) -> Row:
+    ) -> tuple[Any, ...]:
         cursor = await connection.execute(
             "select 0, null, null, replayed, hold_id, product_id, qty, status, expires_at,"
             " order_id, order_status"
@@ -53,7 +53,9 @@ class Pool:
         return row
 
 
-def __getattr__(name: str) -> Any:
-    if name != "application":
-        raise AttributeError(name)
+def refusal(sqlstate: str | None, detail: str | None = None) -> PlaceHoldsRow:
+    return PlaceHoldsRow(0, sqlstate, detail, *[None] * 8)
+
+
+def application() -> App:
     return app_over(Pool())

@@ -9,20 +9,20 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from api.database.batching import Row
-from bench.baselines import app_over
+from api.database.functions import ApplyPaymentsRow, CreateOrdersRow, GetProductsRow, PlaceHoldsRow
+from bench.baselines import App, app_over
 
 PRICE = Decimal("99.00")
 SOON = datetime(2030, 1, 1, 12, 0, 0, 300000, UTC)
 
 
 class _AtOnce:
-    """Replaces a Joiner. The row is ready, so that awaiting it suspends no task."""
+    """Replaces a Batcher. The row is ready, so that awaiting it suspends no task."""
 
-    def __init__(self, row: Callable[..., Row]) -> None:
+    def __init__(self, row: Callable[..., Any]) -> None:
         self._row = row
 
-    async def ask(self, *arguments: Any) -> Row:
+    async def submit(self, *arguments: Any) -> Any:
         return self._row(*arguments)
 
 
@@ -32,18 +32,24 @@ class Memory:
     def __init__(self) -> None:
         ids = count(1)
         self.place_holds = _AtOnce(
-            lambda product_id, qty, key: (
+            lambda product_id, qty, key: PlaceHoldsRow(
                 0, None, None, False, next(ids) << 20, product_id, qty, "active", SOON, None, None,
             )
         )  # fmt: skip
         self.create_orders = _AtOnce(
-            lambda hold_id, key: (0, None, None, False, next(ids), "pending_payment", PRICE, "USD", SOON)
+            lambda hold_id, key: CreateOrdersRow(
+                0, None, None, False, next(ids), "pending_payment", PRICE, "USD", SOON
+            )
         )
         self.apply_payments = _AtOnce(
-            lambda key, order_id, status, payload: (0, None, None, False, order_id, "paid", "applied")
+            lambda key, order_id, status, payload: ApplyPaymentsRow(
+                0, None, None, False, order_id, "paid", "applied"
+            )
         )
         self.get_products = _AtOnce(
-            lambda product_id: (0, None, None, product_id, "Limited sneaker", PRICE, "USD", 50, 38)
+            lambda product_id: GetProductsRow(
+                0, None, None, product_id, "Limited sneaker", PRICE, "USD", 50, 38
+            )
         )
         self.release_holds = self.get_holds = self.get_orders = None
 
@@ -52,4 +58,5 @@ class Memory:
     async def close(self) -> None: ...
 
 
-application = app_over(Memory())
+def application() -> App:
+    return app_over(Memory())

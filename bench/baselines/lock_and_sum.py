@@ -9,9 +9,8 @@ from typing import Any
 
 import psycopg
 
-from api.database.batching import Row
-from bench.baselines import app_over
-from bench.baselines.call_each import Pool
+from bench.baselines import App, app_over
+from bench.baselines.call_each import Pool, refusal
 
 
 class LockAndSum(Pool):
@@ -19,7 +18,7 @@ class LockAndSum(Pool):
 
     async def hold(
         self, connection: psycopg.AsyncConnection[Any], product_id: int, qty: int, key: str | None
-    ) -> Row:
+    ) -> tuple[Any, ...]:
         async with connection.pipeline():
             await connection.execute("begin")
             await connection.execute(
@@ -41,10 +40,8 @@ class LockAndSum(Pool):
             )
             await connection.execute("commit")
         row = await placed.fetchone()
-        return row or (0, "SA002", None)
+        return row or refusal("SA002")
 
 
-def __getattr__(name: str) -> Any:
-    if name != "application":
-        raise AttributeError(name)
+def application() -> App:
     return app_over(LockAndSum())

@@ -8,13 +8,13 @@ the units of expired holds and keeps a record of each hold. It has no ledger, or
 import os
 import secrets
 from datetime import UTC, datetime
-from typing import Any
 
 from redis.asyncio import Redis
 
-from api.database.batching import Row
-from api.schemas.requests import MAX_HOLD_ID
-from bench.baselines import app_over
+from api.database.functions import PlaceHoldsRow
+from api.schemas.fields import MAX_HOLD_ID
+from bench.baselines import App, app_over
+from bench.baselines.call_each import refusal
 from bench.redis_store import HOLD_SECONDS, PLACE_HOLD, expiry_key, hold_key, stock_key
 
 MAX_CONNECTIONS = 2000
@@ -40,19 +40,17 @@ class RedisHolds:
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def ask(self, product_id: int, qty: int, key: str | None) -> Row:
+    async def submit(self, product_id: int, qty: int, key: str | None) -> PlaceHoldsRow:
         hold_id = secrets.randbelow(MAX_HOLD_ID) + 1
         keys = stock_key(product_id), expiry_key(product_id), hold_key(hold_id)
         expires_at = await self._redis.evalsha(
             self._digest, len(keys), *keys, hold_id, product_id, qty, HOLD_SECONDS
         )
         if expires_at <= 0:
-            return (0, "SA002" if expires_at == 0 else "SA001", None)
+            return refusal("SA002" if expires_at == 0 else "SA001")
         expiry = datetime.fromtimestamp(expires_at / 1000, UTC)
-        return (0, None, None, False, hold_id, product_id, qty, "active", expiry, None, None)
+        return PlaceHoldsRow(0, None, None, False, hold_id, product_id, qty, "active", expiry, None, None)
 
 
-def __getattr__(name: str) -> Any:
-    if name != "application":
-        raise AttributeError(name)
+def application() -> App:
     return app_over(RedisHolds())

@@ -1,6 +1,6 @@
-"""An event loop whose clock hardly moves while anybody works, and jumps to the next timer when all wait.
+"""An event loop whose clock hardly moves while tasks run, and jumps to the next timer when all of them wait.
 
-What takes a second then takes none, and a machine that is busy elsewhere lets nobody's time run out. For
+A wait of a second takes no time, and a busy machine causes no timeouts. For
 code that waits on nothing but timers and itself: no sockets, no threads.
 """
 

@@ -1,4 +1,4 @@
-"""So many requests are inside at once; the others wait unread, in order, and are turned away before long."""
+"""Beyond the limit requests wait unread, in order of arrival, and are rejected after a timeout."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ GET = b"GET /%d HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 
 class Application:
-    """An ASGI application that answers when it is let to; `begun` are the paths asked for, in order."""
+    """An ASGI application that responds when a test allows it; `begun` are the requested paths, in order."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.changed = asyncio.Condition()
-        self.may_answer: set[str] = set()
+        self.may_respond: set[str] = set()
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -29,7 +29,7 @@ class Application:
         async with self.changed:
             self.begun.append(path)
             self.changed.notify_all()
-            await self.changed.wait_for(lambda: path in self.may_answer)
+            await self.changed.wait_for(lambda: path in self.may_respond)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
@@ -37,9 +37,9 @@ class Application:
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.begun) >= count)
 
-    async def answer(self, *paths: str) -> None:
+    async def respond(self, *paths: str) -> None:
         async with self.changed:
-            self.may_answer.update(paths)
+            self.may_respond.update(paths)
             self.changed.notify_all()
 
 
@@ -50,13 +50,13 @@ class Clients:
         self._port = port
         self._writers: list[asyncio.StreamWriter] = []
 
-    async def ask(self, number: int) -> asyncio.StreamReader:
+    async def get(self, number: int) -> asyncio.StreamReader:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writers.append(writer)
         writer.write(GET % number)
         return reader
 
-    def leave(self, number: int) -> None:
+    def disconnect(self, number: int) -> None:
         self._writers[number].transport.abort()
 
     async def close(self) -> None:
@@ -67,8 +67,8 @@ class Clients:
 
 
 @asynccontextmanager
-async def serving(application: Application) -> AsyncIterator[tuple[Clients, admission.Gate]]:
-    """The application behind the server's own protocol; its clients, and the gate they come in by."""
+async def serving(application: Application) -> AsyncIterator[tuple[Clients, admission.AdmissionController]]:
+    """The application behind the server's protocol; yields its clients and its admission controller."""
     settings = {**uvicorn_settings(), "loop": "asyncio", "lifespan": "off", "log_config": None}
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, **settings))
     server.config.load()
@@ -76,9 +76,9 @@ async def serving(application: Application) -> AsyncIterator[tuple[Clients, admi
     await server.startup()
     clients = Clients(server.servers[0].sockets[0].getsockname()[1])
     state = server.server_state
-    state.gate = admission.Gate(state.tasks.__len__, asyncio.get_running_loop())
+    state.admission = admission.AdmissionController(state.tasks.__len__, asyncio.get_running_loop())
     try:
-        yield clients, state.gate
+        yield clients, state.admission
     finally:
         await clients.close()
         await server.shutdown()
@@ -88,33 +88,33 @@ async def head_of(reader: asyncio.StreamReader) -> str:
     return (await reader.readuntil(b"\r\n\r\n")).decode()
 
 
-async def wait_outside(gate: admission.Gate, count: int) -> None:
-    while gate.outside < count:
+async def wait_for(controller: admission.AdmissionController, count: int) -> None:
+    while controller.waiting < count:
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MOST_AT_ONCE", 2)
+def limit_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_CONCURRENT_REQUESTS", 2)
 
 
 @pytest.fixture
-def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "PATIENCE", 60)
+def long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 60)
 
 
-def test_who_comes_to_a_full_server_waits_and_comes_in_in_order(room_for_two, long_patience):
+def test_requests_beyond_the_limit_wait_and_are_admitted_in_order(limit_of_two, long_wait):
     async def scenario() -> None:
         application = Application()
-        async with serving(application) as (clients, gate):
+        async with serving(application) as (clients, controller):
             readers = []
             for number in range(6):
-                readers.append(await clients.ask(number))
+                readers.append(await clients.get(number))
                 await application.has_begun(min(number + 1, 2))
-                await wait_outside(gate, max(0, number - 1))
+                await wait_for(controller, max(0, number - 1))
             assert application.begun == ["/0", "/1"]
             for number, reader in enumerate(readers):
-                await application.answer(f"/{number}")
+                await application.respond(f"/{number}")
                 assert (await head_of(reader)).startswith("HTTP/1.1 200 ")
                 await application.has_begun(min(number + 3, 6))
                 assert application.begun == [f"/{n}" for n in range(min(number + 3, 6))]
@@ -122,39 +122,39 @@ def test_who_comes_to_a_full_server_waits_and_comes_in_in_order(room_for_two, lo
     asyncio.run(scenario())
 
 
-def test_who_waits_too_long_is_turned_away_and_may_try_again(room_for_two, monkeypatch):
-    monkeypatch.setattr(admission, "PATIENCE", 0)
+def test_a_request_that_waits_too_long_is_rejected_and_may_be_retried(limit_of_two, monkeypatch):
+    monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 0)
 
     async def scenario() -> None:
         application = Application()
         async with serving(application) as (clients, _):
-            inside = [await clients.ask(number) for number in range(2)]
+            admitted = [await clients.get(number) for number in range(2)]
             await application.has_begun(2)
-            outside = await clients.ask(2)
-            head = await head_of(outside)
+            waiting = await clients.get(2)
+            head = await head_of(waiting)
             assert head.startswith("HTTP/1.1 503 ") and "retry-after: 1\r\n" in head
-            assert json.loads(await outside.read())["code"] == "overloaded"
-            await application.answer("/0", "/1")
-            for reader in inside:
+            assert json.loads(await waiting.read())["code"] == "overloaded"
+            await application.respond("/0", "/1")
+            for reader in admitted:
                 assert (await head_of(reader)).startswith("HTTP/1.1 200 ")
             assert application.begun == ["/0", "/1"]
 
     asyncio.run(scenario())
 
 
-def test_who_leaves_while_it_waits_takes_nobodys_place(room_for_two, long_patience):
+def test_a_client_that_disconnects_while_waiting_takes_no_place(limit_of_two, long_wait):
     async def scenario() -> None:
         application = Application()
-        async with serving(application) as (clients, gate):
+        async with serving(application) as (clients, controller):
             for number in range(2):
-                await clients.ask(number)
+                await clients.get(number)
             await application.has_begun(2)
-            await clients.ask(2)
-            await wait_outside(gate, 1)
-            staying = await clients.ask(3)
-            await wait_outside(gate, 2)
-            clients.leave(2)
-            await application.answer("/0", "/1", "/2", "/3")
+            await clients.get(2)
+            await wait_for(controller, 1)
+            staying = await clients.get(3)
+            await wait_for(controller, 2)
+            clients.disconnect(2)
+            await application.respond("/0", "/1", "/2", "/3")
             assert (await head_of(staying)).startswith("HTTP/1.1 200 ")
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""A database that is locked, gone, cut off or silent: 503, quickly, and saying whether anything was done."""
+"""A locked, absent, disconnected or silent database: a fast 503 that says whether anything was done."""
 
 import asyncio
 import select
@@ -16,9 +16,10 @@ import psycopg
 import pytest
 import uvloop
 
-from api.database.batching import Joiner, Limits, NotSent, OutcomeUnknown, RolledBack
-from api.database.connection import CONNECT_TIMEOUT, HANG_TIMEOUT, Lane, connection_string
-from api.database.functions import PLACE_HOLDS
+from api.database.batching import Batcher, Limits
+from api.database.connection import CONNECT_TIMEOUT, SOCKET_TIMEOUT, FunctionConnection, connection_string
+from api.database.errors import NotSent, OutcomeUnknown, RolledBack
+from api.database.functions import PLACE_HOLDS, PlaceHoldsRow
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support.http import running_server
@@ -28,7 +29,7 @@ HOLD = {"product_id": 1, "qty": 1}
 
 
 def assert_503(answer: httpx.Response, code: str) -> None:
-    """Quickly: how quickly is tested with the limits (test_joining.py); a busy machine adds to it."""
+    """Quickly: how quickly is tested with the limits (test_batching.py); a busy machine adds to it."""
     assert (answer.status_code, answer.json()["code"]) == (503, code)
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.elapsed.total_seconds() < 5
@@ -43,7 +44,7 @@ def backends(db: psycopg.Connection, name: str = "flashsale %") -> list[int]:
     return [pid for (pid,) in db.execute(query, (name,))]
 
 
-def test_a_locked_product_is_busy_and_holds_up_no_other(
+def test_a_locked_product_is_busy_and_delays_no_other(
     client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
 ) -> None:
     db.execute("select flashsale.create_product('Hat', 2147483647, 1, 'USD')")
@@ -63,7 +64,7 @@ def test_a_locked_product_is_busy_and_holds_up_no_other(
     assert client.post("/api/holds", json=HOLD).status_code == 201
 
 
-def test_connections_that_the_server_ended_are_replaced_unnoticed(
+def test_connections_that_the_server_closed_are_replaced(
     client: httpx.Client, db: psycopg.Connection
 ) -> None:
     for _ in range(3):
@@ -75,7 +76,7 @@ def test_connections_that_the_server_ended_are_replaced_unnoticed(
         db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", (ended,))
 
 
-def test_a_write_whose_connection_ends_under_way_has_an_unknown_outcome(
+def test_a_write_whose_connection_closes_during_the_call_has_an_unknown_outcome(
     cluster: Cluster, db: psycopg.Connection, connect: Callable[..., psycopg.Connection], tmp_path: Path
 ) -> None:
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
@@ -155,42 +156,46 @@ def test_functions_reloaded_under_a_prepared_statement_are_found_again(
     assert client.get("/api/products/1").status_code == 200
 
 
-# Lanes by themselves.
+# FunctionConnection without a server.
 
 
-def lane(url: str, name: str = "test") -> Lane:
-    return Lane(connection_string(url, name, lock_timeout=100), PLACE_HOLDS)
+def connection(url: str, name: str = "test") -> FunctionConnection[PlaceHoldsRow]:
+    return FunctionConnection(connection_string(url, name, lock_timeout=100), PLACE_HOLDS)
 
 
-def test_a_product_that_is_let_go_in_time_is_sold(
+def test_a_product_that_is_unlocked_in_time_is_sold(
     database_url: str, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
 ) -> None:
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
     operator = connect(autocommit=False)
     lock_product(operator, 1)
 
-    def let_go_once_it_waits() -> None:
-        wait_until(lambda: backends(db, "flashsale patient"), "the request has been sent patiently")
-        wait_until_blocked(backends(db, "flashsale patient")[0], watcher=db)
+    def unlock_once_it_waits() -> None:
+        wait_until(lambda: backends(db, "flashsale slow"), "the request is on the slow path")
+        wait_until_blocked(backends(db, "flashsale slow")[0], watcher=db)
         operator.rollback()
 
     async def test() -> None:
-        fast, patient = lane(database_url, "flashsale fast"), lane(database_url, "flashsale patient")
-        joiner = Joiner(fast.call, patient.call, row_key=0, limits=Limits(patience=60, deadline=90))
-        waiting = joiner.ask(1, 1, None)
-        await asyncio.to_thread(let_go_once_it_waits)
-        assert (await waiting)[1] is None
+        fast, slow = connection(database_url, "flashsale fast"), connection(database_url, "flashsale slow")
+        batcher = Batcher(
+            fast.call, slow.call, key_index=0, limits=Limits(queue_timeout=60, response_timeout=90)
+        )
+        waiting = batcher.submit(1, 1, None)
+        await asyncio.to_thread(unlock_once_it_waits)
+        assert (await waiting).sqlstate is None
         await fast.close()
-        await patient.close()
+        await slow.close()
 
     asyncio.run(test())
 
 
-def test_a_lane_tells_refused_from_unknown(database_url: str, db: psycopg.Connection) -> None:
+def test_a_connection_distinguishes_rolled_back_from_unknown(
+    database_url: str, db: psycopg.Connection
+) -> None:
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
 
     async def test() -> None:
-        one = lane(database_url)
+        one = connection(database_url)
         assert [row[:2] for row in await one.call([(1, 1, None), (2, 1, None)])] == [(0, None), (1, "SA001")]
         with pytest.raises(RolledBack) as raised:
             await one.call([(1, 1, "nul\0")])
@@ -198,7 +203,7 @@ def test_a_lane_tells_refused_from_unknown(database_url: str, db: psycopg.Connec
         with pytest.raises(RolledBack) as raised:
             await one.call([(2**64, 1, None)])
         assert raised.value.sqlstate.startswith("22")
-        assert (await one.call([(1, 1, None)]))[0][1] is None, "the lane is as good as before"
+        assert (await one.call([(1, 1, None)]))[0].sqlstate is None, "the connection is still usable"
         await one.close()
 
     asyncio.run(test())
@@ -224,8 +229,8 @@ async def listening(handle: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIt
         await asyncio.gather(*connections)
 
 
-def test_a_server_that_says_nothing_is_absent_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.database.connection.RECONNECT_PAUSE", 60)
+def test_a_connection_attempt_times_out_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.database.connection.RECONNECT_DELAY", 60)
     attempts = 0
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -235,7 +240,7 @@ def test_a_server_that_says_nothing_is_absent_after_a_second(monkeypatch: pytest
 
     async def test() -> None:
         async with listening(swallow) as port:
-            one = lane(f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable")
+            one = connection(f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable")
             async with asyncio.timeout(CONNECT_TIMEOUT + 10):
                 for _ in range(2):
                     with pytest.raises(NotSent):
@@ -243,13 +248,13 @@ def test_a_server_that_says_nothing_is_absent_after_a_second(monkeypatch: pytest
 
     asyncio.run(test())
     assert CONNECT_TIMEOUT == 1
-    assert attempts == 1, "right after a failure nobody waits for the next one"
+    assert attempts == 1, "right after a failure there is no second attempt"
 
 
-def test_a_server_that_dies_with_a_request_unread_is_noticed_at_once(
+def test_a_server_that_dies_with_a_request_unread_is_detected_at_once(
     database_url: str, db: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """On uvloop, which tells its readers nothing of an error on their socket."""
+    """On uvloop, which does not report a socket's error to its readers."""
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
     server = psycopg.conninfo.conninfo_to_dict(database_url)
     is_dying = threading.Event()
@@ -269,10 +274,10 @@ def test_a_server_that_dies_with_a_request_unread_is_noticed_at_once(
                     other[readable].sendall(readable.recv(65536))
 
     async def test() -> None:
-        one = lane(f"host={tmp_path} port=1 user={server['user']} dbname={server['dbname']}")
-        assert (await one.call([(1, 1, None)]))[0][1] is None
+        one = connection(f"host={tmp_path} port=1 user={server['user']} dbname={server['dbname']}")
+        assert (await one.call([(1, 1, None)]))[0].sqlstate is None
         is_dying.set()
-        async with asyncio.timeout(HANG_TIMEOUT - 1):
+        async with asyncio.timeout(SOCKET_TIMEOUT - 1):
             with pytest.raises(OutcomeUnknown):
                 await one.call([(1, 1, None)])
         await one.close()
@@ -285,7 +290,7 @@ def test_a_server_that_dies_with_a_request_unread_is_noticed_at_once(
         proxied.result()
 
 
-def test_a_connection_that_falls_silent_is_cut_and_replaced(
+def test_a_connection_without_a_response_is_closed_and_replaced(
     database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
@@ -312,18 +317,18 @@ def test_a_connection_that_falls_silent_is_cut_and_replaced(
             await back.wait_closed()
 
         async with listening(proxy) as port:
-            one = lane(
+            one = connection(
                 f"host=127.0.0.1 port={port} user={server['user']} dbname={server['dbname']}"
                 " sslmode=disable gssencmode=disable"
             )
-            assert (await one.call([(1, 1, "before")]))[0][1] is None
+            assert (await one.call([(1, 1, "before")]))[0].sqlstate is None
             talking.clear()
             with monkeypatch.context() as patch, pytest.raises(OutcomeUnknown):
-                patch.setattr("api.database.connection.HANG_TIMEOUT", 0.3)
+                patch.setattr("api.database.connection.SOCKET_TIMEOUT", 0.3)
                 await one.call([(1, 1, "silence")])
             talking.set()
             row = (await one.call([(1, 1, "silence")]))[0]
-            assert row[3], "it had been done: the retry with the same key is a replay"
+            assert row.replayed, "it was committed: the retry with the same key is a replay"
             await one.close()
 
     asyncio.run(test())

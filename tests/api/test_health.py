@@ -9,7 +9,9 @@ def test_ready_means_the_database_has_our_schema(client: httpx.Client, db: psyco
     ready = client.get("/readyz")
     assert ready.status_code == 200, ready.text
     assert ready.json()["schema"] == "current"
-    assert ready.json()["scheduler"] != "alive", "nothing is scheduled here: told, and no reason to stay away"
+    assert ready.json()["scheduler"] != "alive", (
+        "nothing is scheduled here: reported, and the server is ready nevertheless"
+    )
 
     db.execute("update flashsale_data.schema_state set digest = 'of another version'")
     outdated = client.get("/readyz")

@@ -1,4 +1,4 @@
-"""The server's log: a JSON object a line, the night's trouble in it, and never more than a disk can bear."""
+"""The server's log: one JSON object a line, all unusual requests, and a rate limit."""
 
 import io
 import json
@@ -16,10 +16,9 @@ import psycopg
 import pytest
 from gunicorn.config import Config
 
-from api.database.client import Checkout
 from api.telemetry import metrics
-from api.telemetry.logging import MOST, Json, Logger, Ration, Text
-from api.telemetry.reporter import Pulse
+from api.telemetry.logging import MAX_LINES_PER_SECOND, JsonFormatter, Logger, RateLimitFilter, TextFormatter
+from api.telemetry.reporter import Reporter
 from tests.support import ROOT
 from tests.support.metrics_scrape import watched_server
 from tests.support.waiting import wait_until
@@ -34,7 +33,7 @@ def about(log: Path, request_id: str) -> list[dict[str, Any]]:
     return [line for line in lines(log) if line.get("request_id") == request_id]
 
 
-def test_a_replay_is_told_with_the_callers_request_id_and_nothing_is_told_of_others(
+def test_a_replay_is_logged_with_its_request_id_and_ordinary_requests_are_not(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     log = tmp_path / "gunicorn.log"
@@ -51,7 +50,7 @@ def test_a_replay_is_told_with_the_callers_request_id_and_nothing_is_told_of_oth
     assert line == {
         "level": "info",
         "logger": "flashsale.access",
-        "message": "a request was a replay",
+        "message": "request was a replay",
         "request_id": "second",
         "method": "POST",
         "route": "/api/holds",
@@ -62,7 +61,7 @@ def test_a_replay_is_told_with_the_callers_request_id_and_nothing_is_told_of_oth
     assert str(hold["hold_id"]) not in log.read_text()
 
 
-def test_contention_is_told_with_how_often_a_request_went_again_and_how_long_it_waited(
+def test_contention_is_logged_with_retries_and_time(
     client: httpx.Client, connect: Callable[..., psycopg.Connection], tmp_path: Path
 ) -> None:
     log = tmp_path / "gunicorn.log"
@@ -72,7 +71,7 @@ def test_contention_is_told_with_how_often_a_request_went_again_and_how_long_it_
         headers = {"X-Request-ID": "contended"}
         waiting = thread.submit(client.post, "/api/holds", json={"product_id": 1, "qty": 1}, headers=headers)
         wait_until(
-            lambda: any("rolled back and goes again" in line["message"] for line in lines(log)),
+            lambda: any("rolled back and is retried" in line["message"] for line in lines(log)),
             "it met the lock",
         )
         operator.rollback()
@@ -80,11 +79,11 @@ def test_contention_is_told_with_how_often_a_request_went_again_and_how_long_it_
     wait_until(lambda: about(log, "contended"), "it is in the log")
     (line,) = about(log, "contended")
     assert line["status"] == status
-    assert line["sent_again"] >= 1
-    assert 0 < line["waited_ms"] <= line["duration_ms"]
+    assert line["retries"] >= 1
+    assert 0 < line["contended_ms"] <= line["duration_ms"]
 
 
-def test_what_was_not_served_is_told_with_its_code(
+def test_a_failed_request_is_logged_with_its_code(
     client: httpx.Client, connect: Callable[..., psycopg.Connection], tmp_path: Path
 ) -> None:
     log = tmp_path / "gunicorn.log"
@@ -96,21 +95,21 @@ def test_what_was_not_served_is_told_with_its_code(
     assert refused.status_code == 503
     wait_until(lambda: about(log, "unserved"), "it is in the log")
     (line,) = about(log, "unserved")
-    assert (line["level"], line["message"]) == ("warning", "a request was not served")
+    assert (line["level"], line["message"]) == ("warning", "request failed")
     assert (line["status"], line["code"]) == (503, "busy")
     (example,) = re.findall(r"```json\n(.*)\n```", (ROOT / "docs/observability.md").read_text())
     assert list(line) == list(json.loads(example)), "the guide shows such a line"
 
 
-def test_at_debug_level_every_request_is_told(
+def test_at_debug_level_every_request_is_logged(
     db: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "debug.log"
     with watched_server(database_url, log, GUNICORN_CMD_ARGS="--log-level debug") as (client, _):
-        for number in range(3 * MOST):
+        for number in range(3 * MAX_LINES_PER_SECOND):
             client.get("/healthz", headers={"X-Request-ID": f"all-{number}"})
-        wait_until(lambda: about(log, f"all-{3 * MOST - 1}"), "the last is in the log")
-        assert all(about(log, f"all-{number}") for number in range(3 * MOST))
+        wait_until(lambda: about(log, f"all-{3 * MAX_LINES_PER_SECOND - 1}"), "the last is in the log")
+        assert all(about(log, f"all-{number}") for number in range(3 * MAX_LINES_PER_SECOND))
 
 
 def record(**more: Any) -> logging.LogRecord:
@@ -120,11 +119,11 @@ def record(**more: Any) -> logging.LogRecord:
     )  # fmt: skip
 
 
-def test_a_line_holds_what_came_with_it_and_the_failure_in_one_line() -> None:
+def test_a_line_has_its_fields_and_the_traceback() -> None:
     try:
         raise ValueError("two\nlines")
     except ValueError:
-        text = Json().format(record(exc_info=sys.exc_info(), route="/a", odd={1}))
+        text = JsonFormatter().format(record(exc_info=sys.exc_info(), route="/a", odd={1}))
     assert "\n" not in text
     line = json.loads(text)
     assert line["time"] == "2025-01-12T10:44:02.187Z"
@@ -132,49 +131,49 @@ def test_a_line_holds_what_came_with_it_and_the_failure_in_one_line() -> None:
     assert "ValueError: two\nlines" in line["exception"]
 
 
-def test_a_terminal_gets_text() -> None:
-    text = Text().format(record(route="/a", code=None))
+def test_text_for_a_terminal() -> None:
+    text = TextFormatter().format(record(route="/a", code=None))
     assert text.endswith("[INFO] so it is: so route=/a")
 
 
-def test_seconds_are_summed_up_if_anything_in_them_was_remarkable(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "flashsale.pulse")
-    pulse = Pulse(Checkout("postgresql:///nowhere"))
-    metrics.answered.observe("POST", "/api/holds", "409 Conflict", 0.01)
-    metrics.refusals.of[("insufficient_stock",)] += 1
-    metrics.hand_over()
-    pulse.summarise()
-    assert caplog.records == [], "to be sold out is not"
+def test_a_summary_is_logged_if_anything_was_unusual(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flashsale.reporter")
+    reporter = Reporter(lambda: (0, 0, 0))
+    metrics.responses.observe("POST", "/api/holds", "409 Conflict", 0.01)
+    metrics.problems.of[("insufficient_stock",)] += 1
+    metrics.flush()
+    reporter.log_summary()
+    assert caplog.records == [], "refusals are ordinary"
     metrics.replays.of[("/api/holds",)] += 2
-    metrics.refusals.of[("busy",)] += 1
-    metrics.answered.observe("POST", "/api/holds", "503 Service Unavailable", 1.0)
-    metrics.hand_over()
-    pulse.summarise()
-    (line,) = [json.loads(Json().format(record)) for record in caplog.records]
-    told = {name: line[name] for name in ("requests", "not_served", "replays", "refused_busy")}
-    assert told == {"requests": 1, "not_served": 1, "replays": 2, "refused_busy": 1}
-    assert "refused_insufficient_stock" not in line
-    pulse.summarise()
+    metrics.problems.of[("busy",)] += 1
+    metrics.responses.observe("POST", "/api/holds", "503 Service Unavailable", 1.0)
+    metrics.flush()
+    reporter.log_summary()
+    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    summary = {name: line[name] for name in ("requests", "failed_requests", "replays", "problem_busy")}
+    assert summary == {"requests": 1, "failed_requests": 1, "replays": 2, "problem_busy": 1}
+    assert "problem_insufficient_stock" not in line
+    reporter.log_summary()
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
-def test_lines_of_one_kind_are_rationed_and_counted(level: int) -> None:
-    ration = Ration()
-    let = [ration.filter(record(levelno=level, args=(n,))) for n in range(MOST + 5)]
-    assert let == [True] * MOST + [False] * 5
-    assert ration.dropped == 5
-    assert ration.filter(record(levelno=level, msg="another")), "another kind has a ration of its own"
-    assert ration.filter(record(levelno=level, code="busy")), "so has each code"
-    assert ration.filter(record(levelno=level, created=1736678643.0)), "so has the next second"
+def test_the_rate_limit_drops_and_counts_lines_of_one_kind(level: int) -> None:
+    limit = RateLimitFilter()
+    passed = [limit.filter(record(levelno=level, args=(n,))) for n in range(MAX_LINES_PER_SECOND + 5)]
+    assert passed == [True] * MAX_LINES_PER_SECOND + [False] * 5
+    assert limit.dropped == 5
+    assert limit.filter(record(levelno=level, msg="another")), "each kind has its own limit"
+    assert limit.filter(record(levelno=level, code="busy")), "so has each code"
+    assert limit.filter(record(levelno=level, created=1736678643.0)), "so has the next second"
 
 
-def test_a_terminal_is_told_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_format_depends_on_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    for stream, formatter in ((Terminal(), Text), (io.StringIO(), Json)):
+    for stream, formatter in ((Terminal(), TextFormatter), (io.StringIO(), JsonFormatter)):
         monkeypatch.setattr(sys, "stderr", stream)
         (handler,) = Logger(Config()).error_log.handlers
         assert isinstance(handler.formatter, formatter)

@@ -12,18 +12,20 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api import problems
 from api.app import App, create_app
-from api.database.client import Checkout
-from api.openapi.document import document, kinds, routes
+from api.database.client import CheckoutClient
+from api.openapi.document import document, problem_types, routes
 from api.openapi.operations import OPERATIONS
-from api.problems import Kind
+from api.problems import ProblemType
 from api.resources.health import Liveness
-from api.webhook_signatures import Signatures
+from api.webhook_signatures import SignatureVerifier
 
 Json = dict[str, Any]
 
 
 def make_app() -> App:
-    return create_app(Checkout("postgresql:///nowhere"), Signatures([], allow_unsigned=True), lambda: {})
+    return create_app(
+        CheckoutClient("postgresql:///nowhere"), SignatureVerifier([], allow_unsigned=True), lambda: {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,12 @@ def test_every_route_is_described_and_nothing_else() -> None:
         document(app, allow_unsigned=True)
 
 
-def test_every_problem_is_described_but_the_one_that_only_operators_meet() -> None:
-    known = {kind for kind in vars(problems).values() if isinstance(kind, Kind)} | set(
+def test_every_problem_of_the_http_interface_is_described() -> None:
+    known = {value for value in vars(problems).values() if isinstance(value, ProblemType)} | set(
         problems.REFUSALS.values()
     )
-    assert known - set(kinds()) == {problems.STOCK_IN_USE}
-    assert all(kind.detail.endswith(".") for kind in known)
+    assert known - set(problem_types()) == {problems.STOCK_IN_USE}
+    assert all(type_.detail.endswith(".") for type_ in known)
 
 
 @pytest.mark.parametrize("allow_unsigned", [True, False])

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from api.app import create_app
-from api.database.batching import OutcomeUnknown, Overloaded
-from api.database.client import Checkout
+from api.database.client import CheckoutClient
+from api.database.errors import OutcomeUnknown, Overloaded
 from api.server.http_protocol import MAX_HEAD_BYTES
-from api.webhook_signatures import Signatures
+from api.webhook_signatures import SignatureVerifier
 from tests.api.raw_connection import send_raw
 from tests.api.test_openapi import Json, fits, operations, resolved
 
@@ -33,7 +33,7 @@ def form(value: Any) -> Any:
 
 
 class Examples:
-    """The document's examples, and which of them nobody has seen yet."""
+    """The document's examples, and those that have not been seen yet."""
 
     def __init__(self, described: Json, client: httpx.Client) -> None:
         self.client = client
@@ -120,7 +120,7 @@ def test_each_example_is_true(
         of_orders(examples, db)
         of_payments(examples, db)
         of_any_request(examples, server)
-        of_trouble(examples, db, connect)
+        of_failures(examples, db, connect)
         examples.came("alive", "request_timeout", never_ends.result())
     assert examples.unseen == set()
 
@@ -259,7 +259,7 @@ def of_any_request(examples: Examples, server: str) -> None:
     examples.came("alive", "alive", examples.send("alive"))
 
 
-def of_trouble(
+def of_failures(
     examples: Examples, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
 ) -> None:
     for error, name in (
@@ -274,7 +274,7 @@ def of_trouble(
     examples.came("place_hold", "busy", place(examples))
     operator.rollback()
 
-    examples.came("ready", "nothing_sweeps", examples.send("ready"))
+    examples.came("ready", "not_scheduled", examples.send("ready"))
     db.execute("update flashsale_data.schema_state set digest = 'another'")
     examples.came("ready", "not_ready", examples.send("ready"))
 
@@ -291,14 +291,14 @@ def of_trouble(
 
 
 def answer_to(error: Exception) -> httpx.Response:
-    """What the application makes of an error from below."""
+    """The response to a request whose batch fails with this error."""
 
     class Broken:
-        def ask(self, *arguments: object) -> None:
+        def submit(self, *arguments: object) -> None:
             raise error
 
-    checkout = Checkout("postgresql:///nowhere")
-    checkout.place_holds = Broken()  # type: ignore[assignment]
-    app = create_app(checkout, Signatures([], allow_unsigned=True), lambda: {})
+    broken = CheckoutClient("postgresql:///nowhere")
+    broken.place_holds = Broken()  # type: ignore[assignment]
+    app = create_app(broken, SignatureVerifier([], allow_unsigned=True), lambda: {})
     result = falcon.testing.simulate_post(app, "/api/holds", json={"product_id": 1, "qty": 1})
     return httpx.Response(result.status_code, headers=dict(result.headers), content=result.content)

@@ -1,4 +1,4 @@
-"""/docs, and the pages of the problems: everything they need comes from this server."""
+"""/docs and the pages of the problem types: all their files come from this server."""
 
 import html
 import re
@@ -7,12 +7,12 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.openapi.document import kinds
+from api.openapi.document import problem_types
 from api.openapi.pages import docs_routes
-from api.problems import Kind, type_of
+from api.problems import ProblemType, type_uri
 
 
-def test_the_documentation_asks_no_other_server(client: httpx.Client) -> None:
+def test_the_documentation_contacts_no_other_server(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     policy = page.headers["content-security-policy"]
@@ -27,7 +27,7 @@ def test_the_documentation_asks_no_other_server(client: httpx.Client) -> None:
     assert 'url: "/openapi.json"' in client.get("/docs/start.js").text
 
 
-def test_what_a_browser_has_is_not_sent_again(client: httpx.Client) -> None:
+def test_files_that_a_browser_has_cached_are_not_sent(client: httpx.Client) -> None:
     for path in docs_routes():
         first = client.get(path)
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
@@ -35,23 +35,23 @@ def test_what_a_browser_has_is_not_sent_again(client: httpx.Client) -> None:
         assert client.head(path).headers["content-length"] == str(len(first.content)), path
 
 
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.code)
-def test_a_problems_type_leads_to_what_it_means(client: httpx.Client, kind: Kind) -> None:
-    page = client.get(type_of(kind))
+@pytest.mark.parametrize("type_", problem_types(), ids=lambda type_: type_.code)
+def test_a_problems_type_has_a_page(client: httpx.Client, type_: ProblemType) -> None:
+    page = client.get(type_uri(type_))
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    told = html.unescape(page.text)
-    for words in (kind.title, kind.code, f"HTTP {kind.status}", kind.detail):
-        assert words in told
-    assert "$" not in told
+    text = html.unescape(page.text)
+    for words in (type_.title, type_.code, f"HTTP {type_.status}", type_.detail):
+        assert words in text
+    assert "$" not in text
     for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert client.get(path).status_code == 200, path
-    assert ("Retry-After" in told) == (kind.retry_after is not None)
+    assert ("Retry-After" in text) == (type_.retry_after is not None)
 
 
-def test_the_type_of_an_answer_can_be_followed(client: httpx.Client) -> None:
+def test_the_type_in_a_response_leads_to_its_page(client: httpx.Client) -> None:
     refused = client.get("/api/products/999999")
-    told = client.get(urljoin(str(refused.url), refused.json()["type"])).text
-    assert "<h1>Product not found</h1>" in told
-    assert "GET /api/products/{product_id}" in told and "POST /api/holds" in told
-    assert "any request" not in told
+    page = client.get(urljoin(str(refused.url), refused.json()["type"])).text
+    assert "<h1>Product not found</h1>" in page
+    assert "GET /api/products/{product_id}" in page and "POST /api/holds" in page
+    assert "any request" not in page
     assert client.get("/problems/no_such_problem").json()["code"] == "not_found"

@@ -7,7 +7,7 @@ def hold(client: httpx.Client, qty: int = 1) -> int:
     return client.post("/api/holds", json={"product_id": 1, "qty": qty}).json()["hold_id"]
 
 
-def test_an_order_is_made_of_a_hold_and_shown_to_whoever_knows_it(client: httpx.Client) -> None:
+def test_an_order_is_created_and_its_hold_id_gives_access(client: httpx.Client) -> None:
     hold_id = hold(client, qty=2)
     made = client.post("/api/orders", json={"hold_id": hold_id})
     order = made.json()

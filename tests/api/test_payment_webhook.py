@@ -69,7 +69,7 @@ def test_further_members_are_kept_with_the_event(client: httpx.Client, db: psyco
     assert payload["note"] == 'say "é\\"'
 
 
-def test_amounts_are_compared_by_sql_and_typed_here(client: httpx.Client) -> None:
+def test_amounts_are_strings_that_sql_compares(client: httpx.Client) -> None:
     order_id = order(client)
     assert tell(client, "less", order_id, amount="98.00").json()["result"] == "amount_mismatch"
     for more in ({"amount": 99.0}, {"amount": 99}, {"amount": None}, {"currency": 840}, {"amount": "x"}):
@@ -77,7 +77,7 @@ def test_amounts_are_compared_by_sql_and_typed_here(client: httpx.Client) -> Non
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), more
 
 
-def test_a_full_inbox_says_when_to_come_back(client: httpx.Client, db: psycopg.Connection) -> None:
+def test_a_full_inbox_has_retry_after(client: httpx.Client, db: psycopg.Connection) -> None:
     db.execute("select flashsale.change_settings(p_inbox_limit => 0)")
     full = tell(client, "k", 12345)
     assert (full.status_code, full.json()["code"]) == (503, "inbox_full")
@@ -144,7 +144,7 @@ def test_signatures_are_checked_before_the_body_is_read(
         assert client.post(URL, content=body, headers=signed(secret, body)).status_code == 202
     unsigned = client.post(URL, content=body, headers={"content-type": "application/json"})
     assert (unsigned.status_code, unsigned.json()["code"]) == (401, "invalid_signature")
-    # What nobody has signed is not even parsed; what is signed and malformed is malformed.
+    # An unsigned body is not parsed; a signed one that is malformed is a malformed_json.
     assert client.post(URL, content="{", headers={"content-type": "application/json"}).status_code == 401
     assert client.post(URL, content="{", headers=signed(secrets[0], "{")).status_code == 400
     assert client.post(URL, content=body + " ", headers=signed(secrets[0], body)).status_code == 401

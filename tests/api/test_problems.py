@@ -14,9 +14,11 @@ from tests.api.raw_connection import exchange_raw, send_raw
 JSON = {"content-type": "application/json"}
 
 
-def test_the_table_of_refusals_is_the_databases(db: psycopg.Connection) -> None:
+def test_the_table_of_refusals_equals_the_view(db: psycopg.Connection) -> None:
     rows = db.execute("select sqlstate, code, http_status, title from flashsale.refusals").fetchall()
-    ours = [(sqlstate, kind.code, kind.status, kind.title) for sqlstate, kind in problems.REFUSALS.items()]
+    ours = [
+        (sqlstate, type_.code, type_.status, type_.title) for sqlstate, type_ in problems.REFUSALS.items()
+    ]
     assert sorted(rows) == sorted(ours)
 
 
@@ -96,7 +98,7 @@ def test_request_ids_head_and_options(client: httpx.Client) -> None:
     assert "GET" in options.headers["allow"]
 
 
-def test_what_is_no_http_is_a_problem_too(client: httpx.Client, server: str) -> None:
+def test_invalid_http_is_a_problem_too(client: httpx.Client, server: str) -> None:
     for raw in (
         b"garbage\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -134,7 +136,7 @@ def test_a_body_that_never_ends_is_refused_at_the_limit(client: httpx.Client, se
         pytest.param(b"Content-Length: 25\r\n\r\n%s", id="a byte is missing"),
     ],
 )
-def test_nothing_is_done_for_a_body_that_is_cut_short(client: httpx.Client, server: str, rest: bytes) -> None:
+def test_a_truncated_body_has_no_effect(client: httpx.Client, server: str, rest: bytes) -> None:
     """However whole its JSON looks: the framing says that more was meant to come (RFC 9112, 8)."""
     head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     cut = head + rest % b'{"product_id":1,"qty":1}'
@@ -146,7 +148,7 @@ def test_nothing_is_done_for_a_body_that_is_cut_short(client: httpx.Client, serv
     assert client.get("/api/products/1").json()["available_stock"] == 49
 
 
-def test_a_trailer_is_no_header_and_may_close_the_connection(client: httpx.Client, server: str) -> None:
+def test_a_trailer_is_not_a_header_and_may_close_the_connection(client: httpx.Client, server: str) -> None:
     head = b"POST /api/holds HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n"
     body = b'18\r\n{"product_id":1,"qty":1}\r\n0\r\n'
     json_head = head % b"Content-Type: application/json\r\n"

@@ -4,7 +4,7 @@ import httpx
 import psycopg
 
 
-def test_a_product_tells_what_is_available_now(client: httpx.Client) -> None:
+def test_a_product_has_its_available_stock(client: httpx.Client) -> None:
     expected = {
         "id": 1,
         "name": "Shoe",

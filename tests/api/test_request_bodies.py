@@ -1,4 +1,4 @@
-"""Bodies, ids and keys as hostile clients write them."""
+"""Bodies, ids and idempotency keys of hostile clients."""
 
 import json
 from collections.abc import Callable
@@ -8,42 +8,44 @@ import falcon.testing
 import pytest
 
 from api.problems import HOLD_NOT_FOUND, Problem
-from api.schemas import requests as bodies
+from api.schemas.fields import MAX_HOLD_ID
+from api.schemas.parameters import idempotency_key, parse_id
+from api.schemas.requests import parse_new_hold, parse_new_order, parse_payment_event
 from tests.support.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_MEMBERS
 
 
-def refusal(parse: Callable[..., Any], *arguments: Any) -> tuple[int, str, str]:
+def problem(parse: Callable[..., Any], *arguments: Any) -> tuple[int, str, str]:
     with pytest.raises(Problem) as raised:
         parse(*arguments)
-    return raised.value.kind.status, raised.value.kind.code, raised.value.detail
+    return raised.value.type.status, raised.value.type.code, raised.value.detail
 
 
-def test_a_hold_and_an_order_are_read() -> None:
-    hold = bodies.new_hold(b' { "qty" : 2 , "product_id" : 9223372036854775807 } ')
+def test_a_hold_and_an_order_are_parsed() -> None:
+    hold = parse_new_hold(b' { "qty" : 2 , "product_id" : 9223372036854775807 } ')
     assert (hold.product_id, hold.qty) == (2**63 - 1, 2)
-    assert bodies.new_order(b'{"hold_id":9007199254740991}').hold_id == 2**53 - 1
+    assert parse_new_order(b'{"hold_id":9007199254740991}').hold_id == 2**53 - 1
 
 
 @pytest.mark.parametrize("data", MALFORMED)
-def test_what_is_no_strict_json_is_malformed(data: bytes) -> None:
-    assert refusal(bodies.new_hold, data)[:2] == (400, "malformed_json")
-    assert refusal(bodies.payment_event, data)[:2] == (400, "malformed_json")
+def test_data_that_is_not_strict_json_is_malformed(data: bytes) -> None:
+    assert problem(parse_new_hold, data)[:2] == (400, "malformed_json")
+    assert problem(parse_payment_event, data)[:2] == (400, "malformed_json")
 
 
 @pytest.mark.parametrize(("data", "member"), INVALID_HOLDS)
 def test_wrong_types_members_and_ranges_are_invalid_and_named(data: bytes, member: str) -> None:
-    status, code, detail = refusal(bodies.new_hold, data)
+    status, code, detail = problem(parse_new_hold, data)
     assert (status, code) == (422, "invalid_request")
     assert member in detail
 
 
-def test_integers_too_long_for_python_are_no_error_of_the_server() -> None:
+def test_integers_too_long_for_python_are_invalid() -> None:
     data = b'{"product_id":1' + b"0" * 10_000 + b',"qty":1}'
-    assert refusal(bodies.new_hold, data)[0] == 422
+    assert problem(parse_new_hold, data)[0] == 422
 
 
-def test_a_webhook_keeps_its_further_members_digit_by_digit() -> None:
-    event, payload = bodies.payment_event(
+def test_a_webhooks_other_members_keep_their_digits() -> None:
+    event, payload = parse_payment_event(
         b'{"idempotency_key":"pay_1","order_id":99,"status":"success","amount":"99.00","currency":"USD",'
         b'"fee":0.10000000000000000001,"card":{"last4":"4242","name":"Zo\xc3\xab \\"Z\\" \\u00eb"},"n":null}'
     )
@@ -53,40 +55,40 @@ def test_a_webhook_keeps_its_further_members_digit_by_digit() -> None:
 
 
 @pytest.mark.parametrize(("member", "code"), UNKEEPABLE_MEMBERS)
-def test_a_webhook_payload_that_postgresql_could_not_keep_is_refused(member: bytes, code: str) -> None:
+def test_a_webhook_payload_that_postgresql_cannot_store_is_refused(member: bytes, code: str) -> None:
     data = b'{"idempotency_key":"k","order_id":1,"status":"success",' + member + b"}"
-    assert refusal(bodies.payment_event, data)[1] == code
+    assert problem(parse_payment_event, data)[1] == code
 
 
 @pytest.mark.parametrize(
     "member", [b'"x":"\\\\u0000"', b'"x":"\\ud83d\\ude00"', b'"x":1e308', b'"x":0e-9', b'"x":0.0']
 )
-def test_what_only_looks_dangerous_is_kept(member: bytes) -> None:
-    event, _ = bodies.payment_event(b'{"idempotency_key":"k","order_id":1,"status":"failed",' + member + b"}")
+def test_harmless_escapes_and_numbers_are_accepted(member: bytes) -> None:
+    event, _ = parse_payment_event(b'{"idempotency_key":"k","order_id":1,"status":"failed",' + member + b"}")
     assert event.status == "failed"
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", 1), ("9007199254740991", 2**53 - 1), ("42", 42)])
 def test_ids_in_paths_are_decimal(text: str, expected: int) -> None:
-    assert bodies.id_from_path(text, HOLD_NOT_FOUND, bodies.MAX_HOLD_ID) == expected
+    assert parse_id(text, HOLD_NOT_FOUND, MAX_HOLD_ID) == expected
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "0", "-1", "+1", "01", "1.0", "1e3", "abc", " 1", "1_0", "٣", "²", "9007199254740992", "9" * 30],
 )
-def test_what_is_no_id_names_nothing(text: str) -> None:
-    status, code, _ = refusal(bodies.id_from_path, text, HOLD_NOT_FOUND, bodies.MAX_HOLD_ID)
-    assert (status, code) == (404, "hold_not_found")
+def test_an_invalid_id_is_not_found(text: str) -> None:
+    status, code, detail = problem(parse_id, text, HOLD_NOT_FOUND, MAX_HOLD_ID)
+    assert (status, code, detail) == (404, "hold_not_found", f"{text!r} is not a valid id.")
 
 
 @pytest.mark.parametrize("key", ["a", "~" * 255, '"quoted\\"', "{a,b}", "NULL"])
 def test_an_idempotency_key_is_visible_ascii(key: str) -> None:
     req = falcon.testing.create_asgi_req(headers={"Idempotency-Key": key})
-    assert bodies.idempotency_key(req) == key
+    assert idempotency_key(req) == key
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "\x7f", "x" * 256])
 def test_other_idempotency_keys_are_invalid(key: str) -> None:
     req = falcon.testing.create_asgi_req(headers={"Idempotency-Key": key})
-    assert refusal(bodies.idempotency_key, req)[:2] == (422, "invalid_request")
+    assert problem(idempotency_key, req)[:2] == (422, "invalid_request")

@@ -47,7 +47,7 @@ def test_several_secrets_are_separated_by_commas_or_spaces() -> None:
         ),
         (
             URL | {"FLASHSALE_WEBHOOK_SECRETS": SECRET, "FLASHSALE_METRICS_PORT": "8000"},
-            "the shop's own port",
+            "FLASHSALE_METRICS_PORT equals FLASHSALE_PORT",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The live streams of api/stock_feed.py by themselves; tests/page/test_stream.py tests them over HTTP."""
+"""StockFeed without a server; tests/page/test_stream.py tests the streams over HTTP."""
 
 import asyncio
 import json
@@ -7,83 +7,84 @@ from typing import Any
 
 import pytest
 
-from api.database.batching import NotSent, Overloaded
-from api.stock_feed import Limits, Listener, Live
+from api.database.errors import NotSent, Overloaded
+from api.database.functions import GetStockRow
+from api.stock_feed import Limits, StockFeed, Subscriber
 from tests.api.event_loop_clock import run
 
 
-class NoCheckout:
-    """Sells one unit of product 1 each time it is asked."""
+class FakeClient:
+    """Sells one unit of product 1 at each poll."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    async def get_stock(self, product_ids: list[int]) -> list[tuple[Any, ...]]:
+    async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
         self.calls += 1
-        return [(1, datetime.now(UTC), 1000, 1000 - self.calls, 0, 0, self.calls)]
+        return [GetStockRow(1, datetime.now(UTC), 1000, 1000 - self.calls, 0, 0, self.calls)]
 
 
-def test_there_are_only_so_many_listeners():
+def test_max_subscribers():
     async def three_of_two() -> None:
-        live = Live(NoCheckout(), Limits(listeners=2))  # type: ignore[arg-type]
-        streams = [live.events(1, Listener(), 0) for _ in range(2)]
+        feed = StockFeed(FakeClient(), Limits(max_subscribers=2))  # type: ignore[arg-type]
+        streams = [feed.events(1, Subscriber(), 0) for _ in range(2)]
         for stream in streams:
-            live.check_room()
+            feed.check_capacity()
             await anext(stream)
         with pytest.raises(Overloaded):
-            live.check_room()
+            feed.check_capacity()
         await streams[0].aclose()
-        live.check_room()
+        feed.check_capacity()
         await streams[1].aclose()
-        live.close()
+        feed.close()
 
     run(three_of_two())
 
 
-def test_a_slow_listener_gets_the_newest_and_nothing_between():
+def test_a_slow_subscriber_skips_to_the_newest_sample():
     async def skip() -> list[dict[str, Any]]:
-        checkout = NoCheckout()
-        live = Live(checkout, Limits(interval=0.001, heartbeat=10))  # type: ignore[arg-type]
-        stream = live.events(1, Listener(), 0)
+        client = FakeClient()
+        feed = StockFeed(client, Limits(poll_interval=0.001, heartbeat_interval=10))  # type: ignore[arg-type]
+        stream = feed.events(1, Subscriber(), 0)
         await anext(stream)
-        while checkout.calls < 50:
+        while client.calls < 50:
             await asyncio.sleep(0.001)
         got = json.loads((await anext(stream)).serialize().partition(b"data: ")[2])
         await stream.aclose()
-        live.close()
+        feed.close()
         return got
 
     assert run(skip())["paid"] >= 49
 
 
-def test_a_silent_stream_sends_comments():
+def test_an_idle_stream_sends_comments():
     async def listen() -> bytes:
-        live = Live(NoCheckout(), Limits(interval=10, heartbeat=0.01))  # type: ignore[arg-type]
-        stream = live.events(1, Listener(), 0)
+        feed = StockFeed(FakeClient(), Limits(poll_interval=10, heartbeat_interval=0.01))  # type: ignore[arg-type]
+        stream = feed.events(1, Subscriber(), 0)
         written = [(await anext(stream)).serialize() for _ in range(4)]
         await stream.aclose()
-        live.close()
+        feed.close()
         return b"".join(written)
 
     assert run(listen()).endswith(b": ping\n\n: ping\n\n")
 
 
-def test_a_poller_that_fails_goes_on():
-    class Failing(NoCheckout):
-        async def get_stock(self, product_ids: list[int]) -> list[tuple[Any, ...]]:
+def test_a_poller_continues_after_a_failure():
+    class Failing(FakeClient):
+        async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
             rows = await super().get_stock(product_ids)
             if self.calls in (2, 3):
-                raise NotSent("nobody is there")
+                raise NotSent("no connection")
             if self.calls in (5, 6):
                 raise ZeroDivisionError
             return rows
 
     async def listen() -> list[str]:
-        live = Live(Failing(), Limits(interval=0.02))  # type: ignore[arg-type]
-        stream = live.events(1, Listener(), 0)
+        feed = StockFeed(Failing(), Limits(poll_interval=0.02))  # type: ignore[arg-type]
+        stream = feed.events(1, Subscriber(), 0)
         names = [(await anext(stream)).serialize().split(b"\n")[0] for _ in range(7)]
         await stream.aclose()
-        live.close()
+        feed.close()
         return [name.decode().removeprefix("event: ") for name in names]
 
-    assert run(listen()) == ["history", "stock", "trouble", "stock", "trouble", "stock", "stock"]
+    assert run(listen()) == ["history", "stock", "unavailable", "stock", "unavailable", "stock", "stock"]

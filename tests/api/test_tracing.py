@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span a request, and one for each call, linked to the requests in it."""
+"""OpenTelemetry traces: a span for each request, and one for each call, linked to its requests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,9 +16,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from api.database.batching import Joiner, RolledBack
-from api.telemetry.batch_metrics import REQUEST, Observer
-from api.telemetry.tracing import Traces
+from api.context import REQUEST
+from api.database.batching import Batcher
+from api.database.errors import RolledBack
+from api.database.functions import ReleaseHoldsRow
+from api.telemetry.batch_metrics import BatchMetrics
+from api.telemetry.tracing import Tracing
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support.metrics_scrape import watched_server
@@ -37,21 +40,21 @@ def provider(finished: InMemorySpanExporter) -> TracerProvider:
     return provider
 
 
-async def answer(requests: Any) -> list[Any]:
-    return [(number, None) for number in range(len(requests))]
+async def succeed(requests: Any) -> list[Any]:
+    return [ReleaseHoldsRow(number, None, None, 1, "released") for number in range(len(requests))]
 
 
-async def refuse(requests: Any) -> list[Any]:
+async def fail(requests: Any) -> list[Any]:
     raise RolledBack("XX000", "no")
 
 
-async def ask(joiner: Joiner, provider: TracerProvider, count: int) -> list[Any]:
-    """Requests at the same time, each under a span of its own; the spans."""
+async def submit(batcher: Batcher[Any], provider: TracerProvider, count: int) -> list[Any]:
+    """Submit concurrent requests, each with a span of its own; returns the spans."""
 
     async def one(number: int) -> Any:
         span = provider.get_tracer("test").start_span(f"request {number}")
         REQUEST.set(SimpleNamespace(span=span))
-        await asyncio.gather(joiner.ask(number), return_exceptions=True)
+        await asyncio.gather(batcher.submit(number), return_exceptions=True)
         span.end()
         return span
 
@@ -61,8 +64,8 @@ async def ask(joiner: Joiner, provider: TracerProvider, count: int) -> list[Any]
 def test_a_call_is_the_child_of_its_first_request_and_linked_to_the_others(
     provider: TracerProvider, finished: InMemorySpanExporter
 ) -> None:
-    joiner = Joiner(answer, observer=Observer("get_holds", Traces(provider)))
-    first, *others = asyncio.run(ask(joiner, provider, 3))
+    batcher = Batcher(succeed, metrics=BatchMetrics("get_holds", Tracing(provider)))
+    first, *others = asyncio.run(submit(batcher, provider, 3))
     (call,) = [span for span in finished.get_finished_spans() if span.name == "flashsale.get_holds"]
     assert call.attributes["db.operation.batch.size"] == 3
     assert call.parent.span_id == first.get_span_context().span_id
@@ -70,23 +73,23 @@ def test_a_call_is_the_child_of_its_first_request_and_linked_to_the_others(
     assert call.status.is_ok
 
 
-def test_a_call_that_failed_says_why(provider: TracerProvider, finished: InMemorySpanExporter) -> None:
-    joiner = Joiner(refuse, observer=Observer("get_holds", Traces(provider)))
-    asyncio.run(ask(joiner, provider, 1))
+def test_a_failed_call_has_the_error(provider: TracerProvider, finished: InMemorySpanExporter) -> None:
+    batcher = Batcher(fail, metrics=BatchMetrics("get_holds", Tracing(provider)))
+    asyncio.run(submit(batcher, provider, 1))
     call = finished.get_finished_spans()[0]
     assert (call.attributes["error.type"], call.status.is_ok) == ("XX000", False)
 
 
-def test_what_is_not_sampled_leaves_nothing(finished: InMemorySpanExporter) -> None:
+def test_unsampled_requests_make_no_span(finished: InMemorySpanExporter) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(finished))
-    joiner = Joiner(answer, observer=Observer("get_holds", Traces(provider)))
-    asyncio.run(ask(joiner, provider, 2))
+    batcher = Batcher(succeed, metrics=BatchMetrics("get_holds", Tracing(provider)))
+    asyncio.run(submit(batcher, provider, 2))
     assert finished.get_finished_spans() == ()
 
 
 class Collector:
-    """What an OpenTelemetry collector would have been sent."""
+    """An OpenTelemetry collector that keeps the spans it receives."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, Any]] = []
@@ -127,7 +130,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.mark.slow
-def test_a_server_sends_its_traces_where_it_is_told_to(
+def test_a_server_exports_its_traces(
     db: psycopg.Connection, cluster: Cluster, collector: Collector, tmp_path: Path
 ) -> None:
     db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")

@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from api.problems import Problem
-from api.webhook_signatures import Signatures
+from api.webhook_signatures import SignatureVerifier
 
 OLD, NEW, OTHER = ("whsec_" + base64.b64encode(bytes([n]) * 24).decode() for n in (1, 2, 3))
 BODY = b'{"idempotency_key":"pay_abc_123","order_id":99,"status":"success"}'
@@ -31,9 +31,9 @@ def is_accepted(
 ) -> bool:
     req = falcon.testing.create_asgi_req(headers=headers)
     try:
-        Signatures(secrets, allow_unsigned=False).check(req, body)
+        SignatureVerifier(secrets, allow_unsigned=False).verify(req, body)
     except Problem as problem:
-        assert (problem.kind.status, problem.kind.code) == (401, "invalid_signature")
+        assert (problem.type.status, problem.type.code) == (401, "invalid_signature")
         return False
     return True
 
@@ -119,14 +119,14 @@ def test_no_altered_character_is_accepted() -> None:
             assert not is_accepted(headers | {name: altered}), (name, altered)
 
 
-def test_unsigned_is_believed_only_when_that_is_allowed_and_a_wrong_signature_never() -> None:
+def test_unsigned_webhooks_are_accepted_only_when_allowed_and_wrong_signatures_never() -> None:
     unsigned = falcon.testing.create_asgi_req()
     forged = falcon.testing.create_asgi_req(headers=signed(OTHER))
-    Signatures([], allow_unsigned=True).check(unsigned, BODY)
+    SignatureVerifier([], allow_unsigned=True).verify(unsigned, BODY)
     for signatures, req in (
-        (Signatures([NEW], allow_unsigned=False), unsigned),
-        (Signatures([NEW], allow_unsigned=True), forged),
-        (Signatures([], allow_unsigned=True), forged),
+        (SignatureVerifier([NEW], allow_unsigned=False), unsigned),
+        (SignatureVerifier([NEW], allow_unsigned=True), forged),
+        (SignatureVerifier([], allow_unsigned=True), forged),
     ):
         with pytest.raises(Problem):
-            signatures.check(req, BODY)
+            signatures.verify(req, BODY)

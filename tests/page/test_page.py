@@ -1,4 +1,4 @@
-"""The live page: what it is made of, what it shows, and what it shows of others."""
+"""The live page: its files, the product, and the stock as others buy."""
 
 import re
 
@@ -11,14 +11,14 @@ from api.static_files import PAGE
 FILES = ["/", *(f"/page/{path.name}" for path in sorted(PAGE.iterdir()) if path.suffix != ".html")]
 
 
-def test_it_is_small():
+def test_the_page_is_small():
     sizes = {path.name: path.stat().st_size for path in PAGE.iterdir()}
     assert sizes["index.html"] < 30_000
     assert sum(sizes.values()) < 80_000
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file_is_sent_once_and_then_only_confirmed(client, path):
+def test_a_cached_file_is_revalidated(client, path):
     first = client.get(path)
     assert first.status_code == 200
     assert first.headers["cache-control"] == "no-cache"
@@ -29,13 +29,13 @@ def test_a_file_is_sent_once_and_then_only_confirmed(client, path):
     assert client.head(path).headers["content-length"] == str(len(first.content))
 
 
-def test_nothing_in_it_names_another_server():
+def test_no_file_names_another_server():
     for path in PAGE.iterdir():
         named = re.findall(r"https?://[^\s\"'`]+", path.read_text())
         assert set(named) <= {"http://www.w3.org/2000/svg"}, path  # a namespace, not an address to fetch
 
 
-def test_it_shows_the_product_and_asks_nobody_else(buyer, product):
+def test_the_page_shows_the_product_and_contacts_no_other_server(buyer, product):
     expect(buyer).to_have_title("Limited sneaker · Flash sale")
     expect(buyer.get_by_role("heading", level=1)).to_have_text("Limited sneaker")
     expect(buyer.locator("#price")).to_have_text("99.00 USD each")
@@ -43,7 +43,7 @@ def test_it_shows_the_product_and_asks_nobody_else(buyer, product):
     expect(buyer.locator("#of-total")).to_have_text("of 50 available")
 
 
-def test_stock_is_pushed_when_others_buy(buyer, client, product):
+def test_the_stock_changes_when_others_buy(buyer, client, product):
     hold = client.post("/api/holds", json={"product_id": product, "qty": 8}).json()["hold_id"]
     expect(buyer.locator("#available")).to_have_text("42")
     expect(buyer.locator("#units-held")).to_have_text("8")
@@ -71,7 +71,7 @@ def test_the_plot_has_a_text_and_a_table(buyer, client, product):
     expect(newest.get_by_role("cell")).to_have_text(["42", "8", "0", "0"])
 
 
-def test_the_plot_tells_what_was_under_the_pointer(buyer):
+def test_the_plot_shows_the_values_under_the_pointer(buyer):
     buyer.locator("#plot").hover(position={"x": buyer.locator("#plot").bounding_box()["width"] - 4, "y": 90})
     expect(buyer.locator("#plot output")).to_contain_text("50 available")
 
@@ -102,7 +102,7 @@ def test_two_browsers_race_for_the_last_unit(open_page, db):
     assert len(holds) == 1
 
 
-def test_another_product_is_one_choice_away(buyer, db, product):
+def test_another_product_can_be_chosen(buyer, db, product):
     other = db.execute(
         "select flashsale.create_product('<b>Poster</b> & \"frame\"', 7, 5, 'JPY')"
     ).fetchone()[0]
@@ -115,13 +115,13 @@ def test_another_product_is_one_choice_away(buyer, db, product):
     expect(buyer.locator("#available")).to_have_text("50")
 
 
-def test_a_product_that_does_not_exist_is_said_plainly(open_page):
+def test_a_product_that_does_not_exist(open_page):
     page = open_page("/?product=987654321", live=False)
-    expect(page.get_by_role("heading", level=1)).to_have_text("There is no product 987654321")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Product 987654321 does not exist")
     expect(page.get_by_text("Choose a product")).to_be_visible()
 
 
-def test_a_stream_that_breaks_comes_back_by_itself(buyer, client, product, db):
+def test_a_broken_stream_reconnects(buyer, client, product, db):
     db.execute("alter role flashsale_app nologin")
     try:
         db.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'flashsale_app'")
@@ -133,7 +133,7 @@ def test_a_stream_that_breaks_comes_back_by_itself(buyer, client, product, db):
     expect(buyer.locator("#available")).to_have_text("49")
 
 
-def test_what_the_page_prints_for_curl_works(buyer, server):
+def test_the_curl_command_on_the_page_works(buyer, server):
     buyer.get_by_text("How the plot is fed").click()
     printed = buyer.locator("#stream-command").text_content()
     address = printed.removeprefix("curl -N ")

@@ -1,4 +1,4 @@
-"""GET /api/products/{id}/live, as a program reads it."""
+"""GET /api/products/{id}/live: the stream as a client reads it."""
 
 import json
 import threading
@@ -60,7 +60,7 @@ def hold(client: httpx.Client, product: int, qty: int = 1) -> int:
     return client.post("/api/holds", json={"product_id": product, "qty": qty}).json()["hold_id"]
 
 
-def test_a_listener_is_told_what_is_and_then_what_changes(client, product):
+def test_a_subscriber_gets_the_stock_and_then_its_changes(client, product):
     with listening(client, product) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         assert stream.response.headers["cache-control"] == "no-store"
@@ -76,7 +76,7 @@ def test_a_listener_is_told_what_is_and_then_what_changes(client, product):
         assert units(stream.event("stock")) == (47, 0, 0, 3)
 
 
-def test_a_lapsed_hold_is_told_though_nobody_tidied_it(client, product, hold_time):
+def test_an_expired_hold_is_sent_without_a_sweep(client, product, hold_time):
     hold_time(2)
     with listening(client, product) as stream:
         stream.event("stock")
@@ -85,7 +85,7 @@ def test_a_lapsed_hold_is_told_though_nobody_tidied_it(client, product, hold_tim
         assert units(stream.event("stock")) == (50, 0, 0, 0)
 
 
-def test_who_comes_later_is_told_what_has_been(client, product):
+def test_a_later_subscriber_gets_the_history(client, product):
     with listening(client, product) as first:
         assert first.event("history") == []
         first.event("stock")
@@ -96,7 +96,7 @@ def test_who_comes_later_is_told_what_has_been(client, product):
             assert units(second.event("stock")) == (49, 1, 0, 0)
 
 
-def test_who_comes_back_is_told_what_it_missed(client, product):
+def test_a_resumed_stream_gets_the_changes_since_its_last_event(client, product):
     with listening(client, product) as first, listening(client, product) as other:
         first.event("stock")
         other.event("stock")
@@ -108,7 +108,7 @@ def test_who_comes_back_is_told_what_it_missed(client, product):
 
 
 @pytest.mark.parametrize("nonsense", ["", "abc", "-1", "9" * 100, "1.5", "²".encode()])
-def test_a_last_event_id_that_is_none_is_no_error(client, product, nonsense):
+def test_an_invalid_last_event_id_is_ignored(client, product, nonsense):
     with listening(client, product, **{"Last-Event-ID": nonsense}) as stream:
         assert units(stream.event("stock")) == (50, 0, 0, 0)
 
@@ -119,12 +119,12 @@ def test_an_unknown_product_is_a_problem(client, product, path):
     assert (answer.status_code, answer.json()["code"]) == (404, "product_not_found")
 
 
-def test_head_tells_the_type_and_opens_no_stream(client, product):
+def test_head_opens_no_stream(client, product):
     answer = client.head(f"/api/products/{product}/live")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
 
 
-def test_listeners_of_two_products_are_each_told_of_their_own(client, product, db):
+def test_subscribers_get_only_their_product(client, product, db):
     other = db.execute("select flashsale.create_product('Poster', 7, 5)").fetchone()[0]
     with listening(client, product) as one, listening(client, other) as two:
         assert units(one.event("stock")) == (50, 0, 0, 0)
@@ -135,7 +135,7 @@ def test_listeners_of_two_products_are_each_told_of_their_own(client, product, d
         assert units(two.event("stock")) == (6, 1, 0, 0)
 
 
-def test_the_database_is_asked_while_somebody_listens_and_not_after(client, product, db):
+def test_the_poller_runs_only_while_there_are_subscribers(client, product, db):
     def asked() -> str | None:
         return db.execute(f"select max(query_start)::text {POLLERS}").fetchone()[0]
 
@@ -148,10 +148,10 @@ def test_the_database_is_asked_while_somebody_listens_and_not_after(client, prod
         stream.event("stock")
         first = asked()
         wait_until(lambda: asked() != first, "the poller has asked again")
-    wait_until(is_quiet, "nobody asks any more")
+    wait_until(is_quiet, "there are no more polls")
 
 
-def test_a_hundred_listeners_are_one_query(client, product, db, server):
+def test_a_hundred_subscribers_share_one_query(client, product, db, server):
     with httpx.Client(base_url=server, timeout=10, limits=httpx.Limits(max_connections=200)) as many:
         opened = [listening(many, product) for _ in range(100)]
         streams = [manager.__enter__() for manager in opened]
@@ -164,7 +164,7 @@ def test_a_hundred_listeners_are_one_query(client, product, db, server):
             manager.__exit__(None, None, None)
 
 
-def test_a_database_that_goes_away_is_told_and_so_is_its_return(client, product, db):
+def test_unavailable_is_sent_when_the_database_is_gone(client, product, db):
     with listening(client, product) as stream:
         stream.event("stock")
         db.execute("alter role flashsale_app nologin")
@@ -173,13 +173,13 @@ def test_a_database_that_goes_away_is_told_and_so_is_its_return(client, product,
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where usename = 'flashsale_app' and datname = current_database()"
             )
-            assert stream.event("trouble") == {"code": "unavailable", "title": "Database unavailable"}
+            assert stream.event("unavailable") == {"code": "unavailable", "title": "Database unavailable"}
         finally:
             db.execute("alter role flashsale_app login")
         assert units(stream.event("stock")) == (50, 0, 0, 0)
 
 
-def test_a_server_that_stops_ends_its_streams(cluster, database, product, tmp_path: Path):
+def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
     log = tmp_path / "gunicorn.log"
     ended = threading.Event()
     since: list[dict[str, str]] = []
