@@ -1,4 +1,4 @@
-// The checkout's HTTP API as this page calls it, and the log that shows each request with its answer.
+// Client of the checkout's HTTP API, and the log that shows each request with its response.
 
 const MOST_ENTRIES = 40;
 const entries = document.getElementById("entries");
@@ -7,29 +7,29 @@ const PHRASES = {
   200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized",
   404: "Not Found", 409: "Conflict", 410: "Gone", 422: "Unprocessable Content", 503: "Service Unavailable",
 };
-// Of an answer's headers, those that say something about this API.
-const TELLING = ["location", "idempotency-replayed", "retry-after", "content-type", "x-request-id"];
+// The response headers that the log shows.
+const SHOWN_HEADERS = ["location", "idempotency-replayed", "retry-after", "content-type", "x-request-id"];
 
-/** A random text of 128 bits. (crypto.randomUUID is only there over HTTPS and on localhost.) */
+/** A random text of 128 bits. (crypto.randomUUID only exists over HTTPS and on localhost.) */
 export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// By request: the key of an attempt of which nobody knows whether it took effect. Repeated with it, it is safe.
-const unsettled = new Map();
+// By request: the idempotency key of an attempt whose outcome is unknown. A retry with it is safe.
+const unknownOutcomes = new Map();
 
 /**
  * Call the API, and log it unless `quiet`.
- * @param {string} why in plain words, for the log
+ * @param {string} why explanation for the log
  * @param {boolean} keyed send an Idempotency-Key
- * @returns {Promise<{status: number, ok: boolean, body: any, replayed: boolean}>} status 0: no answer came
+ * @returns {Promise<{status: number, ok: boolean, body: any, replayed: boolean}>} status 0: no response
  */
 export async function call(method, path, { body, why = "", keyed = false, quiet = false } = {}) {
   const text = body === undefined ? undefined : JSON.stringify(body);
   const headers = {};
   if (text !== undefined) headers["Content-Type"] = "application/json";
   const request = `${method} ${path} ${text}`;
-  if (keyed) headers["Idempotency-Key"] = unsettled.get(request) ?? randomKey();
+  if (keyed) headers["Idempotency-Key"] = unknownOutcomes.get(request) ?? randomKey();
 
   const start = performance.now();
   let answer;
@@ -41,15 +41,15 @@ export async function call(method, path, { body, why = "", keyed = false, quiet 
       ok: response.ok,
       body: parsed(said),
       replayed: response.headers.get("Idempotency-Replayed") === "true",
-      headers: TELLING.flatMap((name) => (response.headers.has(name) ? [[name, response.headers.get(name)]] : [])),
+      headers: SHOWN_HEADERS.flatMap((name) => (response.headers.has(name) ? [[name, response.headers.get(name)]] : [])),
     };
   } catch {
     answer = { status: 0, ok: false, body: null, replayed: false, headers: [] };
   }
   if (keyed) {
     const known = answer.status !== 0 && answer.body?.code !== "outcome_unknown";
-    if (known) unsettled.delete(request);
-    else unsettled.set(request, headers["Idempotency-Key"]);
+    if (known) unknownOutcomes.delete(request);
+    else unknownOutcomes.set(request, headers["Idempotency-Key"]);
   }
   if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
   return answer;
@@ -63,33 +63,33 @@ function parsed(text) {
   }
 }
 
-/** What an answer that is no success means, in plain words: a title and a sentence. */
-export function inWords(answer) {
+/** Title and explanation of an unsuccessful response. */
+export function explain(answer) {
   if (answer.status === 0) {
-    return ["No answer came.", "Nobody knows whether it took effect. Press again: the same idempotency key makes that safe."];
+    return ["No response.", "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
   }
   const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
-  return [`${title}.`, (PLAIN[code] ?? ((told) => told))(detail)];
+  return [`${title}.`, (EXPLANATIONS[code] ?? ((text) => text))(detail)];
 }
 
-const PLAIN = {
-  insufficient_stock: (detail) => `${detail} Nothing was reserved. What others hold may come back.`,
-  hold_expired: () => "The time was up, so the units went back on sale at that instant. Reserve again.",
-  hold_released: () => "You gave it back. Reserve again.",
-  hold_already_used: () => "This hold has become an order already; a hold buys once.",
-  hold_not_found: () => "There is no such hold.",
-  invalid_request: (detail) => `The server could not take that: ${detail}`,
-  invalid_signature: () => "It was not signed, so the server does not believe that the order is paid.",
-  overloaded: () => "Too many are asking at once. Nothing was done; try again.",
-  busy: () => "Somebody keeps this product locked. Nothing was done; try again.",
-  unavailable: () => "The database gives no answer. Nothing was done; try again.",
-  outcome_unknown: () => "It may or may not have taken effect. Press again: the same idempotency key makes that safe.",
+const EXPLANATIONS = {
+  insufficient_stock: (detail) => `${detail} Nothing was reserved. Units that others hold may become available again.`,
+  hold_expired: () => "The hold has expired and its units are available again. Reserve again.",
+  hold_released: () => "The hold was released. Reserve again.",
+  hold_already_used: () => "This hold has already become an order.",
+  hold_not_found: () => "The hold does not exist.",
+  invalid_request: (detail) => `The request is invalid: ${detail}`,
+  invalid_signature: () => "The webhook was not signed, so the server rejected it.",
+  overloaded: () => "Too many requests are waiting. Nothing was done; try again.",
+  busy: () => "The product stayed locked. Nothing was done; try again.",
+  unavailable: () => "The database cannot be reached. Nothing was done; try again.",
+  outcome_unknown: () => "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe.",
 };
 
 function record({ method, path, headers, text, why, answer, took }) {
   document.getElementById("log-empty").hidden = true;
   for (const open of entries.querySelectorAll("details[open]")) open.open = false;
-  const status = answer.status ? `${answer.status} ${PHRASES[answer.status] ?? ""}`.trim() : "no answer";
+  const status = answer.status ? `${answer.status} ${PHRASES[answer.status] ?? ""}`.trim() : "no response";
   const details = element("details", { open: true }, [
     element("summary", {}, [
       element("span", { className: "method" }, [method]),

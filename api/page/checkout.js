@@ -1,14 +1,14 @@
-// One buyer's way through the checkout: a hold, its order, its payment. What is so is asked of the server;
-// the page only remembers which hold and which order are its own.
+// One buyer's checkout: a hold, its order, its payment. The state is always the server's; the page only
+// remembers the ids of its hold and its order.
 
-import { call, inWords, randomKey } from "./api.js";
+import { call, explain, randomKey } from "./api.js";
 import { clock } from "./plot.js";
 
 const STEPS = ["reserve", "order", "pay", "done"];
 const REASONS = {
   payment_failed: "The payment failed",
   payment_cancelled: "The payment was cancelled",
-  payment_overdue: "Nobody paid in time",
+  payment_overdue: "The payment was overdue",
 };
 const $ = (id) => document.getElementById(id);
 
@@ -42,14 +42,14 @@ export class Checkout {
 
   reset() {
     this.hold = null;
-    this.held = 0; // milliseconds that the hold lasts, for its meter
+    this.held = 0; // duration of the hold in milliseconds, for its meter
     this.bought = null; // the order
-    this.webhook = null; // the last one that was believed
+    this.webhook = null; // the last one that was accepted
     this.lapsing = false;
     this.watching = false;
   }
 
-  /** Go on with what this tab had for the product. */
+  /** Restore this tab's hold or order of the product. */
   async show(product) {
     if (this.product?.id === product.id) return;
     this.product = product;
@@ -67,7 +67,7 @@ export class Checkout {
     } else if (body.status === "active") this.step("order");
   }
 
-  /** One thing at a time: a second press while the first is under way does nothing. */
+  /** Ignore a second press while the first is in progress. */
   async alone(act) {
     if (this.busy || !this.product) return;
     this.busy = true;
@@ -87,7 +87,7 @@ export class Checkout {
 
   async reserve() {
     const text = $("qty").value.trim();
-    // What is no number is sent as it is: the server's answer explains it.
+    // Text that is not a number is sent as it is: the server's response explains the error.
     const qty = text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
     const answer = await this.post("/api/holds", { product_id: this.product.id, qty }, "Reserve units for a while.");
     if (!answer.ok) return this.refused(answer);
@@ -113,35 +113,35 @@ export class Checkout {
     }
   }
 
-  /** The payment's word before its order: kept by the server, and applied in the moment the order is there. */
+  /** Send the payment before its order: the server stores the webhook, and applies it when the order is created. */
   async orderPaidEarly() {
     let last = Number(sessionStorage.getItem("last order"));
     if (!last) {
-      // Order numbers count up. One order, given back at once, tells where they stand.
-      const trial = await this.post("/api/holds", { product_id: this.product.id, qty: 1 }, "To learn where order numbers stand: a trial hold…");
+      // Order ids are sequential: a trial order, cancelled at once, shows the current one.
+      const trial = await this.post("/api/holds", { product_id: this.product.id, qty: 1 }, "To find the current order id: a trial hold…");
       if (!trial.ok) return this.refused(trial);
       const order = await this.post("/api/orders", { hold_id: trial.body.hold_id }, "…which becomes a trial order…");
       if (!order.ok) return this.refused(order);
-      const given = await this.send(this.event(order.body, "cancelled"), "…whose payment is cancelled: its unit is back.");
-      if (!given.ok) return this.unbelieved(given, null);
+      const given = await this.send(this.event(order.body, "cancelled"), "…whose payment is cancelled: its unit is available again.");
+      if (!given.ok) return this.webhookRefused(given, null);
       last = order.body.order_id;
     }
     const next = last + 1;
     const amount = ((Math.round(Number(this.product.price) * 1000) * this.hold.qty) / 1000).toFixed((this.product.price.split(".")[1] ?? "").length);
     const expected = { order_id: next, amount, currency: this.product.currency };
     const early = await this.send(this.event(expected, "success"), `The payment of order ${next}, which does not exist yet: stored.`);
-    if (!early.ok) return this.unbelieved(early, null);
+    if (!early.ok) return this.webhookRefused(early, null);
     const answer = await this.post("/api/orders", { hold_id: this.hold.hold_id }, "Now the order. The stored webhook is applied as it is created.");
     if (!answer.ok) return this.lostHold(answer);
     await this.setOrder(answer.body);
     this.showOrder();
     if (answer.body.status === "paid") this.say("good", `Order ${next} was paid as it was created.`, "The webhook had come first.");
-    else this.say("bad", "Somebody was quicker.", `Order ${next} went to somebody else, and yours is ${answer.body.order_id}.`);
+    else this.say("bad", "Another buyer was faster.", `Order ${next} belongs to another buyer; yours is ${answer.body.order_id}.`);
   }
 
   async release() {
     const { hold_id, qty } = this.hold;
-    const answer = await call("DELETE", `/api/holds/${hold_id}`, { why: "Give the units back." });
+    const answer = await call("DELETE", `/api/holds/${hold_id}`, { why: "Release the hold." });
     if (!answer.ok) return this.lostHold(answer);
     this.startAgain();
     this.say("good", `Released ${units(qty)}.`, "They are back on sale.");
@@ -154,28 +154,28 @@ export class Checkout {
     else this.say("", "Not waiting any more.", "");
   }
 
-  /** The clock says that the hold is over; the server's word counts. */
+  /** The hold should have expired; the server decides. */
   async lapse() {
     const { hold_id, qty } = this.hold;
-    const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The time is up. What does the server say?", quiet: true });
+    const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server.", quiet: true });
     if (!answer.ok || answer.body.status === "active") return;
     if (this.lapsing) await this.post("/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
-    else await call("GET", `/api/holds/${hold_id}`, { why: "The time is up. What does the server say?" });
+    else await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server." });
     this.startAgain();
-    this.say("bad", "Hold expired.", `The time was up, and ${qty === 1 ? "the unit" : `all ${qty} units`} went back on sale at that instant.`);
+    this.say("bad", "Hold expired.", `${qty === 1 ? "Its unit is" : `All its ${qty} units are`} available again since that instant.`);
   }
 
   async pay(status) {
-    const why = { success: "The provider reports that the money is there.", failed: "The provider reports a failure.", cancelled: "The provider reports that the buyer cancelled." };
+    const why = { success: "The provider reports a successful payment.", failed: "The provider reports a failure.", cancelled: "The provider reports that the buyer cancelled." };
     const answer = await this.send(this.event(this.bought, status), why[status]);
-    if (!answer.ok) return this.unbelieved(answer, this.bought.order_id, status);
+    if (!answer.ok) return this.webhookRefused(answer, this.bought.order_id, status);
     await this.settled(answer);
   }
 
   async payTwice() {
     const event = this.event(this.bought, "success");
     const first = await this.send(event, "The provider reports the payment…");
-    if (!first.ok) return this.unbelieved(first, this.bought.order_id, "success", "--times 2");
+    if (!first.ok) return this.webhookRefused(first, this.bought.order_id, "success", "--times 2");
     const second = await this.send(event, "…and reports it again, with the same key: a replay, with no second effect.");
     await this.settled(second.ok ? second : first);
   }
@@ -201,22 +201,22 @@ export class Checkout {
     this.showOrder();
     const { result } = answer.body;
     const order = this.bought;
-    if (answer.replayed) this.say("good", "The second one changed nothing.", `It was answered from the record (Idempotency-Replayed: true). Order ${order.order_id} is ${order.status}, once.`);
-    else if (result === "refund_due") this.say("bad", "This payment goes back.", `Order ${order.order_id} is ${order.status === "paid" ? "paid already" : "cancelled"}, so the money is noted as a refund due.`);
-    else if (result === "amount_mismatch") this.say("bad", "The amount is not the order’s.", "Nothing changed; it is noted.");
+    if (answer.replayed) this.say("good", "The replay changed nothing.", `The response is the recorded result (Idempotency-Replayed: true). Order ${order.order_id} is ${order.status}, once.`);
+    else if (result === "refund_due") this.say("bad", "Refund due.", `Order ${order.order_id} is ${order.status === "paid" ? "paid already" : "cancelled"}, so this payment is recorded as a refund due.`);
+    else if (result === "amount_mismatch") this.say("bad", "The amount differs from the order’s.", "The order is unchanged; the webhook is recorded.");
     else if (order.status === "paid") this.say("good", `Order ${order.order_id} is paid.`, "");
     else if (order.status === "cancelled") this.say("bad", `${REASONS[order.cancel_reason]}.`, "Its units are back on sale.");
   }
 
-  /** A webhook was refused. If for want of a signature: say how to send it. orderId null: for the next order. */
-  unbelieved(answer, orderId, status, more = "") {
+  /** A webhook was refused. If it has no valid signature, show how to send it. orderId null: for the next order. */
+  webhookRefused(answer, orderId, status, more = "") {
     this.refused(answer);
     if (answer.body?.code !== "invalid_signature") return;
     const which = orderId === null ? "--early" : `--order ${orderId} --status ${status}`;
     const where = ["127.0.0.1:8000", "localhost:8000"].includes(location.host) ? "" : `--url ${location.origin}`;
     const words = [".venv/bin/flashsale webhook send", which, more, where];
     $("signed-command").textContent = words.filter(Boolean).join(" ");
-    $("signed-next").textContent = orderId === null ? "Then press Order." : "This page sees it when it has arrived.";
+    $("signed-next").textContent = orderId === null ? "Then press Order." : "This page shows it when it has arrived.";
     $("signed").hidden = false;
     this.watching = orderId !== null;
   }
@@ -247,10 +247,10 @@ export class Checkout {
     $("do-repeat").hidden = this.webhook?.order_id !== order.order_id;
     $("do-more").textContent = paid ? "Pay a second time" : "Pay after all";
     $("done-hint").textContent = paid
-      ? "A second payment with a key of its own is money that goes back: a refund due."
+      ? "A second payment with another key is a refund due."
       : order.cancel_reason === "payment_cancelled"
-        ? "What the buyer cancelled stays so: money that comes after all goes back."
-        : "A payment that comes after all gets its units, if there still are any. Else the money goes back.";
+        ? "An order that the buyer cancelled stays cancelled: a later payment is a refund due."
+        : "A late payment takes its units again if there are any; otherwise it is a refund due.";
     this.step("done");
   }
 
@@ -262,7 +262,7 @@ export class Checkout {
     this.say("");
   }
 
-  /** The hold is of no use any more. */
+  /** The hold cannot be ordered any more. */
   lostHold(answer) {
     const gone = ["hold_expired", "hold_released", "hold_not_found"].includes(answer.body?.code);
     if (gone) this.startAgain();
@@ -283,7 +283,7 @@ export class Checkout {
     if (this.watching && this.bought && Date.now() - (this.asked ?? 0) > 1000) this.watchOrder();
   }
 
-  /** The order may change without this page: its time is up, or somebody else sends the webhook. */
+  /** The order can change without this page: it becomes overdue, or another client sends the webhook. */
   watchOrder() {
     this.asked = Date.now();
     this.alone(async () => {
@@ -303,7 +303,7 @@ export class Checkout {
     $(`${name}-what`).textContent = what;
     $(`${name}-left`).parentElement.classList.toggle("short", seconds <= 15);
     $(`${name}-meter`).style.transform = `scaleX(${Math.min(1, Math.max(0, left / whole)).toFixed(3)})`;
-    // Said aloud at 30 and 10 seconds, and not at every tick.
+    // Screen readers announce 30 and 10 seconds only.
     const mark = seconds <= 10 ? 10 : seconds <= 30 ? 30 : null;
     if (mark && this.announced !== `${name} ${mark}` && seconds > mark - 2 && !this.lapsing) {
       this.announced = `${name} ${mark}`;
@@ -325,7 +325,7 @@ export class Checkout {
     if (name !== "pay") this.watching = false;
     $("signed").hidden = true;
     this.tick();
-    // The button that had the focus is gone: whoever uses the keyboard goes on from the new step.
+    // The focused button is hidden: move the focus to the new step.
     if (moved) $(name).querySelector("h3").focus({ preventScroll: true });
   }
 
@@ -338,7 +338,7 @@ export class Checkout {
   }
 
   refused(answer) {
-    this.say("bad", ...inWords(answer));
+    this.say("bad", ...explain(answer));
   }
 
   say(tone, title = "", text = "") {

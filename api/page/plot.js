@@ -2,7 +2,7 @@
 
 import { element } from "./api.js";
 
-const SHORTEST = 20_000; // milliseconds of time that the plot shows: as much as is known, within these
+const SHORTEST = 20_000; // bounds of the time that the plot shows, in milliseconds
 const LONGEST = 120_000;
 const KINDS = ["available", "held", "awaiting", "paid"];
 const NAMES = { available: "available", held: "held", awaiting: "awaiting payment", paid: "paid" };
@@ -15,7 +15,7 @@ export class Plot {
   /** @param {() => number} now the server's time in milliseconds */
   constructor(now) {
     this.now = now;
-    this.samples = []; // {t, available, held, awaiting, paid} by time; one with `gap` says that nothing is known from t on
+    this.samples = []; // {t, available, held, awaiting, paid} by time; one with `gap` means that the stock is unknown from t on
     this.box = document.getElementById("plot");
     this.caption = document.getElementById("plot-caption");
     this.table = document.getElementById("plot-table");
@@ -43,7 +43,7 @@ export class Plot {
     this.describe();
   }
 
-  /** Add samples; what is known already is left alone. */
+  /** Add samples, except those that are known already. */
   add(samples) {
     const first = this.samples.length === 0;
     for (const sample of samples) {
@@ -58,7 +58,7 @@ export class Plot {
     if (first) this.describe();
   }
 
-  /** From now on nothing is known, until the next sample. */
+  /** The stock is unknown until the next sample. */
   interrupt() {
     const last = this.samples.at(-1);
     if (last && !last.gap) this.samples.push({ gap: true, t: Math.max(this.now(), last.t) });
@@ -137,7 +137,7 @@ export class Plot {
     this.readout.style.left = `${left + room > width ? x(t) - room - 10 : left}px`;
   }
 
-  /** The text alternative, seldom, so that it can be read to its end. */
+  /** Update the text alternative; rarely, so that a screen reader can finish it. */
   describe() {
     const known = this.samples.filter((sample) => !sample.gap);
     if (known.length === 0) return;

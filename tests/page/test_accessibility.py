@@ -1,4 +1,4 @@
-"""The page for those who use no mouse, see no screen, or want nothing to move."""
+"""The page with a keyboard, a screen reader, and reduced motion."""
 
 import re
 
@@ -14,7 +14,7 @@ SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth > innerWidth"
 
 
 def tab_to(page: Page, name: str, most: int = 30) -> None:
-    """Press Tab until the button or field of this name has the focus, and see that the focus can be seen."""
+    """Press Tab until the button or field of this name has the focus; the focus must be visible."""
     for _ in range(most):
         page.keyboard.press("Tab")
         focused = page.locator(":focus")
@@ -24,7 +24,7 @@ def tab_to(page: Page, name: str, most: int = 30) -> None:
     raise AssertionError(f"{name} cannot be reached by Tab")
 
 
-def test_the_whole_checkout_by_keyboard_alone(buyer):
+def test_the_checkout_with_the_keyboard(buyer):
     buyer.keyboard.press("Tab")
     expect(buyer.get_by_role("link", name="Skip to the checkout")).to_be_focused()
     buyer.keyboard.press("Enter")
@@ -44,7 +44,7 @@ def test_the_whole_checkout_by_keyboard_alone(buyer):
     expect(buyer.get_by_role("heading", name="Reserve some")).to_be_focused()
 
 
-def test_focus_stays_where_it_was_when_a_hold_lapses_elsewhere(buyer, hold_time):
+def test_an_expiring_hold_does_not_move_the_focus(buyer, hold_time):
     hold_time(1)
     buyer.get_by_role("button", name="Reserve").click()
     buyer.get_by_text("How the plot is fed").focus()
@@ -99,7 +99,7 @@ def test_axe_finds_nothing(open_page, viewport):
         assert not page.evaluate(SCROLLS_SIDEWAYS), state
 
 
-def test_what_a_finger_presses_is_large_enough(open_page):
+def test_touch_targets_are_large_enough(open_page):
     page = open_page(viewport=PHONE, has_touch=True)
     for _ in states(page):
         for button in page.locator("button:visible:not(.copy), select:visible").all():
@@ -107,7 +107,7 @@ def test_what_a_finger_presses_is_large_enough(open_page):
             assert min(box["width"], box["height"]) >= 40, button.text_content()
 
 
-def test_nothing_moves_for_those_who_ask_for_that(open_page):
+def test_reduced_motion(open_page):
     page = open_page(reduced_motion="reduce")
     moving = page.evaluate("document.getAnimations().map((one) => one.animationName)")
     assert moving == []

@@ -1,4 +1,4 @@
-"""The way through the checkout on the page, each step a real request whose answer is shown."""
+"""The checkout on the page: each step is a real request whose response is shown."""
 
 import re
 
@@ -72,7 +72,7 @@ def test_reserve_order_pay(buyer, db, product):
     assert units(db, product) == (48, 0, 0, 2)
 
 
-def test_the_log_shows_request_and_answer_word_for_word(buyer, product):
+def test_the_log_shows_request_and_response(buyer, product):
     press(buyer, "Reserve")
     expect_said(buyer, "Reserved 1 unit.")
     sent, answered = buyer.locator("#entries pre").all_text_contents()
@@ -82,7 +82,7 @@ def test_the_log_shows_request_and_answer_word_for_word(buyer, product):
     assert "X-Request-ID: " in answered and '"status": "active"' in answered
 
 
-def test_a_payment_that_fails_gives_the_units_back(buyer, db, product):
+def test_a_failed_payment_returns_the_units(buyer, db, product):
     buy(buyer, 3)
     press(buyer, "Let it fail")
     expect_said(buyer, "The payment failed. Its units are back on sale.")
@@ -92,19 +92,19 @@ def test_a_payment_that_fails_gives_the_units_back(buyer, db, product):
     assert units(db, product) == (47, 0, 0, 3)
 
 
-def test_a_payment_that_is_cancelled_stays_so(buyer, db, product):
+def test_a_payment_after_a_cancellation_is_a_refund_due(buyer, db, product):
     buy(buyer)
     press(buyer, "Cancel it")
     expect_said(buyer, "The payment was cancelled.")
     press(buyer, "Pay after all")
-    expect_said(buyer, "This payment goes back.")
+    expect_said(buyer, "Refund due.")
     assert units(db, product) == (50, 0, 0, 0)
 
 
-def test_the_webhook_twice_counts_once(buyer, db, product):
+def test_a_webhook_sent_twice_has_one_effect(buyer, db, product):
     order = buy(buyer)
     press(buyer, "Pay, sent twice")
-    expect_said(buyer, "The second one changed nothing.")
+    expect_said(buyer, "The replay changed nothing.")
     assert [entry[2] for entry in logged(buyer)[-2:]] == ["200 OK", "200 OK"]
     expect(newest_answer(buyer)).to_contain_text("Idempotency-Replayed: true")
     payments = db.execute("select * from flashsale.payments where order_id = %s", (order,)).fetchall()
@@ -112,7 +112,7 @@ def test_the_webhook_twice_counts_once(buyer, db, product):
     press(buyer, "Repeat the last webhook")
     expect(buyer.locator("#entries > li")).to_have_count(5)
     press(buyer, "Pay a second time")
-    expect_said(buyer, "This payment goes back.")
+    expect_said(buyer, "Refund due.")
     assert units(db, product) == (49, 0, 0, 1)
     refunds = db.execute("select reason from flashsale.refunds_due where order_id = %s", (order,)).fetchall()
     assert refunds == [("paid_twice",)]
@@ -124,7 +124,7 @@ def test_the_webhook_before_its_order(buyer, db, product):
     expect_said(buyer, "was paid as it was created.")
     assert [entry[1:] for entry in logged(buyer)] == [
         ("/api/holds", "201 Created"),
-        ("/api/holds", "201 Created"),  # the trial order that tells where order numbers stand
+        ("/api/holds", "201 Created"),  # the trial order that shows the current order id
         ("/api/orders", "201 Created"),
         ("/api/payments/webhook", "200 OK"),
         ("/api/payments/webhook", "202 Accepted"),
@@ -138,7 +138,7 @@ def test_the_webhook_before_its_order(buyer, db, product):
     assert units(db, product) == (48, 0, 0, 2)
 
 
-def test_a_hold_counts_down_lapses_and_gives_its_units_back(buyer, hold_time, db, product):
+def test_a_hold_counts_down_and_expires(buyer, hold_time, db, product):
     hold_time(2)
     buyer.get_by_label("Quantity").fill("5")
     buyer.evaluate("""() => {
@@ -148,14 +148,14 @@ def test_a_hold_counts_down_lapses_and_gives_its_units_back(buyer, hold_time, db
     }""")
     press(buyer, "Reserve")
     expect(buyer.locator("#available")).to_have_text("45")
-    expect_said(buyer, "Hold expired. The time was up, and all 5 units went back on sale")
+    expect_said(buyer, "Hold expired. All its 5 units are available again")
     expect(buyer.locator("#available")).to_have_text("50")
     expect(buyer.get_by_role("button", name="Reserve")).to_be_visible()
     shown = buyer.evaluate("shown")
     assert [left for left in shown if left in ("0:02", "0:01")] == ["0:02", "0:01"], shown
 
 
-def test_a_hold_let_lapse_can_buy_nothing(buyer, hold_time):
+def test_an_expired_hold_cannot_be_ordered(buyer, hold_time):
     hold_time(3)  # to press the next button in
     press(buyer, "Reserve")
     press(buyer, "Let it lapse")
@@ -171,7 +171,7 @@ def test_a_released_hold_is_back_on_sale(buyer):
     expect(buyer.locator("#available")).to_have_text("50")
 
 
-def test_a_refusal_is_said_plainly(buyer, product):
+def test_refusals_are_explained(buyer, product):
     refusals = {
         "51": f"Insufficient stock. Product {product} has 50 available, not 51.",
         "0": "Invalid request.",
@@ -188,7 +188,7 @@ def test_a_refusal_is_said_plainly(buyer, product):
     assert {status[:3] for _, _, status in logged(buyer)} == {"409", "422"}
 
 
-def test_a_reload_forgets_nothing(buyer):
+def test_a_reload_keeps_the_checkout(buyer):
     press(buyer, "Reserve")
     expect(buyer.get_by_role("button", name="Release")).to_be_visible()
     buyer.reload()
@@ -202,8 +202,8 @@ def test_a_reload_forgets_nothing(buyer):
     expect(buyer.get_by_text(f"Order {order} is paid")).to_be_visible()
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_key(buyer, db, product):
-    """The first request arrives, and its answer does not: pressing again must not reserve twice."""
+def test_a_lost_response_is_retried_with_the_same_key(buyer, db, product):
+    """The server receives the request, but its response is lost: pressing again must not reserve twice."""
 
     def lose_the_answer(route):
         route.fetch()
@@ -211,14 +211,14 @@ def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_key(buyer, db,
 
     buyer.route("**/api/holds", lose_the_answer, times=1)
     press(buyer, "Reserve")
-    expect_said(buyer, "No answer came.")
+    expect_said(buyer, "No response.")
     press(buyer, "Reserve")
     expect_said(buyer, "Reserved 1 unit.")
     expect(newest_answer(buyer)).to_contain_text("Idempotency-Replayed: true")
     assert units(db, product) == (49, 1, 0, 0)
 
 
-def test_where_webhooks_must_be_signed_it_says_how(open_page, cluster, database, product, tmp_path):
+def test_the_page_shows_how_to_send_a_signed_webhook(open_page, cluster, database, product, tmp_path):
     url = cluster.url(APP_ROLE, database)
     secrets = {"FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "", "FLASHSALE_WEBHOOK_SECRETS": SECRET}
     with running_server(url, tmp_path / "gunicorn.log", **secrets) as base:

@@ -1,4 +1,4 @@
-"""/docs and the page of a problem, in a browser."""
+"""/docs and the page of a problem type, in a browser."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -9,7 +9,7 @@ from tests.page.conftest import DESKTOP, PHONE
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_every_operation_is_there_to_read(open_page, viewport):
+def test_every_operation_is_shown(open_page, viewport):
     page = open_page("/docs", live=False, viewport=viewport)
     expect(page.get_by_role("heading", level=1)).to_contain_text("flashsale")
     expect(page.locator(".opblock")).to_have_count(len(OPERATIONS))
@@ -18,7 +18,7 @@ def test_every_operation_is_there_to_read(open_page, viewport):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
 
 
-def test_a_call_can_be_tried(open_page, product):
+def test_try_it_out(open_page, product):
     page = open_page("/docs", live=False)
     page.get_by_text("Reserve units", exact=True).click()
     body = page.locator("#operations-Holds-place_hold textarea")
@@ -30,7 +30,7 @@ def test_a_call_can_be_tried(open_page, product):
     expect(answer).to_contain_text("x-request-id: checkout-7f3a")
 
 
-def test_it_is_dark_for_who_wants_it_so(open_page):
+def test_dark_mode(open_page):
     page = open_page("/docs", live=False, color_scheme="dark")
     expect(page.locator("html.dark-mode")).to_be_attached()
     page.emulate_media(color_scheme="light")
@@ -38,7 +38,7 @@ def test_it_is_dark_for_who_wants_it_so(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_problems_page_reads_well(open_page, scheme):
+def test_the_page_of_a_problem_type(open_page, scheme):
     page = open_page("/problems/insufficient_stock", live=False, viewport=PHONE, color_scheme=scheme)
     expect(page.get_by_role("heading", level=1)).to_have_text("Insufficient stock")
     assert Axe().run(page).violations_count == 0

@@ -1,4 +1,4 @@
-"""The report of a rehearsal as a person sees it: anywhere, on anything, from a file."""
+"""The report of a rehearsal in a browser, from a file."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -32,7 +32,7 @@ def open_report(browser, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_everybody_can_read_it(open_report, viewport, scheme):
+def test_the_report_is_accessible(open_report, viewport, scheme):
     page = open_report(viewport=viewport, color_scheme=scheme)
     assert not page.evaluate(SCROLLS_SIDEWAYS)
     assert page.locator(".plot:visible").count() == 3
@@ -40,7 +40,7 @@ def test_everybody_can_read_it(open_report, viewport, scheme):
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_it_goes_on_paper(open_report):
+def test_the_report_can_be_printed(open_report):
     page = open_report(viewport=DESKTOP)
     page.emulate_media(media="print")
     assert not page.evaluate(SCROLLS_SIDEWAYS)

@@ -6,7 +6,7 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // the document is nobody else's business
+  validatorUrl: null, // do not send the document to an online validator
 });
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
