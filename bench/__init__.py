@@ -1,1 +1,5 @@
 """Benchmarks: `make bench`. README.md here says what each row means."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashsale.database.migrations import ROOT
+from bench import ROOT
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

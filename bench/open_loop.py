@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.generator import LoadPlan, ResponseLog
 from bench.servers import Server
 from bench.wrk import BenchmarkFailed
-from flashsale.database.migrations import ROOT
+from bench import ROOT
 
 BODY = '{"product_id":1,"qty":1}'
 HOLD = (

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import ROOT
 from bench.machine import cpu_seconds
-from flashsale.database.migrations import ROOT
-from flashsale.local.os_account import guard
+from flashsale.local.os_account import with_pdeathsig
 
 FLASHSALE = "api.app:from_environment()"
 CEILING = "bench.baselines.ceiling:application()"
@@ -69,7 +69,15 @@ def running_server(
     }
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [*guard(signal.SIGTERM), sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application],
+            [
+                *with_pdeathsig(signal.SIGTERM),
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "-c",
+                "gunicorn.conf.py",
+                application,
+            ],
             cwd=ROOT,
             env=inherited | settings | (environment or {}),
             stdin=subprocess.DEVNULL,

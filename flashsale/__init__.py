@@ -1,1 +1,1 @@
-"""The command line of flashsale, and what it needs: a private cluster, migrations, the scheduler."""
+"""The `flashsale` command: local start, migrations, doctor, rehearsal and the operators' commands."""

@@ -1,5 +1,5 @@
-"""The one exception whose text is meant for the person at the keyboard."""
+"""The exception that the command line prints as its error message."""
 
 
-class Refusal(Exception):
-    """Something the caller must put right first; the message says what, and how."""
+class UserError(Exception):
+    """A condition that the user can correct; the message names it and the correction."""

@@ -10,9 +10,8 @@ import httpx
 import psycopg
 import pytest
 
-from flashsale.database import pg_cron as scheduler
-from flashsale.local.cluster import SUPERUSER, Cluster
-from flashsale.local.supervisor import DATABASE
+from flashsale.database import pg_cron
+from flashsale.local.cluster import DATABASE, SUPERUSER, Cluster
 from tests.support.flashsale_up import FLASHSALE, Up, data_folder
 from tests.support.waiting import wait_until
 
@@ -95,7 +94,7 @@ def test_a_lapsed_hold_is_back_on_sale_at_that_instant(
     up: Up, http: httpx.Client, shop: Shop, ops: psycopg.Connection, scheduled: bool
 ) -> None:
     url = Cluster(up.folder).url(SUPERUSER, DATABASE)
-    (scheduler.schedule if scheduled else scheduler.unschedule)(ops, url)
+    (pg_cron.schedule if scheduled else pg_cron.unschedule)(ops, url)
     product = shop(3)
     ops.execute("select flashsale.change_settings('300 milliseconds')")
     lapsing = hold(http, product, 3).json()
@@ -191,7 +190,7 @@ def test_the_table_of_orders_and_payments(
     stock_left: bool,
     expected: tuple[str, str],
 ) -> None:
-    scheduler.unschedule(ops, ops.info.dsn)
+    pg_cron.unschedule(ops, ops.info.dsn)
     product = shop(1)
     if "overdue" in first:
         order_id = overdue(http, product, ops)

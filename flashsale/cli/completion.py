@@ -1,4 +1,4 @@
-"""`flashsale completion`: what a shell needs to complete commands and options."""
+"""`flashsale completion`: shell completion."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -8,13 +8,13 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print the completion script for a shell.
 
     \b
     bash   eval "$(flashsale completion bash)"           in ~/.bashrc
     zsh    eval "$(flashsale completion zsh)"            in ~/.zshrc
     fish   flashsale completion fish | source            in ~/.config/fish/config.fish
     """
-    made = get_completion_class(shell)
-    assert made is not None, "click knows each of the choices"  # noqa: S101
-    click.echo(made(ctx.find_root().command, {}, "flashsale", "_FLASHSALE_COMPLETE").source())
+    complete = get_completion_class(shell)
+    assert complete is not None  # noqa: S101 - click supports each of the choices
+    click.echo(complete(ctx.find_root().command, {}, "flashsale", "_FLASHSALE_COMPLETE").source())

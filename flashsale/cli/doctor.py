@@ -1,6 +1,5 @@
-"""`flashsale doctor`: is this fit for a sale?"""
+"""`flashsale doctor`: checks server, schema and settings before a sale."""
 
-import os
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -9,40 +8,43 @@ import click
 from rich.table import Table
 
 from flashsale.cli.output import console, json_option, text, to_json
-from flashsale.doctor.diagnosis import Finding, diagnose
+from flashsale.doctor.diagnosis import diagnose
+from flashsale.doctor.finding import Finding
 
-_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check everything a sale depends on, and say what to do about it.
+    """Check everything that a sale depends on, and print the remedy for each problem.
 
     Secrets, server, clock, durability, settings, migrations, functions, grants, roles, pg_cron, audit. Exits
-    with 1 if anything is wrong; a warning does not fail. Changes nothing, and may run while you sell.
+    with 1 if a check failed; warnings do not count. Read-only, and safe during a sale.
     """
-    findings = list(diagnose(os.environ))
+    findings = list(diagnose())
     count = Counter(finding.status for finding in findings)
     if as_json:
-        click.echo(to_json({"ok": not count["wrong"], "findings": [asdict(finding) for finding in findings]}))
+        click.echo(
+            to_json({"ok": not count["failed"], "findings": [asdict(finding) for finding in findings]})
+        )
     else:
         out = console()
         out.print(_table(findings))
         warnings = f"{count['warning']} warning{'' if count['warning'] == 1 else 's'}"
-        if count["wrong"]:
-            out.print(text(f"\n{count['wrong']} wrong, {warnings}".lstrip(), "bold red"))
+        if count["failed"]:
+            out.print(text(f"{count['failed']} failed, {warnings}", "bold red"))
         else:
-            out.print(text(f"nothing is wrong, {warnings}", "bold green"))
-    sys.exit(1 if count["wrong"] else 0)
+            out.print(text(f"all checks passed, {warnings}", "bold green"))
+    sys.exit(1 if count["failed"] else 0)
 
 
 def _table(findings: list[Finding]) -> Table:
-    made = Table.grid(padding=(0, 2, 0, 0))
+    table = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
-        made.add_column(overflow="fold")
+        table.add_column(overflow="fold")
     for finding in findings:
-        made.add_row(text(finding.status, _STYLES[finding.status]), finding.check, text(finding.found))
+        table.add_row(text(finding.status, _STYLES[finding.status]), finding.check, text(finding.detail))
         if finding.remedy:
-            made.add_row("", "", text(f"→ {finding.remedy}", "italic"))
-    return made
+            table.add_row("", "", text(f"→ {finding.remedy}", "italic"))
+    return table

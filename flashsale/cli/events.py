@@ -1,6 +1,7 @@
-"""`flashsale events`: the ledger, read as any other service would read it."""
+"""`flashsale events`: the ledger, by the function that other services read it with."""
 
 import time
+from typing import Any
 
 import click
 import psycopg
@@ -8,12 +9,11 @@ from psycopg.rows import dict_row
 from rich.text import Text
 
 from flashsale.cli.output import console, printable, text, to_json
-from flashsale.database.connection import explain, repeatedly
+from flashsale.database.connection import Connection, describe_error, poll
 
-PAGE = 1000
-"""events in one call"""
-PAUSE = 0.5
-"""seconds until the end of the ledger is looked at again"""
+PAGE_SIZE = 1000
+POLL_INTERVAL = 0.5
+"""seconds"""
 
 _STYLES = {
     "order_paid": "green",
@@ -26,62 +26,62 @@ _STYLES = {
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, help="Begin after this event_id.")
-@click.option("--follow", "-f", is_flag=True, help="Go on as events come in, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, help="Start after this event_id.")
+@click.option("--follow", "-f", is_flag=True, help="Print new events as they are committed, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def events(after: int, follow: bool, as_json: bool) -> None:
-    """Print the ledger: every state change once, in order, none skipped however late it commits.
+    """Print the ledger: every state change exactly once, in the order of event_id.
 
-    To go on later where this stopped, pass the last event_id as --after.
+    To resume later, pass the last event_id as --after.
     """
     out = console()
 
-    def read(conn: psycopg.Connection) -> list[dict]:
+    def read_page(conn: Connection) -> list[dict[str, Any]]:
         conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        # A transaction of its own, so that the level counts.
+        # The level applies to transactions that start after it is set.
         with conn.transaction():
             return (
                 conn.cursor(row_factory=dict_row)
-                .execute("select * from flashsale.read_events(%s::bigint, %s)", (after, PAGE))
+                .execute("select * from flashsale.read_events(%s::bigint, %s)", (after, PAGE_SIZE))
                 .fetchall()
             )
 
-    away = False
+    disconnected = False
     try:
-        for page in repeatedly(read, "events"):
+        for page in poll(read_page, "events"):
             if isinstance(page, psycopg.OperationalError):
                 if not follow:
                     raise page
-                if not away:
-                    click.echo(f"{explain(page)}; trying again", err=True)
-                away = True
-                time.sleep(PAUSE)
+                if not disconnected:
+                    click.echo(f"{describe_error(page)}; retrying", err=True)
+                disconnected = True
+                time.sleep(POLL_INTERVAL)
                 continue
-            away = False
+            disconnected = False
             for event in page:
                 if as_json:
                     click.echo(to_json(event))
                 elif out.is_terminal:
-                    out.print(_line(event), soft_wrap=True)
+                    out.print(_format(event), soft_wrap=True)
                 else:
-                    click.echo(_line(event).plain)
+                    click.echo(_format(event).plain)
                 after = event["event_id"]
-            if len(page) < PAGE:
+            if len(page) < PAGE_SIZE:
                 if not follow:
                     return
-                time.sleep(PAUSE)
+                time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt:
         return
 
 
-def _line(event: dict) -> Text:
+def _format(event: dict[str, Any]) -> Text:
     line = Text(f"{event['event_id']:>8}  ")
     line.append_text(text(event["at"]))
     line.append(f"  {event['kind']:<16}", _STYLES.get(event["kind"], ""))
     line.append(f"{event['available_delta']:+5d}" if event["available_delta"] else " " * 5)
-    for word, column in (("product", "product_id"), ("hold", "hold_id"), ("order", "order_id")):
+    for label, column in (("product", "product_id"), ("hold", "hold_id"), ("order", "order_id")):
         if event[column] is not None:
-            line.append(f"  {word} {event[column]}")
+            line.append(f"  {label} {event[column]}")
     if event["payment_key"] is not None:
         line.append(f"  payment {printable(event['payment_key'])}")
     if event["data"] is not None:

@@ -1,4 +1,4 @@
-"""The `flashsale` command and its subcommands; each is in the file of its name."""
+"""The `flashsale` command with its subcommands."""
 
 import click
 import psycopg
@@ -13,12 +13,12 @@ from flashsale.cli.product import product
 from flashsale.cli.rehearse import rehearse
 from flashsale.cli.watch import watch
 from flashsale.cli.webhook import webhook
-from flashsale.database.connection import explain
-from flashsale.errors import Refusal
+from flashsale.database.connection import describe_error
+from flashsale.errors import UserError
 
 
 class _Commands(click.Group):
-    """Commands in the order of a first day; their objections are one message on standard error."""
+    """Commands in the order of their first use; an error is one message on standard error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -26,10 +26,10 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except Refusal as refusal:
-            raise click.ClickException(str(refusal)) from refusal
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
         except psycopg.Error as error:
-            raise click.ClickException(explain(error)) from error
+            raise click.ClickException(describe_error(error)) from error
         except UnicodeEncodeError as error:
             raise click.ClickException("an argument is not valid UTF-8") from error
 
@@ -39,8 +39,8 @@ class _Commands(click.Group):
 def main() -> None:
     """A flash-sale checkout that lives in PostgreSQL.
 
-    Commands talk to FLASHSALE_DATABASE_URL, or else to the running private cluster of `flashsale up`. They
-    exit with 0 if all is well, 1 if something was refused or a check failed, 2 if they were not understood.
+    Commands connect to FLASHSALE_DATABASE_URL, or else to the running private cluster of `flashsale up`.
+    Exit status: 0 success, 1 an error or a failed check, 2 wrong usage.
     """
 
 

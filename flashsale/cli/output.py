@@ -1,4 +1,4 @@
-"""What commands print: tables and colour for people, JSON for programs."""
+"""Output of commands: tables and colour for people, JSON for programs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,61 +11,54 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 10_000
-"""columns where there is no terminal: nothing is wrapped or cut"""
+from flashsale.durations import format_duration
+
+WIDTH = 10_000
+"""columns if the output is not a terminal, so that no line is wrapped or cut"""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def console() -> Console:
-    """Standard output: as colourful and wide as the terminal, or plain and never wrapped if there is none."""
+    """Standard output: with colour and the width of the terminal, or plain and unwrapped without one."""
     out = Console(highlight=False, markup=False, emoji=False)
-    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDE)
+    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDTH)
 
 
 def text(value: object, style: str = "") -> Text:
-    """A value for a person to read.
+    """A value as text.
 
-    Names and keys are others' words: what in them would steer the terminal is shown, not obeyed.
+    Names and keys come from outside: control characters in them are escaped, not sent to the terminal.
     """
     if value is None:
         return Text("")
     if isinstance(value, datetime):
         value = value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     elif isinstance(value, timedelta):
-        value = seconds(value)
+        value = format_duration(value)
     return Text(printable(str(value)), style)
 
 
-def printable(words: str) -> str:
-    """`words` with control characters spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
-
-
-def seconds(span: timedelta) -> str:
-    """A span of time to the second: 4 s, 3 min, 2 h, 5 d."""
-    total = span.total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if total >= 2 * size:
-            return f"{total / size:.0f} {unit}"
-    return f"{total:.0f} s"
+def printable(string: str) -> str:
+    """`string` with control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in string)
 
 
 def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Plain columns under bold heads. Numbers stand right; a Text keeps its style."""
-    rows = [list(row) for row in rows]
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for at, column in enumerate(columns):
-        numeric = any(isinstance(row[at], int | float | Decimal) for row in rows)
-        # Where it gets narrow, words are folded; a number is one word.
-        made.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
-    return made
+    """Columns with bold headings. Numbers are right-aligned; a Text keeps its style."""
+    cells = [list(row) for row in rows]
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = any(isinstance(row[index], int | float | Decimal) for row in cells)
+        # In a narrow terminal text is folded, numbers are not.
+        result.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in cells:
+        result.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
+    return result
 
 
 def to_json(value: object) -> str:
-    """One line: times in RFC 3339 with Z, money as decimal strings, spans in seconds."""
+    """One line: times in RFC 3339 with Z, amounts as decimal strings, durations in seconds."""
     return json.dumps(value, default=_jsonable, ensure_ascii=False)
 
 
@@ -77,14 +70,16 @@ def _jsonable(value: object) -> object:
     return str(value)
 
 
-def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str) -> None:
-    """Print rows as one JSON array, as a table, or, if there are no rows, the words `none`.
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, empty: str
+) -> None:
+    """Print rows as a JSON array or as a table, or `empty` if there are none.
 
-    :param columns: the table's columns by name, each with its head
+    :param columns: the table's columns and their headings
     """
     if as_json:
         click.echo(to_json(rows))
     elif rows:
         console().print(table(list(columns.values()), ([row[name] for name in columns] for row in rows)))
     else:
-        click.echo(none)
+        click.echo(empty)

@@ -1,12 +1,12 @@
-"""`flashsale product`: what is on sale."""
+"""`flashsale product`: creates, lists and restocks products."""
 
 from decimal import Decimal, InvalidOperation
 
 import click
 from psycopg.rows import dict_row
 
-from flashsale.cli.output import json_option, printable, show, to_json
-from flashsale.database.connection import connect
+from flashsale.cli.output import json_option, print_rows, printable, to_json
+from flashsale.database.connection import connect, fetch_value
 
 BIGINT = click.IntRange(1, 2**63 - 1)
 INT = click.IntRange(-(2**31), 2**31 - 1)
@@ -24,8 +24,8 @@ COLUMNS = {
 }
 
 
-class Money(click.ParamType):
-    """A decimal number, exact."""
+class Money(click.ParamType[Decimal]):
+    """A decimal number, without rounding."""
 
     name = "decimal"
 
@@ -33,9 +33,9 @@ class Money(click.ParamType):
         try:
             amount = Decimal(str(value))
         except InvalidOperation:
-            self.fail(f"{value!r} is no decimal number, as in 99.00", param, ctx)
+            self.fail(f"{value!r} is not a decimal number such as 99.00", param, ctx)
         if not amount.is_finite():
-            self.fail(f"{value!r} is no amount", param, ctx)
+            self.fail(f"{value!r} is not a finite number", param, ctx)
         return amount
 
 
@@ -46,16 +46,18 @@ def product() -> None:
 
 @product.command()
 @click.argument("name")
-@click.option("--stock", type=INT, required=True, help="Units there are.")
-@click.option("--price", type=Money(), required=True, help="For one unit, as in 99.00.")
-@click.option("--currency", default="USD", show_default=True, help="ISO 4217.")
+@click.option("--stock", type=INT, required=True, help="Units in stock.")
+@click.option("--price", type=Money(), required=True, help="Unit price, such as 99.00.")
+@click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
 @json_option
 def create(name: str, stock: int, price: Decimal, currency: str, as_json: bool) -> None:
-    """Put a product on sale, at once."""
+    """Create a product. It is on sale immediately."""
     with connect("product create") as conn:
-        product_id = conn.execute(
-            "select flashsale.create_product(%s, %s::int, %s::numeric, %s)", (name, stock, price, currency)
-        ).fetchone()[0]
+        product_id = fetch_value(
+            conn,
+            "select flashsale.create_product(%s, %s::int, %s::numeric, %s)",
+            (name, stock, price, currency),
+        )
     if as_json:
         click.echo(to_json({"product_id": product_id}))
     else:
@@ -65,11 +67,11 @@ def create(name: str, stock: int, price: Decimal, currency: str, as_json: bool) 
 @product.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Show every product with its stock: available + held + awaiting payment + paid = total."""
+    """List all products with their stock: available + held + awaiting payment + paid = total."""
     with connect("product list") as conn:
-        ask = conn.cursor(row_factory=dict_row).execute
-        rows = ask("select * from flashsale.stock order by product_id").fetchall()
-    show(rows, COLUMNS, as_json=as_json, none="no product yet; see: flashsale product create --help")
+        cursor = conn.cursor(row_factory=dict_row)
+        rows = cursor.execute("select * from flashsale.stock order by product_id").fetchall()
+    print_rows(rows, COLUMNS, as_json=as_json, empty="no products; see: flashsale product create --help")
 
 
 @product.command(context_settings={"ignore_unknown_options": True})
@@ -77,17 +79,14 @@ def list_(as_json: bool) -> None:
 @click.argument("units", type=INT)
 @json_option
 def restock(product_id: int, units: int, as_json: bool) -> None:
-    """Add UNITS to a product's stock; a negative number takes them away.
+    """Add UNITS to a product's stock; a negative number removes units.
 
-    Refused if it would cut below what is held, awaiting payment or paid.
+    Only available units can be removed, not held, ordered or paid ones.
     """
     with connect("product restock") as conn:
-        row = (
-            conn.cursor(row_factory=dict_row)
-            .execute("select * from flashsale.adjust_stock(%s::bigint, %s::int)", (product_id, units))
-            .fetchone()
-        )
+        query = "select * from flashsale.adjust_stock(%s::bigint, %s::int)"
+        row = conn.cursor(row_factory=dict_row).execute(query, (product_id, units)).fetchone()
     if as_json:
         click.echo(to_json(row))
-    else:
+    elif row is not None:
         click.echo("product {product_id}: {available_stock} of {total_stock} available".format(**row))

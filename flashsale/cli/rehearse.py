@@ -1,4 +1,4 @@
-"""`flashsale rehearse`: the night before the drop."""
+"""`flashsale rehearse`: a test sale before the real one."""
 
 import os
 import sys
@@ -9,196 +9,197 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
 from flashsale.cli.output import console, json_option, table, text, to_json
-from flashsale.database.connection import admin_url, connect, settings
-from flashsale.errors import Refusal
-from flashsale.webhook_secrets import webhook_secrets
+from flashsale.database.connection import admin_url, connect
+from flashsale.errors import UserError
+from flashsale.settings import Settings
+from flashsale.webhooks import webhook_secrets
 
 if TYPE_CHECKING:
-    from flashsale.rehearsal.run import Progress as Standing
-    from flashsale.rehearsal.run import Rehearsal
+    from flashsale.rehearsal.run import Progress, Rehearsal
 
 COUNT = click.IntRange(1, 1_000_000)
 PERCENT = click.FloatRange(0, 100)
 
 
-def _share(name: str, usual: float, says: str) -> Callable[..., Any]:
+def _share(name: str, default: float, help: str) -> Callable[..., Any]:
     return click.option(
-        f"--{name}", type=PERCENT, default=usual, show_default=True, metavar="PERCENT", help=says
+        f"--{name}", type=PERCENT, default=default, show_default=True, metavar="PERCENT", help=help
     )
 
 
 @click.command()
-@click.option("--buyers", type=COUNT, default=10_000, show_default=True, help="Each wants one unit.")
-@click.option("--stock", type=COUNT, default=2_000, show_default=True, help="Units there are.")
+@click.option("--buyers", type=COUNT, default=10_000, show_default=True, help="Buyers, of one unit each.")
+@click.option("--stock", type=COUNT, default=2_000, show_default=True, help="Units in stock.")
 @click.option(
-    "--at-once", type=click.IntRange(1, 10_000), default=64, show_default=True,
-    help="Requests under way at any moment.",
+    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True,
+    help="Concurrent requests.",
 )  # fmt: skip
-@_share("impatient", 10, "Give the hold back, or cancel the payment; with --lapse, some just leave.")
-@_share("duplicated", 20, "Send every request twice at the same moment, and have every webhook come again.")
-@_share("failing", 5, "Order, and their payment fails.")
-@_share(
-    "late", 2, "Their payment fails, and is captured after the rush; with --lapse, after the time to pay."
-)
-@_share("early", 2, "Their payment is reported before there is an order; of those who can get a unit.")
+@_share("impatient", 10, "Release the hold, or cancel the payment; with --lapse-after, some just leave.")
+@_share("duplicated", 20, "Send every request twice concurrently, and every webhook again at the end.")
+@_share("failing", 5, "Order; the payment fails.")
+@_share("late", 2, "Order; the payment is captured after it failed, or with --lapse-after, when overdue.")
+@_share("early", 2, "The webhook arrives before the order; of the buyers who can get a unit.")
 @click.option(
-    "--lapse", type=click.FloatRange(2, 60), metavar="SECONDS",
-    help="Let holds and unpaid orders lapse so soon. Concerns the whole shop while the rehearsal lasts.",
+    "--lapse-after", type=click.FloatRange(2, 60), metavar="SECONDS",
+    help="Set hold time and payment window, of all products, for the duration of the rehearsal.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True,
-              help="Another one makes other buyers.")  # fmt: skip
-@click.option("--url", help="As in http://127.0.0.1:8000; else FLASHSALE_HOST and FLASHSALE_PORT.")
+              help="Seed of the generated buyers.")  # fmt: skip
+@click.option("--url", help="URL of the server. [default: from FLASHSALE_HOST and FLASHSALE_PORT]")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), default=Path("rehearsal.html"),
-    show_default=True, help="Where the report goes, one HTML file.",
+    show_default=True, help="The HTML report.",
 )  # fmt: skip
 @json_option
 def rehearse(
     buyers: int,
     stock: int,
-    at_once: int,
-    lapse: float | None,
+    concurrency: int,
+    lapse_after: float | None,
     seed: int,
     url: str | None,
     report: Path,
     as_json: bool,
     **shares: float,
 ) -> None:
-    """Sell a throwaway product to a crowd, over HTTP, and prove that the sale went right.
+    """Sell a throwaway product to simulated buyers over HTTP, and check the result.
 
-    The server and the database must be up, and be those of the sale: the buyers are clients of the one, and
-    the other is asked afterwards whether it all adds up. Other products are left alone. The throwaway product
-    stays in the list, withdrawn; its price is in XTS, which is no currency. Exits with 0 only if every check
-    held.
+    Server and database must be running, and be those of the real sale. The buyers are clients of the server;
+    afterwards their observations are compared with the database. Other products are not changed. The
+    throwaway product remains in the list, withdrawn; its currency is XTS, the code for tests. Exits with 1 if
+    a check failed.
     """
     try:
         from flashsale.rehearsal.buyers import Shares
         from flashsale.rehearsal.report import write
         from flashsale.rehearsal.run import Options, rehearse
-    except ModuleNotFoundError as missing:
-        raise Refusal(
-            f"a rehearsal needs {missing.name}, which a shop does not; run: bin/bootstrap rehearse"
-        ) from missing
-    if (taken := sum(shares[name] for name in ("impatient", "failing", "late"))) > 100:
-        raise click.UsageError(f"--impatient, --failing and --late make {taken:g} percent together")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed; run: pip install 'flashsale[rehearse]',"
+            " or in a checkout: bin/bootstrap rehearse"
+        ) from error
+    if (total := sum(shares[name] for name in ("impatient", "failing", "late"))) > 100:
+        raise click.UsageError(f"--impatient, --failing and --late add up to {total:g} percent")
     _check_writable(report)
-    options = Options(buyers, stock, at_once, Shares(**shares), lapse, seed)
-    target = (url or settings().base_url).rstrip("/")
+    options = Options(buyers, stock, concurrency, Shares(**shares), lapse_after, seed)
+    target = (url or Settings.from_environment().base_url).rstrip("/")
     with connect("rehearse") as conn, _progress(buyers, hidden=as_json) as show:
-        done = rehearse(options, target, admin_url(), conn, webhook_secrets(os.environ), show)
+        rehearsal = rehearse(options, target, admin_url(), conn, webhook_secrets(), show)
     try:
-        write(done, report)
+        write(rehearsal, report)
     except OSError as error:
-        click.echo(f"Warning: there is no report: {error}", err=True)
+        click.echo(f"Warning: the report was not written: {error}", err=True)
     if as_json:
-        click.echo(to_json(_data(done, report)))
+        click.echo(to_json(_data(rehearsal, report)))
     else:
-        _print(done, report)
-    sys.exit(0 if done.held else 1)
+        _print(rehearsal, report)
+    sys.exit(0 if rehearsal.passed else 1)
 
 
 def _check_writable(report: Path) -> None:
-    """Rather before the sale than after it."""
+    """Fail before the sale rather than after it."""
     if not os.access(report if report.exists() else report.parent, os.W_OK):
-        raise Refusal(f"cannot write {report}: there is no such folder, or it is not yours")
+        raise UserError(f"cannot write {report}: its directory does not exist or is not writable")
 
 
 @contextmanager
-def _progress(buyers: int, *, hidden: bool) -> Iterator[Callable[["Standing"], None]]:
-    """A bar on standard error, if that is a terminal."""
+def _progress(buyers: int, *, hidden: bool) -> Iterator[Callable[["Progress"], None]]:
+    """A progress bar on standard error, if that is a terminal."""
     out = Console(stderr=True)
     columns = (
-        TextColumn("{task.description:15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[units]}"),
+        TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[stock]}"),
     )  # fmt: skip
-    with Progress(*columns, console=out, transient=True, disable=hidden or not out.is_terminal) as bar:
-        task = bar.add_task("", total=buyers, units="")
+    hidden = hidden or not out.is_terminal
+    with ProgressBar(*columns, console=out, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=buyers, stock="")
 
-        def show(standing: "Standing") -> None:
-            units = standing.units
-            words = (
-                f"{units.paid:,} sold, {units.held + units.awaiting:,} on their way, {units.available:,} left"
-                if units
-                else ""
+        def show(progress: "Progress") -> None:
+            levels = progress.stock_levels
+            stock = (
+                f"{levels.paid:,} sold, {levels.held + levels.awaiting:,} held or ordered,"
+                f" {levels.available:,} available"
             )
-            bar.update(task, description=standing.phase, completed=standing.served, units=words)
+            bar.update(task, description=progress.phase, completed=progress.served, stock=stock)
 
         yield show
 
 
-def _print(done: "Rehearsal", report: Path) -> None:
-    from flashsale.rehearsal.figures import answers, by_kind
-    from flashsale.rehearsal.report import carried, milliseconds, outcomes
+def _print(rehearsal: "Rehearsal", report: Path) -> None:
+    from flashsale.rehearsal.report import capacity, milliseconds, outcomes
+    from flashsale.rehearsal.statistics import by_operation, responses
 
     out = console()
-    options = done.options
-    sold = Text(f"{done.books.paid:,} of {options.stock:,} units sold", "bold")
-    out.print(sold.append(f" to {options.buyers:,} buyers in {done.seen.seconds:.1f} s, seed {options.seed}"))
+    options = rehearsal.options
+    sold = f"{rehearsal.state.paid:,} of {options.stock:,} units sold"
+    summary = f" to {options.buyers:,} buyers in {rehearsal.observed.seconds:.1f} s, seed {options.seed}"
+    out.print(Text().append(sold, "bold").append(summary))
     out.print()
-    heads = ["call", "answers", "best second", "p50", "p95", "p99", "slowest", "sent again"]
+    columns = ["operation", "responses", "peak/s", "p50", "p95", "p99", "max", "retries"]
     rows = [
         [
-            str(kind), *(Text(cell, justify="right") for cell in (
-                f"{one.count:,}", f"{one.peak:,}",
-                *(milliseconds(value) for value in vars(one.latency).values()), f"{one.again:,}",
+            str(operation), *(Text(cell, justify="right") for cell in (
+                f"{found.count:,}", f"{found.peak:,}",
+                *(milliseconds(value) for value in vars(found.latency).values()), f"{found.retries:,}",
             )),
         ]
-        for kind, one in by_kind(done.seen).items()
+        for operation, found in by_operation(rehearsal.observed).items()
     ]  # fmt: skip
-    out.print(table(heads, rows))
+    out.print(table(columns, rows))
     out.print()
-    out.print(Text("buyers   ").append(", ".join(f"{count:,} {what}" for what, count in outcomes(done))))
-    refused = [f"{count:,} {status} {code}" for _, status, code, count in answers(done.seen) if code]
-    out.print(Text("refused  ").append(", ".join(refused) or "nothing"))
+    out.print(Text("buyers   ").append(", ".join(f"{n:,} {outcome}" for outcome, n in outcomes(rehearsal))))
+    refused = [f"{n:,} {status} {code}" for _, status, code, n in responses(rehearsal.observed) if code]
+    out.print(Text("refused  ").append(", ".join(refused) or "none"))
     out.print()
-    width = max(len(check.name) for check in done.checks)
-    for check in done.checks:
-        line = Text("ok     ", "green") if check.held else Text("wrong  ", "bold red")
-        line.append(f"{check.name:{width}}  ").append_text(
-            text(check.detail, "dim" if check.held else "bold")
-        )
+    width = max(len(check.name) for check in rehearsal.checks)
+    for check in rehearsal.checks:
+        line = Text("ok      ", "green") if check.passed else Text("failed  ", "bold red")
+        line.append(f"{check.name:{width}}  ")
+        line.append_text(text(check.detail, "dim" if check.passed else "bold"))
         out.print(line)
     out.print()
-    for line in [carried(done), *done.notes]:
-        out.print(text(line))
-    out.print(text(f"Product {done.product.product_id} stays in the list, withdrawn. Report: {report}"))
+    for sentence in [capacity(rehearsal), *rehearsal.notes]:
+        out.print(text(sentence))
+    product_id = rehearsal.product.product_id
+    out.print(text(f"Product {product_id} remains in the list, withdrawn. Report: {report}"))
 
 
-def _data(done: "Rehearsal", report: Path) -> dict[str, Any]:
-    from flashsale.rehearsal.figures import answers, by_kind, figures
+def _data(rehearsal: "Rehearsal", report: Path) -> dict[str, Any]:
     from flashsale.rehearsal.report import outcomes
+    from flashsale.rehearsal.statistics import by_operation, responses, summarize
 
-    everything = figures(done.seen.calls)
-    books = done.books
+    state = rehearsal.state
+    calls = rehearsal.observed.calls
     return {
-        "held": done.held,
-        "product_id": done.product.product_id,
-        "options": {**vars(done.options), "shares": vars(done.options.shares)},
-        "seconds": round(done.seen.seconds, 3),
+        "passed": rehearsal.passed,
+        "product_id": rehearsal.product.product_id,
+        "options": {**vars(rehearsal.options), "shares": vars(rehearsal.options.shares)},
+        "seconds": round(rehearsal.observed.seconds, 3),
         "units": {
-            "stock": done.options.stock, "sold": books.paid, "awaiting": books.awaiting,
-            "held": books.held, "available": books.available,
+            "stock": rehearsal.options.stock, "sold": state.paid, "awaiting": state.awaiting,
+            "held": state.held, "available": state.available,
         },
-        "requests": {"count": len(done.seen.calls), "best_second": everything.peak},
-        "calls": {
-            str(kind): {
-                "answers": one.count, "best_second": one.peak, "sent_again": one.again,
-                "seconds": vars(one.latency),
+        "requests": {"count": len(calls), "peak_per_second": summarize(calls).peak},
+        "operations": {
+            str(operation): {
+                "responses": found.count, "peak_per_second": found.peak, "retries": found.retries,
+                "latency_seconds": vars(found.latency),
             }
-            for kind, one in by_kind(done.seen).items()
+            for operation, found in by_operation(rehearsal.observed).items()
         },
-        "answers": [
-            {"call": str(kind), "status": status, "code": code or None, "times": count}
-            for kind, status, code, count in answers(done.seen)
+        "responses": [
+            {"operation": str(operation), "status": status, "code": code or None, "count": count}
+            for operation, status, code, count in responses(rehearsal.observed)
         ],
-        "buyers": dict(outcomes(done)),
-        "refunds_due": len(books.refunds),
-        "checks": [vars(check) for check in done.checks],
-        "processors": vars(done.load),
-        "notes": list(done.notes),
+        "outcomes": dict(outcomes(rehearsal)),
+        "refunds_due": len(state.refunds),
+        "checks": [vars(check) for check in rehearsal.checks],
+        "cpu": vars(rehearsal.cpu),
+        "notes": list(rehearsal.notes),
         "report": str(report),
     }  # fmt: skip

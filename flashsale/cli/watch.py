@@ -1,4 +1,4 @@
-"""`flashsale watch`: the sale as it stands."""
+"""`flashsale watch`: a live view of the sale."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import psycopg
@@ -16,11 +16,12 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from flashsale.cli.output import console, json_option, seconds, table, text, to_json
+from flashsale.cli.output import console, json_option, table, text, to_json
 from flashsale.cli.product import BIGINT
-from flashsale.database.connection import explain, repeatedly
+from flashsale.database.connection import Connection, describe_error, fetch_value, poll
+from flashsale.durations import format_duration
 
-_Look = dict[str, Any] | psycopg.OperationalError
+_Snapshot: TypeAlias = dict[str, Any]
 
 _PRODUCTS = """
     select * from flashsale.sale s
@@ -38,82 +39,88 @@ _SCHEDULER = """
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print it once and exit.")
+@click.option("--once", is_flag=True, help="Print one snapshot and exit.")
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds apart."
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between snapshots.",
 )
-@click.option("--product", "only", type=BIGINT, multiple=True, help="Only this product; may be repeated.")
+@click.option("--product", "only", type=BIGINT, multiple=True, help="Only this product; can be repeated.")
 @json_option
 def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> None:
-    """Watch the sale: stock, rates of the last 10 seconds, refunds due, the scheduler. Ctrl-C ends it."""
+    """Show stock, rates of the last 10 seconds, refunds due and the scheduler, until Ctrl-C."""
 
-    def look(conn: psycopg.Connection[Any]) -> dict[str, Any]:
-        ask = conn.cursor(row_factory=dict_row).execute
+    def read_snapshot(conn: Connection) -> _Snapshot:
+        query = conn.cursor(row_factory=dict_row).execute
         return {
-            "at": conn.execute("select clock_timestamp()").fetchone()[0],
-            "products": ask(_PRODUCTS, {"only": list(only) or None}).fetchall(),
-            "refunds_due": ask(_REFUNDS).fetchall(),
-            "scheduler": ask(_SCHEDULER).fetchone(),
+            "at": fetch_value(conn, "select clock_timestamp()"),
+            "products": query(_PRODUCTS, {"only": list(only) or None}).fetchall(),
+            "refunds_due": query(_REFUNDS).fetchall(),
+            "scheduler": query(_SCHEDULER).fetchone(),
         }
 
-    looks = repeatedly(look, "watch")
+    snapshots = poll(read_snapshot, "watch")
     if once:
-        seen = next(looks)
-        if isinstance(seen, psycopg.OperationalError):
-            raise seen
-        _print(seen, as_json)
+        snapshot = next(snapshots)
+        if isinstance(snapshot, psycopg.OperationalError):
+            raise snapshot
+        _print(snapshot, as_json)
         return
-    out = console()
-    with _until_asked_to_stop():
-        if out.is_terminal and not as_json:
-            _live(looks, interval)
+    with _exit_on_signals():
+        if console().is_terminal and not as_json:
+            _print_live(snapshots, interval)
         else:
-            _one_after_the_other(looks, interval, as_json)
+            _print_each(snapshots, interval, as_json)
 
 
-def _print(seen: dict[str, Any], as_json: bool) -> None:
+def _print(snapshot: _Snapshot, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json(seen))
+        click.echo(to_json(snapshot))
     else:
-        console().print(_picture(seen))
+        console().print(_render(snapshot))
 
 
-def _one_after_the_other(looks: Iterator[_Look], interval: float, as_json: bool) -> None:
-    for seen in looks:
-        if isinstance(seen, psycopg.OperationalError):
-            click.echo(f"{explain(seen)}; trying again", err=True)
+def _print_each(
+    snapshots: Iterator[_Snapshot | psycopg.OperationalError], interval: float, as_json: bool
+) -> None:
+    for snapshot in snapshots:
+        if isinstance(snapshot, psycopg.OperationalError):
+            click.echo(f"{describe_error(snapshot)}; retrying", err=True)
         else:
-            _print(seen, as_json)
+            _print(snapshot, as_json)
         time.sleep(interval)
 
 
-def _live(looks: Iterator[_Look], interval: float) -> None:
+def _print_live(snapshots: Iterator[_Snapshot | psycopg.OperationalError], interval: float) -> None:
     out = console()
-    picture: RenderableType = Text("…")
+    view: RenderableType = Text("…")
     try:
-        with Live(picture, console=out, screen=True, auto_refresh=False) as live:
-            for seen in looks:
-                if isinstance(seen, psycopg.OperationalError):
-                    trouble = text(f"{explain(seen)}; trying again", "bold red")
-                    live.update(Group(picture, Text(), trouble), refresh=True)
+        with Live(view, console=out, screen=True, auto_refresh=False) as live:
+            for snapshot in snapshots:
+                if isinstance(snapshot, psycopg.OperationalError):
+                    error = text(f"{describe_error(snapshot)}; retrying", "bold red")
+                    live.update(Group(view, Text(), error), refresh=True)
                 else:
-                    picture = _picture(seen)
-                    live.update(Group(picture, Text(), Text("Ctrl-C ends", "dim")), refresh=True)
+                    view = _render(snapshot)
+                    live.update(Group(view, Text(), Text("Ctrl-C exits", "dim")), refresh=True)
                 time.sleep(interval)
     finally:
-        # The screen as it was before, with the last look below.
-        out.print(picture)
+        # Live has restored the terminal's contents; the last snapshot is printed below them.
+        out.print(view)
 
 
 @contextmanager
-def _until_asked_to_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what is inside, quietly: to stop watching is no failure."""
+def _exit_on_signals() -> Iterator[None]:
+    """Exit with status 0 on SIGINT and SIGTERM."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if ours else None
+    # Python allows signal handlers in the main thread only.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if is_main else None
     try:
         yield
     except KeyboardInterrupt:
@@ -123,24 +130,26 @@ def _until_asked_to_stop() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _picture(seen: dict[str, Any]) -> RenderableType:
-    heads = ["id", "product", "total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+def _render(snapshot: _Snapshot) -> RenderableType:
+    columns = ["id", "product", "total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
     rows = [
         [
             row["product_id"], row["name"], row["total_stock"], _available(row), row["held"],
             row["awaiting"], row["paid"], row["holds_per_second"], row["paid_per_second"],
         ]
-        for row in seen["products"]
+        for row in snapshot["products"]
     ]  # fmt: skip
-    body: RenderableType = table(heads, rows) if rows else Text("no such product")
-    at = text(seen["at"], "bold")
-    return Group(at, Text(), body, Text(), _refunds(seen["refunds_due"]), _scheduler(seen["scheduler"]))
+    body: RenderableType = table(columns, rows) if rows else Text("no such product")
+    at = text(snapshot["at"], "bold")
+    return Group(
+        at, Text(), body, Text(), _refunds(snapshot["refunds_due"]), _scheduler(snapshot["scheduler"])
+    )
 
 
 def _available(row: dict[str, Any]) -> Text:
-    left, total = row["available_stock"], row["total_stock"]
-    style = "bold red" if left == 0 else "yellow" if left * 10 <= total else "green"
-    return Text(str(left), style, justify="right")
+    available, total = row["available_stock"], row["total_stock"]
+    style = "bold red" if available == 0 else "yellow" if available * 10 <= total else "green"
+    return Text(str(available), style, justify="right")
 
 
 def _refunds(rows: list[dict[str, Any]]) -> Text:
@@ -151,8 +160,8 @@ def _refunds(rows: list[dict[str, Any]]) -> Text:
 
 
 def _scheduler(row: dict[str, Any]) -> Text:
-    words = [row["status"].replace("_", " ")]
+    parts = [row["status"].replace("_", " ")]
     if row["last_run_at"]:
-        words.append(f"last run {seconds(row['since_last_run'])} ago")
-    words.append(f"{seconds(row['lag'])} behind" if row["lag"] > timedelta(0) else "nothing overdue")
-    return text(f"scheduler    {', '.join(words)}", "" if row["status"] == "alive" else "yellow")
+        parts.append(f"last run {format_duration(row['since_last_run'])} ago")
+    parts.append(f"{format_duration(row['lag'])} behind" if row["lag"] > timedelta(0) else "no lag")
+    return text(f"scheduler    {', '.join(parts)}", "" if row["status"] == "alive" else "yellow")

@@ -1,8 +1,7 @@
-"""`flashsale webhook`: what a payment provider would send."""
+"""`flashsale webhook`: sends payment webhooks for tests."""
 
 import http.client
 import json
-import os
 import sys
 import urllib.error
 import urllib.request
@@ -16,32 +15,34 @@ from rich.text import Text
 
 from flashsale.cli.output import console, json_option, printable, to_json
 from flashsale.cli.product import BIGINT, Money
-from flashsale.database.connection import connect, settings
-from flashsale.errors import Refusal
-from flashsale.webhook_secrets import webhook_secrets
-from flashsale.webhooks import signature_headers
+from flashsale.database.connection import connect, fetch_value
+from flashsale.errors import UserError
+from flashsale.settings import Settings
+from flashsale.webhooks import signature_headers, webhook_secrets
 
 PATH = "/api/payments/webhook"
 TIMEOUT = 10
-"""seconds for one answer"""
+"""seconds for one response"""
 
 
 @click.group()
 def webhook() -> None:
-    """Play the payment provider."""
+    """Act as the payment provider."""
 
 
 @webhook.command()
-@click.option("--order", "order_id", type=BIGINT, help="The order that the payment is for.")
-@click.option("--early", is_flag=True, help="For the next order, before anybody creates it.")
+@click.option("--order", "order_id", type=BIGINT, help="The order that is paid.")
+@click.option("--early", is_flag=True, help="Send it for the id of the next order, before that is created.")
 @click.option(
     "--status", type=click.Choice(["success", "failed", "cancelled"]), default="success", show_default=True
 )
-@click.option("--amount", type=Money(), help="What was paid, as in 99.00.")
-@click.option("--currency", help="ISO 4217.")
-@click.option("--key", help="The provider's word for this one event; a new one unless you say.")
-@click.option("--times", type=click.IntRange(1, 10_000), default=1, help="Send the same webhook so often.")
-@click.option("--url", help="As in http://127.0.0.1:8000; else FLASHSALE_HOST and FLASHSALE_PORT.")
+@click.option("--amount", type=Money(), help="Captured amount, such as 99.00.")
+@click.option("--currency", help="ISO 4217 code.")
+@click.option("--key", help="Idempotency key of the event. [default: a new one]")
+@click.option(
+    "--times", type=click.IntRange(1, 10_000), default=1, help="How often the same webhook is sent."
+)
+@click.option("--url", help="URL of the server. [default: from FLASHSALE_HOST and FLASHSALE_PORT]")
 @json_option
 def send(
     order_id: int | None,
@@ -54,16 +55,16 @@ def send(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Send a payment webhook and print each answer.
+    """Send a payment webhook and print each response.
 
-    Signed with the first of FLASHSALE_WEBHOOK_SECRETS, or not at all if there is none. Exits with 1 if any
-    was refused.
+    It is signed with the first of FLASHSALE_WEBHOOK_SECRETS, and unsigned if that is not set. Exits with 1 if
+    the server rejected one.
     """
     if early == (order_id is not None):
-        raise click.UsageError("give --order N, or --early for the next order there will be")
+        raise click.UsageError("give either --order N, or --early for the next order")
     if early:
         with connect("webhook send") as conn:
-            order_id = conn.execute("select flashsale.next_order_id()").fetchone()[0]
+            order_id = fetch_value(conn, "select flashsale.next_order_id()")
     event = {
         "idempotency_key": key if key is not None else f"pay_{uuid.uuid4().hex}",
         "order_id": order_id,
@@ -72,57 +73,59 @@ def send(
         "currency": currency,
     }
     body = json.dumps({name: value for name, value in event.items() if value is not None}).encode()
-    target = (url or settings().base_url).rstrip("/").removesuffix(PATH) + PATH
-    secrets = webhook_secrets(os.environ)
+    target = (url or Settings.from_environment().base_url).rstrip("/").removesuffix(PATH) + PATH
+    secrets = webhook_secrets()
     out = console()
     if not as_json:
         signed = "signed" if secrets else "unsigned"
         out.print(Text(f"{target}  {printable(body.decode())}  {signed}", "dim"), soft_wrap=True)
-    refused = False
+    rejected = False
     for number in range(1, times + 1):
-        answer = _post(target, body, str(event["idempotency_key"]), secrets)
-        refused |= answer.status >= 300
+        response = _post(target, body, str(event["idempotency_key"]), secrets)
+        rejected |= response.status >= 300
         if as_json:
-            click.echo(to_json({"status": answer.status, "replayed": answer.replayed, "body": answer.body}))
+            click.echo(
+                to_json({"status": response.status, "replayed": response.replayed, "body": response.body})
+            )
         else:
-            style = "green" if answer.status == 200 else "yellow" if answer.status == 202 else "bold red"
-            line = Text(f"{number}/{times}  ").append(str(answer.status), style)
-            body_text = answer.body if isinstance(answer.body, str) else to_json(answer.body)
-            line.append(f"  {printable(body_text)}").append("  replayed" if answer.replayed else "", "dim")
+            style = "green" if response.status == 200 else "yellow" if response.status == 202 else "bold red"
+            line = Text(f"{number}/{times}  ").append(str(response.status), style)
+            body_text = response.body if isinstance(response.body, str) else to_json(response.body)
+            line.append(f"  {printable(body_text)}").append("  replayed" if response.replayed else "", "dim")
             out.print(line, soft_wrap=True)
-    sys.exit(1 if refused else 0)
+    sys.exit(1 if rejected else 0)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Response:
     status: int
     replayed: bool
     body: Any
 
 
-def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Answer:
+def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Response:
     headers = {"Content-Type": "application/json", **signature_headers(body, key, secrets)}
     try:
         request = urllib.request.Request(url, body, headers)  # noqa: S310
         if request.type not in ("http", "https"):
-            raise Refusal(f"{url} is no http or https address")
+            raise UserError(f"{url} is not an http or https URL")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-                return _read(response.status, response)
+                return _parse(response.status, response)
         except urllib.error.HTTPError as error:
             with error:
-                return _read(error.code, error)
+                return _parse(error.code, error)
     except ValueError as error:
-        raise Refusal(f"{url} is no http or https address") from error
+        raise UserError(f"{url} is not an http or https URL") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
-        raise Refusal(f"no answer from {url}: {reason}; is the server up?") from error
+        raise UserError(f"no response from {url}: {reason}; is the server running?") from error
 
 
-def _read(status: int, response: Any) -> _Answer:
+def _parse(status: int, response: Any) -> _Response:
     raw = response.read().decode(errors="replace")
     try:
         body = json.loads(raw)
     except ValueError:
         body = raw
-    return _Answer(status, response.headers.get("Idempotency-Replayed") == "true", body)
+    return _Response(status, response.headers.get("Idempotency-Replayed") == "true", body)

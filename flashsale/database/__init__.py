@@ -1,1 +1,1 @@
-"""The database: migrations, sql/, what differs from them, pg_cron."""
+"""Connections to the database, its schema and its pg_cron jobs."""

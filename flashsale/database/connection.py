@@ -1,87 +1,94 @@
-"""How commands reach the database, and how they put its objections into a sentence."""
+"""Connections of the command line, and PostgreSQL's errors as sentences."""
 
-import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
+from psycopg.abc import Params, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flashsale.errors import Refusal
-from flashsale.local.cluster import SUPERUSER, Cluster
-from flashsale.local.supervisor import DATABASE, Settings
+from flashsale.errors import UserError
+from flashsale.local.cluster import DATABASE, SUPERUSER, Cluster
+from flashsale.settings import Settings
 
 CONNECT_TIMEOUT = 10
-"""seconds, unless the URL says otherwise"""
+"""seconds, unless the URL has another"""
 
-Answer = TypeVar("Answer")
-
-
-def settings() -> Settings:
-    """What the environment says."""
-    return Settings.from_environment(os.environ)
+Connection: TypeAlias = psycopg.Connection[Any]
+Result = TypeVar("Result")
 
 
 def admin_url() -> str:
     """FLASHSALE_DATABASE_URL, or else the superuser's URL of the running private cluster.
 
-    :raises Refusal: neither is there
+    :raises UserError: the variable is not set, and no private cluster is running
     """
-    found = settings()
-    if found.database_url:
+    settings = Settings.from_environment()
+    if settings.database_url:
         try:
-            conninfo_to_dict(found.database_url)
+            conninfo_to_dict(settings.database_url)
         except psycopg.Error:
-            # Without the reason, which would quote the password.
-            raise Refusal("FLASHSALE_DATABASE_URL is no libpq connection string or URI") from None
-        return found.database_url
-    cluster = Cluster(found.data_directory)
+            # Without psycopg's message, which quotes the password.
+            raise UserError("FLASHSALE_DATABASE_URL is not a libpq connection string or URI") from None
+        return settings.database_url
+    cluster = Cluster(settings.data_directory)
     if not cluster.is_running():
-        raise Refusal("set FLASHSALE_DATABASE_URL, or start the private cluster with: make up")
+        raise UserError("set FLASHSALE_DATABASE_URL, or start the private cluster with: flashsale up")
     return cluster.url(SUPERUSER, DATABASE)
 
 
-def connect(purpose: str, url: str | None = None) -> psycopg.Connection[Any]:
-    """An autocommit connection to `url`, or else admin_url().
+def connect(command: str, url: str | None = None) -> Connection:
+    """An autocommit connection to `url`, or else to admin_url().
 
-    :param purpose: the command, for whoever looks at pg_stat_activity
+    :param command: shown as application_name in pg_stat_activity
     """
-    given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **conninfo_to_dict(url or admin_url())}
-    given |= {"application_name": f"flashsale {purpose}", "client_encoding": "UTF8"}
-    return psycopg.connect(make_conninfo(**given), autocommit=True)
+    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **conninfo_to_dict(url or admin_url())}
+    options |= {"application_name": f"flashsale {command}", "client_encoding": "UTF8"}
+    return psycopg.connect(make_conninfo(**options), autocommit=True)
 
 
-def repeatedly(
-    ask: Callable[[psycopg.Connection[Any]], Answer], purpose: str
-) -> Iterator[Answer | psycopg.OperationalError]:
-    """What `ask` makes of the database, again and again, over a new connection where the old one broke.
+def fetch_row(conn: Connection, query: QueryNoTemplate, parameters: Params | None = None) -> Any:
+    """The first row of a query that always has one."""
+    row = conn.execute(query, parameters).fetchone()
+    if row is None:
+        raise LookupError(f"no row: {query!r}")
+    return row
 
-    A database that is away is an answer, too: its error. Only at first must it be there.
+
+def fetch_value(conn: Connection, query: QueryNoTemplate, parameters: Params | None = None) -> Any:
+    """The first column of the first row of a query that always has one."""
+    return fetch_row(conn, query, parameters)[0]
+
+
+def poll(query: Callable[[Connection], Result], command: str) -> Iterator[Result | psycopg.OperationalError]:
+    """The results of `query`, called again for each; the error instead while the database is unreachable.
+
+    Reconnects after an error. The first connection attempt raises.
     """
-    conn = connect(purpose)
+    conn = connect(command)
     try:
         while True:
             try:
                 if conn.closed:
-                    conn = connect(purpose)
-                yield ask(conn)
+                    conn = connect(command)
+                yield query(conn)
             except psycopg.OperationalError as error:
                 yield error
     finally:
         conn.close()
 
 
-def explain(error: psycopg.Error) -> str:
-    """What PostgreSQL objected to, and what to do about it where that is known, as one sentence."""
-    said = error.diag.message_primary
+def describe_error(error: psycopg.Error) -> str:
+    """PostgreSQL's message as one sentence, with the remedy if there is a known one."""
+    message = error.diag.message_primary
     detail = f": {error.diag.message_detail}" if error.diag.message_detail else ""
     state = error.sqlstate or ""
     if state.startswith("SA"):
-        return f"{said}{detail}"
+        return f"{message}{detail}"
     if state == "42501":
-        return f"{said}: use a role that has flashsale_ops, such as the one that migrates"
+        return f"{message}: use a role that is a member of flashsale_ops, such as the one that migrates"
     if state in ("3F000", "42883", "42P01", "42703"):
-        return f"{said}: the database has another version of flashsale, or none; run: flashsale migrate"
-    if said is None:
-        return f"cannot reach the database: {' '.join(str(error).split())}"
-    return f"{said}{detail}"
+        return f"{message}: the database has another version of flashsale, or none; run: flashsale migrate"
+    if message is None:
+        return f"cannot connect to the database: {' '.join(str(error).split())}"
+    return f"{message}{detail}"

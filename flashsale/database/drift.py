@@ -1,7 +1,7 @@
-"""Whether the functions and views in a database are those of sql/: what they do, and who may use them.
+"""Drift: differences between the functions and views in a database and the files of sql/.
 
-A function is compared as PostgreSQL itself spells it. For that each file is loaded once more, under pg_temp,
-in a transaction that is rolled back: nothing that others use is locked or touched.
+Definitions are compared in PostgreSQL's own spelling. To obtain it, each file is loaded again into pg_temp,
+in a transaction that is rolled back; it locks no object that other sessions use.
 """
 
 import re
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
+from flashsale.database.connection import Connection
 from flashsale.database.sql_loader import GRANTEES, SCHEMAS, SqlFile, read_files
 
-_MADE_OR_NAMED = re.compile(
+_QUALIFIED_NAME = re.compile(
     r"^((?:create or replace|comment on|(?:revoke|grant) \w+ on)(?: function| procedure| view)? )"
     r"(?:flashsale|flashsale_data)\.",
     re.IGNORECASE | re.MULTILINE,
@@ -63,8 +63,8 @@ _GRANTS = """
 """
 
 
-def differences(conn: psycopg.Connection[Any], directory: Path) -> Iterator[str]:
-    """What the functions and views of the database have that the files of `directory` do not, and conversely.
+def differences(conn: Connection, directory: Path) -> Iterator[str]:
+    """Functions and views that differ from their file in `directory`, have none, or are missing.
 
     :param conn: autocommit; a role that owns the schemas, or a superuser
     """
@@ -72,7 +72,7 @@ def differences(conn: psycopg.Connection[Any], directory: Path) -> Iterator[str]
     known = {(file.kind, file.schema, file.name) for file in files}
     for kind, schema, name in conn.execute(_IN_DATABASE, (SCHEMAS,)).fetchall():
         if (kind, schema, name) not in known:
-            yield f"{schema}.{name} has no file"
+            yield f"{schema}.{name} has no file in sql/"
     with conn.transaction(force_rollback=True):
         conn.execute("set local check_function_bodies = off")
         conn.execute("set local search_path = pg_catalog, pg_temp")
@@ -81,38 +81,38 @@ def differences(conn: psycopg.Connection[Any], directory: Path) -> Iterator[str]
             if not found:
                 yield f"{file.schema}.{file.name} is missing"
             elif found != _as_loaded(conn, file):
-                yield f"{file.schema}.{file.name} is not what its file says"
+                yield f"{file.schema}.{file.name} differs from its file"
 
 
-def _definition(conn: psycopg.Connection[Any], file: SqlFile, namespace: sql.Composable) -> list[Any]:
+def _definition(conn: Connection, file: SqlFile, namespace: sql.Composable) -> list[Any]:
     query = sql.SQL(_DEFINITION[file.kind]).format(namespace)
     return conn.execute(query, {"name": file.name}).fetchall()
 
 
-def _as_loaded(conn: psycopg.Connection[Any], file: SqlFile) -> list[Any] | None:
-    """The file's definition; None if it does not fit what is in the database."""
+def _as_loaded(conn: Connection, file: SqlFile) -> list[Any] | None:
+    """The file's definition; None if it cannot be loaded into this database."""
     try:
         with conn.transaction(force_rollback=True):
-            conn.execute(_MADE_OR_NAMED.sub(r"\1pg_temp.", file.text))
+            conn.execute(_QUALIFIED_NAME.sub(r"\1pg_temp.", file.text))
             return _definition(conn, file, sql.SQL("pg_my_temp_schema()"))
-    except psycopg.errors.InsufficientPrivilege:
+    except errors.InsufficientPrivilege:
         raise
-    except psycopg.errors.Error:
+    except errors.Error:
         return None
 
 
-def wrong_grants(conn: psycopg.Connection[Any], directory: Path) -> Iterator[str]:
-    """Who may use a function or view though its file does not say so, and who may not though it does.
+def wrong_grants(conn: Connection, directory: Path) -> Iterator[str]:
+    """Grants on functions and views that differ from those in the files of `directory`, as sentences.
 
-    Roles of one's own may have been granted more: that is for whoever runs the database to say.
+    Grants to roles that flashsale does not create are left to the database's administrator.
     """
     granted = {(name, role) for name, role in conn.execute(_GRANTS, (SCHEMAS,)) if role in GRANTEES}
-    wanted = {
+    declared = {
         (f"{file.schema}.{file.name}", role.lower())
         for file in read_files(directory)
         for role in _GRANTED.findall(file.text)
     }
-    for name, role in sorted(granted - wanted):
+    for name, role in sorted(granted - declared):
         yield f"{role} may use {name}"
-    for name, role in sorted(wanted - granted):
+    for name, role in sorted(declared - granted):
         yield f"{role} may not use {name}"

@@ -1,9 +1,9 @@
-"""Brings a database up to date: migrations/ by yoyo, then functions and views of sql/, then the scheduler.
+"""Brings a database up to date: migrations/ by yoyo, functions and views of sql/, jobs of pg_cron.
 
-yoyo's own ways are bent in three places. Its lock is a table row that a crash leaves behind: here an advisory
-lock, which dies with its session, keeps others out, and a row found under it is stale. It marks a migration
-as applied after committing it, so that a crash in between would run it twice: here both are one transaction.
-And it sends a file statement by statement, losing the line numbers: here a file goes whole.
+Three of yoyo's methods are replaced. Its lock is a table row, which a crash leaves behind; here an advisory
+lock keeps other runs out, and a row found under it is stale. It records a migration after committing it, so
+that a crash in between would apply it twice; here both are one transaction. It sends a file statement by
+statement, which loses line numbers; here a file is sent as a whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +18,12 @@ from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
 from api.database.schema_version import MIGRATIONS, SQL, digest, migration_ids
-from flashsale.database import pg_cron as scheduler
+from flashsale.database import pg_cron
+from flashsale.database.connection import Connection, describe_error, fetch_row, fetch_value
 from flashsale.database.sql_loader import SqlError, load
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
-# Not a schema of ours: yoyo's tables must be there before the first migration makes any.
+# A schema of its own: yoyo's tables must exist before the first migration creates ours.
 YOYO_SCHEMA = "flashsale_migrations"
 OLDEST_SERVER = 150000
 _LOCK_KEY = 0x666C617368  # "flash"
@@ -40,13 +39,16 @@ def migrate(
     schedule: bool = True,
     say: Say = print,
 ) -> None:
-    """Apply what is pending in `migrations`, load all of `sql`, and (re)schedule the sweep.
+    """Apply pending migrations, load all of `sql`, and schedule the sweep; repeated, it changes nothing.
 
-    `url` is a libpq URL or connection string of a superuser, or of a role with CREATEROLE and CREATE on the
-    database. It must not lead through a pooler that gives each transaction another session. Runs one at a
-    time for a database; a second run waits. Raises Refusal with what to do about it.
+    One run at a time in a database; a second one waits.
+
+    :param url: of a superuser, or of a role with CREATEROLE and CREATE on the database; not through a pooler
+        in transaction mode, because the lock is the session's
+    :param say: called with each line of progress
+    :raises UserError: with the remedy
     """
-    with _alone(url, say) as conn:
+    with _migration_lock(url, say) as conn:
         _check_rights(conn)
         for name in _apply(conn, url, migrations, None):
             say(f"applied {name}")
@@ -60,36 +62,38 @@ def migrate(
             )
         say("loaded sql/")
         if schedule:
-            say(scheduler.schedule(conn, url))
+            say(pg_cron.schedule(conn, url))
 
 
 def apply(url: str, upto: str | None = None, *, migrations: Path = MIGRATIONS, say: Say = print) -> list[str]:
-    """Apply pending migrations only, through the one whose id is `upto` (all, if None); the ids applied."""
-    with _alone(url, say) as conn:
+    """Apply pending migrations only, up to and including `upto` (None: all); returns their ids."""
+    with _migration_lock(url, say) as conn:
         _check_rights(conn)
         return list(_apply(conn, url, migrations, upto))
 
 
 @contextmanager
-def _alone(url: str, say: Say) -> Iterator[psycopg.Connection]:
-    """A connection that keeps other migrating processes out of this database as long as it is open."""
+def _migration_lock(url: str, say: Say) -> Iterator[Connection]:
+    """A connection that holds the advisory lock of migrations in this database."""
     try:
         conn = psycopg.connect(url, autocommit=True, application_name="flashsale migrate")
     except psycopg.OperationalError as error:
-        raise Refusal(f"cannot reach the database: {error}") from error
+        raise UserError(describe_error(error)) from error
     with conn:
-        if not conn.execute("select pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()[0]:
-            say("another migrate is at work on this database; waiting for it")
+        if not fetch_value(conn, "select pg_try_advisory_lock(%s)", (_LOCK_KEY,)):
+            say("waiting for another migrate of this database")
             conn.execute("select pg_advisory_lock(%s)", (_LOCK_KEY,))
         yield conn
 
 
-def _check_rights(conn: psycopg.Connection) -> None:
+def _check_rights(conn: Connection) -> None:
     if conn.info.server_version < OLDEST_SERVER:
-        raise Refusal(
-            f"needs PostgreSQL {OLDEST_SERVER // 10000} or newer; the server is {conn.info.server_version}"
+        raise UserError(
+            f"PostgreSQL {OLDEST_SERVER // 10000} or newer is required; the server has version"
+            f" {conn.info.server_version // 10000}"
         )
-    user, database, is_superuser, may_create_roles, may_create, is_new, is_owner, foreign = conn.execute(
+    user, database, is_superuser, may_create_roles, may_create, is_new, is_owner, foreign = fetch_row(
+        conn,
         """
         select quote_ident(current_user), quote_ident(current_database()), me.rolsuper, me.rolcreaterole,
                has_database_privilege(current_database(), 'create'),
@@ -100,38 +104,40 @@ def _check_rights(conn: psycopg.Connection) -> None:
                  where r.rolname in ('flashsale_owner', 'flashsale_api', 'flashsale_ops')
                    and not pg_has_role(r.oid, 'member with admin option'))
           from pg_roles me where me.rolname = current_user
-        """
-    ).fetchone()
+        """,
+    )
     if is_superuser:
         return
-    lacking = []
+    missing = []
     if is_new and not may_create_roles:
-        lacking.append(f"alter role {user} createrole;")
-    # Roles belong to the whole server: another database's migrate may have made them, as somebody else.
-    # Until PostgreSQL 16 CREATEROLE was a right over all roles.
+        missing.append(f"alter role {user} createrole;")
+    # Roles belong to the whole server: the migration of another database may have created them, as another
+    # role. Before PostgreSQL 16 CREATEROLE was a right over all roles.
     if is_new and foreign and conn.info.server_version >= 160000:
-        lacking.append(f"grant {foreign} to {user} with admin option;")
+        missing.append(f"grant {foreign} to {user} with admin option;")
     if not is_new and not is_owner:
-        lacking.append(f"grant flashsale_owner to {user};")
+        missing.append(f"grant flashsale_owner to {user};")
     if not may_create:
-        lacking.append(f"grant create on database {database} to {user};")
-    if lacking:
-        raise Refusal(f"role {user} may not migrate this database. A superuser must run: {' '.join(lacking)}")
+        missing.append(f"grant create on database {database} to {user};")
+    if missing:
+        raise UserError(
+            f"role {user} lacks rights to migrate this database. A superuser must run: {' '.join(missing)}"
+        )
 
 
-def _apply(conn: psycopg.Connection, url: str, directory: Path, upto: str | None) -> Iterator[str]:
-    found = yoyo.read_migrations(str(directory))
-    if upto is not None and upto not in [migration.id for migration in found]:
-        raise Refusal(f"there is no migration {upto} in {directory}")
-    # Not `if not exists`: that wants the right to create even when there is nothing to do.
-    if not conn.execute("select to_regnamespace(%s)", (YOYO_SCHEMA,)).fetchone()[0]:
+def _apply(conn: Connection, url: str, directory: Path, upto: str | None) -> Iterator[str]:
+    migrations = yoyo.read_migrations(str(directory))
+    if upto is not None and upto not in [migration.id for migration in migrations]:
+        raise UserError(f"there is no migration {upto} in {directory}")
+    # `create schema if not exists` would require the right to create even if the schema exists.
+    if not fetch_value(conn, "select to_regnamespace(%s)", (YOYO_SCHEMA,)):
         conn.execute(f"create schema {YOYO_SCHEMA}")
     with _backend(url) as backend:
         if backend.lock_table not in backend.list_tables():
             backend.create_lock_table()
         backend.break_lock()
         with backend.lock():
-            pending = list(backend.to_apply(found))
+            pending = list(backend.to_apply(migrations))
             for migration in pending:
                 _apply_one(backend, migration)
                 yield migration.id
@@ -156,7 +162,7 @@ def _apply_one(backend: PostgresqlPsycopgBackend, migration: yoyo.migrations.Mig
             return
         with backend.transaction():
             backend.connection.execute(path.read_text())
-            # Whatever role and path the file left set, the mark is made as ourselves in yoyo's schema.
+            # The file may have changed role and search_path; the record is written as ourselves.
             backend.execute("reset role")
             backend.init_connection(backend.connection)
             backend.mark_one(migration, log=False)

@@ -1,19 +1,20 @@
-"""What `flashsale up` puts into a database for the first visitor."""
+"""The role and the product that `flashsale up` creates in a new database."""
 
-import psycopg
 from psycopg import sql
+
+from flashsale.database.connection import Connection, fetch_value
 
 APP_ROLE = "flashsale_app"
 
 
-def create_app_role(conn: psycopg.Connection) -> None:
-    """Create the role the HTTP server logs in as, which may call the public functions and nothing else."""
-    if not conn.execute("select exists (select from pg_roles where rolname = %s)", (APP_ROLE,)).fetchone()[0]:
+def create_app_role(conn: Connection) -> None:
+    """Create the login role of the HTTP server unless it exists; it may call the public functions only."""
+    if not fetch_value(conn, "select exists (select from pg_roles where rolname = %s)", (APP_ROLE,)):
         conn.execute(sql.SQL("create role {} login in role flashsale_api").format(sql.Identifier(APP_ROLE)))
 
 
-def create_first_product(conn: psycopg.Connection) -> bool:
-    """Create product 1 with 50 in stock unless there is a product already; true if it was created."""
+def create_first_product(conn: Connection) -> bool:
+    """Create product 1 with 50 units unless there is a product already; returns whether it was created."""
     return (
         conn.execute(
             "select flashsale.create_product('Limited sneaker', 50, 99.00, 'USD')"

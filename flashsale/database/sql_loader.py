@@ -1,13 +1,12 @@
 """Loads sql/: makes the functions and views of the database equal to the files, in one transaction.
 
-`create or replace` leaves running callers undisturbed, so it is what every file says. What PostgreSQL will
-not replace (another result type, a default taken away) is dropped and created, that one object only; what
-has no file any more is dropped. Tables, and whatever an extension owns, are never touched.
+Every file is a `create or replace`, which does not disturb running callers. Objects that PostgreSQL cannot
+replace (another result type, a removed default) are dropped and created; objects without a file are dropped.
+Tables and members of extensions are never touched.
 
-A call that is under way when the transaction commits looks up by name what it calls, and so may run an
-old function that calls a new one. If that has other arguments or another result, the call fails as a
-whole, and can be sent again. If it has the same and means something else, nobody notices: such a function
-deserves another name.
+A call that is running when the transaction commits resolves names as it goes, and so may run an old function
+that calls a new one. If the new one has other arguments or another result, the call fails as a whole and can
+be retried. If it has the same and another meaning, the result is wrong: rename such a function.
 """
 
 import re
@@ -20,25 +19,26 @@ import psycopg
 from psycopg import errors, sql
 
 from api.database.schema_version import sql_files
-from flashsale.errors import Refusal
+from flashsale.database.connection import Connection, fetch_value
+from flashsale.errors import UserError
 
 SCHEMAS = ["flashsale", "flashsale_data"]
 OWNER = "flashsale_owner"
-# Everybody a file may grant to. What an earlier version granted is taken back before the files speak.
+# The roles that a file may grant to. Earlier grants to them are revoked before the files are loaded.
 GRANTEES = ["public", "flashsale_api", "flashsale_ops"]
 
 _HEADER = re.compile(
     r"^create\s+or\s+replace\s+(function|procedure|view)\s+(\w+)\.(\w+)", re.IGNORECASE | re.MULTILINE
 )
 
-# An object that PostgreSQL declines to change in place.
+# Errors of `create or replace` if the existing object cannot be replaced.
 _NOT_REPLACEABLE = (
     errors.InvalidFunctionDefinition,  # another result type, name of an argument, default removed
     errors.InvalidTableDefinition,  # a view's column renamed, removed or of another type
     errors.WrongObjectType,  # a function that becomes a procedure
 )
-# An object that names one which a later file makes.
-_NOT_THERE_YET = (
+# Errors if a file refers to an object that a later file creates.
+_MISSING_DEPENDENCY = (
     errors.UndefinedTable,
     errors.UndefinedFunction,
     errors.UndefinedObject,
@@ -46,15 +46,15 @@ _NOT_THERE_YET = (
 )
 
 
-class SqlError(Refusal):
-    """PostgreSQL's objection to a file, with the place in it."""
+class SqlError(UserError):
+    """PostgreSQL's error in a file, with the line number."""
 
     def __init__(self, path: Path, text: str, error: psycopg.Error, body: str = "") -> None:
         diag = error.diag
         line = _line_of(text, diag, body)
         parts = [f"{path}{f':{line}' if line else ''}: {diag.message_primary or error}"]
         more = {"detail": diag.message_detail, "hint": diag.message_hint}
-        parts += [f"{label}: {said}" for label, said in more.items() if said]
+        parts += [f"{label}: {message}" for label, message in more.items() if message]
         super().__init__("\n  ".join(parts))
         self.path = path
         self.line = line
@@ -84,76 +84,81 @@ class SqlFile:
 
 
 def read_files(directory: Path) -> list[SqlFile]:
-    """The files of sql/ in the order they are loaded."""
+    """The files of sql/ in loading order."""
     files = []
     for path in sql_files(directory):
         text = path.read_text()
         headers = _HEADER.findall(text)
         if len(headers) != 1:
-            raise Refusal(
-                f"{path}: must create or replace one function, procedure or view, not {len(headers)}"
+            raise UserError(
+                f"{path}: must define exactly one function, procedure or view, not {len(headers)}"
             )
         kind, schema, name = (word.lower() for word in headers[0])
         if schema not in SCHEMAS or name != path.stem:
-            raise Refusal(f"{path}: is named after what it defines, but defines {schema}.{name}")
+            raise UserError(
+                f"{path}: the file must have the name of the object that it defines, {schema}.{name}"
+            )
         files.append(SqlFile(path, text, "view" if kind == "view" else "routine", schema, name))
     return files
 
 
-def load(conn: psycopg.Connection, directory: Path) -> None:
-    """Make functions and views equal to the files of `directory`, or change nothing and raise SqlError."""
+def load(conn: Connection, directory: Path) -> None:
+    """Make functions and views equal to the files of `directory`.
+
+    :raises SqlError: nothing was changed
+    """
     files = read_files(directory)
     with conn.transaction():
         conn.execute(sql.SQL("set local role {}").format(sql.Identifier(OWNER)))
-        # Bodies are checked at the end, when all that they name is there.
+        # Function bodies are checked at the end, when all objects that they refer to exist.
         conn.execute("set local check_function_bodies = off")
         conn.execute("set local search_path = pg_catalog, pg_temp")
         _revoke(conn, GRANTEES)
         try:
             with conn.transaction():
-                made = _replace_all(conn, files)
+                created = _replace_all(conn, files)
         except errors.DependentObjectsStillExist:
-            # A view stands on something that cannot be replaced under it. Views come last: all of them go.
-            _drop_together(conn, [(kind, oid) for kind, oid in _existing(conn) if kind == "view"])
-            made = _replace_all(conn, files)
-        _drop_together(conn, [found for found in _existing(conn) if found not in made])
-        # A file that forgot to say so must not open its function to everybody.
+            # A view depends on an object that must be dropped. Views are loaded last: drop all of them.
+            _drop_in_dependency_order(conn, [(kind, oid) for kind, oid in _existing(conn) if kind == "view"])
+            created = _replace_all(conn, files)
+        _drop_in_dependency_order(conn, [found for found in _existing(conn) if found not in created])
+        # New functions are executable by PUBLIC by default; files do not repeat the revoke.
         _revoke(conn, ["public"])
-        _check_bodies(conn, made)
+        _check_bodies(conn, created)
 
 
-def _revoke(conn: psycopg.Connection, grantees: list[str]) -> None:
+def _revoke(conn: Connection, grantees: list[str]) -> None:
     names = sql.SQL(", ").join(
         sql.SQL("public") if name == "public" else sql.Identifier(name) for name in grantees
     )
     schemas = sql.SQL(", ").join(map(sql.Identifier, SCHEMAS))
     conn.execute(sql.SQL("revoke all on all routines in schema {} from {}").format(schemas, names))
-    # The schema that callers see has no tables: these are its views.
+    # The public schema has no tables: these are its views.
     conn.execute(
         sql.SQL("revoke all on all tables in schema {} from {}").format(sql.Identifier(SCHEMAS[0]), names)
     )
 
 
-def _replace_all(conn: psycopg.Connection, files: list[SqlFile]) -> dict[tuple[str, int], SqlFile]:
-    """Run every file, putting off those that name what is not there yet; what they made, with its file."""
-    made: dict[tuple[str, int], SqlFile] = {}
+def _replace_all(conn: Connection, files: list[SqlFile]) -> dict[tuple[str, int], SqlFile]:
+    """Run every file, those with missing dependencies last; returns the file of each kind and oid."""
+    created: dict[tuple[str, int], SqlFile] = {}
     waiting = files
     while waiting:
-        put_off: list[tuple[SqlFile, psycopg.Error]] = []
+        deferred: list[tuple[SqlFile, psycopg.Error]] = []
         for file in waiting:
             try:
-                made[file.kind, _replace(conn, file)] = file
-            except _NOT_THERE_YET as error:
-                put_off.append((file, error))
-        if len(put_off) == len(waiting):
-            file, error = put_off[0]
-            raise SqlError(file.path, file.text, error)
-        waiting = [file for file, _ in put_off]
-    return made
+                created[file.kind, _replace(conn, file)] = file
+            except _MISSING_DEPENDENCY as error:
+                deferred.append((file, error))
+        if len(deferred) == len(waiting):
+            file, reason = deferred[0]
+            raise SqlError(file.path, file.text, reason)
+        waiting = [file for file, _ in deferred]
+    return created
 
 
-def _replace(conn: psycopg.Connection, file: SqlFile) -> int:
-    """Run one file and drop what it has replaced under other arguments; the object id of what it made."""
+def _replace(conn: Connection, file: SqlFile) -> int:
+    """Run one file and drop its object's other overloads; returns the oid of the object."""
     before = _versions(conn, file)
     try:
         try:
@@ -163,20 +168,20 @@ def _replace(conn: psycopg.Connection, file: SqlFile) -> int:
             with conn.transaction():
                 _drop(conn, [(file.kind, oid) for oid in before])
                 conn.execute(file.text)
-    except (*_NOT_THERE_YET, errors.DependentObjectsStillExist):
+    except (*_MISSING_DEPENDENCY, errors.DependentObjectsStillExist):
         raise
     except psycopg.Error as error:
         raise SqlError(file.path, file.text, error) from error
     after = _versions(conn, file)
-    made = [oid for oid, version in after.items() if before.get(oid) != version]
-    if len(made) != 1:
-        raise Refusal(f"{file.path}: made {len(made)} objects of its name")
-    _drop(conn, [(file.kind, oid) for oid in after if oid not in made])
-    return made[0]
+    created = [oid for oid, version in after.items() if before.get(oid) != version]
+    if len(created) != 1:
+        raise UserError(f"{file.path}: defines {len(created)} objects of its name")
+    _drop(conn, [(file.kind, oid) for oid in after if oid not in created])
+    return created[0]
 
 
-def _versions(conn: psycopg.Connection, file: SqlFile) -> dict[int, str]:
-    """Object id and row version of everything that bears the file's name."""
+def _versions(conn: Connection, file: SqlFile) -> dict[int, str]:
+    """Oid and row version of every object with the file's name."""
     query = {
         "routine": "select oid::bigint, xmin::text from pg_proc"
         " where pronamespace = to_regnamespace(%s) and proname = %s",
@@ -187,7 +192,7 @@ def _versions(conn: psycopg.Connection, file: SqlFile) -> dict[int, str]:
 
 
 def _existing(conn: psycopg.Connection) -> list[tuple[str, int]]:
-    """Every function, procedure and view of the two schemas that no extension owns."""
+    """Every function, procedure and view of the two schemas that is not a member of an extension."""
     return conn.execute(
         """
         select kind, oid::bigint
@@ -203,50 +208,50 @@ def _existing(conn: psycopg.Connection) -> list[tuple[str, int]]:
     ).fetchall()
 
 
-def _drop(conn: psycopg.Connection, objects: list[tuple[str, int]]) -> None:
+def _drop(conn: Connection, objects: list[tuple[str, int]]) -> None:
     for kind, oid in objects:
         cast = "regclass" if kind == "view" else "regprocedure"
-        name = conn.execute(f"select %s::oid::{cast}::text", (oid,)).fetchone()[0]
-        conn.execute(f"drop {kind} {name}")  # type: ignore[arg-type]  # quoted by PostgreSQL itself
+        name = fetch_value(conn, f"select %s::oid::{cast}::text", (oid,))  # quoted by PostgreSQL
+        conn.execute(f"drop {kind} {name}")
 
 
-def _drop_together(conn: psycopg.Connection, objects: list[tuple[str, int]]) -> None:
-    """Drop objects that may stand on one another, but nothing that stands on them: never cascade."""
+def _drop_in_dependency_order(conn: Connection, objects: list[tuple[str, int]]) -> None:
+    """Drop objects that may depend on one another; never cascades to other objects."""
     while objects:
-        left = []
+        remaining = []
         for found in objects:
             try:
                 with conn.transaction():
                     _drop(conn, [found])
             except errors.DependentObjectsStillExist as error:
-                left.append(found)
+                remaining.append(found)
                 reason = error
-        if len(left) == len(objects):
-            raise Refusal(
-                "sql/ no longer has, or cannot replace, what something else still uses;"
-                f" a migration must remove that first: {reason.diag.message_primary}"
+        if len(remaining) == len(objects):
+            raise UserError(
+                "another object still uses an object that sql/ no longer has or cannot replace;"
+                f" a migration must drop the other first: {reason.diag.message_primary}"
                 f"\n  {reason.diag.message_detail}"
             )
-        objects = left
+        objects = remaining
 
 
-def _check_bodies(conn: psycopg.Connection, made: dict[tuple[str, int], SqlFile]) -> None:
-    """Have each language's validator read each function, as `create function` would have done."""
+def _check_bodies(conn: Connection, created: dict[tuple[str, int], SqlFile]) -> None:
+    """Call the language's validator for each function, as `create function` does by default."""
     routines = conn.execute(
         """
         select p.oid::bigint, p.prosrc, coalesce(p.proconfig, '{}'), l.lanvalidator::regproc::text
           from pg_proc p join pg_language l on l.oid = p.prolang
          where p.oid::bigint = any (%s) and l.lanvalidator <> 0
         """,
-        ([oid for kind, oid in made if kind == "routine"],),
+        ([oid for kind, oid in created if kind == "routine"],),
     ).fetchall()
     for oid, body, settings, validator in routines:
-        file = made["routine", oid]
+        file = created["routine", oid]
         with _as_sql_error(file, body), conn.transaction(force_rollback=True):
             conn.execute("set local check_function_bodies = on")
             for setting in settings:
                 conn.execute("select set_config(%s, %s, true)", setting.split("=", 1))
-            conn.execute(f"select {validator}(%s::oid)", (oid,))  # type: ignore[arg-type]
+            conn.execute(f"select {validator}(%s::oid)", (oid,))
 
 
 @contextmanager

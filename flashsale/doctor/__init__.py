@@ -1,1 +1,1 @@
-"""What `flashsale doctor` examines."""
+"""The checks of `flashsale doctor`, one file a subject."""

@@ -1,1 +1,1 @@
-"""`flashsale up`: a private cluster and the HTTP server, in the foreground."""
+"""`flashsale up`: a private PostgreSQL cluster and the HTTP server on this machine."""

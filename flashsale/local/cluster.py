@@ -1,6 +1,6 @@
-"""A private PostgreSQL cluster in a folder: its own files, a unix socket, no port.
+"""A private PostgreSQL cluster: a data directory, a unix socket, no TCP port.
 
-`make up` keeps one in FLASHSALE_DATA_DIR; the test suite makes one for each run.
+`flashsale up` keeps one in FLASHSALE_DATA_DIR; the test suite creates one for each run.
 """
 
 import hashlib
@@ -16,20 +16,22 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 from flashsale.local import processes
 from flashsale.local.os_account import Account, account_for
 
 OLDEST_POSTGRESQL = 15
 SUPERUSER = "postgres"
-PORT = 5432  # names the socket file; nothing listens on TCP
-SUN_PATH_MAX = 107  # bytes in a unix socket's path, unix(7)
-# As root, others may pass through the folder, no more: the account postgres must reach its own folder inside.
-FOLDER_MODE = 0o711 if os.geteuid() == 0 else 0o700
+DATABASE = "flashsale"
+"""the database that `flashsale up` creates"""
+PORT = 5432  # part of the socket's file name; the server does not listen on TCP
+SUN_PATH_MAX = 107  # bytes in the path of a unix socket, unix(7)
+# Of root's directory: the account postgres must be able to reach its own directory inside.
+DIRECTORY_MODE = 0o711 if os.geteuid() == 0 else 0o700
 
-# Settings a user may want to change: written once, to the new cluster's postgresql.conf.
-# fsync and synchronous_commit stay on, as they are by default: an answered request survives a power cut.
-TUNING = """
+# Written to postgresql.conf when the cluster is created; users may change them there.
+# fsync and synchronous_commit keep their default, on: an acknowledged request survives a power failure.
+CONFIGURATION = """
 # flashsale
 shared_buffers = 256MB
 wal_compression = lz4
@@ -45,7 +47,7 @@ log_lock_waits = on
 
 
 class Cluster:
-    """The cluster in `directory`, which need not exist yet."""
+    """The cluster in `directory`, which may not exist yet."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
@@ -54,59 +56,63 @@ class Cluster:
 
     @property
     def account(self) -> Account:
-        """Who the cluster runs as."""
+        """The account that the server runs as."""
         return account_for(self.directory, self.data)
 
     @property
     def socket_directory(self) -> Path:
-        """Beside the data, or under /tmp if that name is too long or too odd for libpq."""
-        beside = self.directory / "socket"
-        name = os.fsencode(beside / f".s.PGSQL.{PORT}")
-        if len(name) <= SUN_PATH_MAX and re.fullmatch(rb"[\w./+~ -]+", name):
-            return beside
+        """Beside the data, or below /tmp if libpq cannot use that path."""
+        directory = self.directory / "socket"
+        path = os.fsencode(directory / f".s.PGSQL.{PORT}")
+        if len(path) <= SUN_PATH_MAX and re.fullmatch(rb"[\w./+~ -]+", path):
+            return directory
         digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:16]
         return Path("/tmp") / f"flashsale-{digest}"  # noqa: S108 - created and owner-checked by Account
 
     def url(self, user: str, dbname: str) -> str:
-        """The libpq URL by which `user` reaches `dbname`."""
+        """The libpq URL that connects as `user` to `dbname`."""
         query = urlencode({"host": str(self.socket_directory), "port": PORT}, quote_via=quote)
         return f"postgresql://{quote(user)}@/{quote(dbname)}?{query.replace('/', '%2F')}"
 
     @property
     def exists(self) -> bool:
-        """Whether the cluster has been made."""
+        """Whether the cluster has been created."""
         return (self.data / "PG_VERSION").exists()
 
-    def create(self, tuning: str = TUNING) -> None:
-        """Make the cluster, with `tuning` at the end of its postgresql.conf."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    def create(self, configuration: str = CONFIGURATION) -> None:
+        """Create the cluster; `configuration` is appended to its postgresql.conf."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
         account = self.account
-        # Made aside and renamed when complete, so that an interrupted run leaves no half-made cluster.
-        fresh = self.directory / "postgres.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        account.make_private_directory(fresh)
-        # trust: whoever can enter the socket's 0700 folder is the account that owns the data files, or
-        # root. A password would keep nothing from them that they cannot read on disk.
+        # Renamed when complete, so that an interrupted run leaves no incomplete cluster.
+        incomplete = self.directory / "postgres.new"
+        shutil.rmtree(incomplete, ignore_errors=True)
+        account.make_private_directory(incomplete)
+        # trust: only root and the owner of the data files can enter the socket's directory, which has
+        # mode 0700. A password would not protect data that both can read on disk.
         done = subprocess.run(
             account.command(
-                find_binary("initdb"), "-D", fresh, "-U", SUPERUSER, "-A", "trust",
+                find_binary("initdb"), "-D", incomplete, "-U", SUPERUSER, "-A", "trust",
                 "--encoding=UTF8", "--locale=C.UTF-8",
             ),
             cwd=self.directory, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise Refusal(f"initdb failed:\n{done.stderr.strip()}")
-        with (fresh / "postgresql.conf").open("a") as conf:
-            conf.write(tuning)
-        fresh.rename(self.data)
+            raise UserError(f"initdb failed:\n{done.stderr.strip()}")
+        with (incomplete / "postgresql.conf").open("a") as conf:
+            conf.write(configuration)
+        incomplete.rename(self.data)
 
     def start(
         self, settings: Mapping[str, str] | None = None, *, with_pg_cron: bool = True
     ) -> subprocess.Popen[bytes]:
-        """Start the server as a child that is told to stop when this process dies, and wait until it answers.
+        """Start the server as a child process, and wait until it accepts connections.
 
-        `settings` go over those of the cluster's files; pg_cron is loaded if it is installed and wanted.
-        The child has a session of its own: a terminal's Ctrl-C must not reach it before the HTTP server ends.
+        The kernel sends it SIGINT, a fast shutdown, when this process dies. It has a session of its own: a
+        terminal's Ctrl-C must not stop it before the HTTP server.
+
+        :param settings: override those in the cluster's files
+        :param with_pg_cron: load pg_cron if it is installed
+        :raises UserError: it did not start; with its log output
         """
         account = self.account
         server = self._binary("postgres")
@@ -121,7 +127,7 @@ class Cluster:
             options |= {
                 "shared_preload_libraries": "pg_cron",
                 "cron.database_name": "postgres",
-                # Otherwise pg_cron connects over TCP, where nothing listens.
+                # Otherwise pg_cron connects over TCP, which is off.
                 "cron.use_background_workers": "on",
                 "cron.timezone": "UTC",
             }
@@ -130,19 +136,19 @@ class Cluster:
         with self.log.open("ab") as log:
             log_start = log.tell()
             child = subprocess.Popen(
-                account.command(server, "-D", self.data, *words, die_with_parent=signal.SIGINT),
+                account.command(server, "-D", self.data, *words, pdeathsig=signal.SIGINT),
                 cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         try:
-            self._wait_until_it_answers(child, log_start)
+            self._wait_until_ready(child, log_start)
         except BaseException:
             stop_server(child)
             raise
         return child
 
-    def _wait_until_it_answers(self, child: subprocess.Popen[bytes], log_start: int) -> None:
-        # No limit but the child's own life: crash recovery takes as long as it takes.
+    def _wait_until_ready(self, child: subprocess.Popen[bytes], log_start: int) -> None:
+        # Without a timeout: crash recovery may take long.
         while child.poll() is None:
             try:
                 psycopg.connect(self.url(SUPERUSER, "postgres"), connect_timeout=5).close()
@@ -151,11 +157,11 @@ class Cluster:
                 time.sleep(0.05)
         with self.log.open("rb") as log:
             log.seek(log_start)
-            said = log.read().decode(errors="replace").strip()
-        raise Refusal(f"PostgreSQL did not start; it said (also in {self.log}):\n{said}")
+            output = log.read().decode(errors="replace").strip()
+        raise UserError(f"PostgreSQL did not start; its log ({self.log}):\n{output}")
 
     def stop_leftover(self) -> bool:
-        """Stop what an earlier run left running on these data files; true if there was anything."""
+        """Stop the server that an earlier run left running on these data files; true if there was one."""
         if not self.data.exists():
             return False
         data = self.data.resolve()
@@ -166,31 +172,33 @@ class Cluster:
                 pid = int(postmaster.read_text().split("\n", 1)[0])
             except (FileNotFoundError, ValueError):
                 return []
-            return [pid] if pid in processes.working_in(data) else []
+            return [pid] if pid in processes.with_cwd(data) else []
 
-        found = bool(processes.working_in(data))
-        # Fast shutdown, then immediate; its children follow their postmaster.
+        found = bool(processes.with_cwd(data))
+        # Fast shutdown, then immediate. The children of a postmaster end with it.
         if found and not (
             processes.stop(find_postmaster, (signal.SIGINT, 60), (signal.SIGQUIT, 10))
-            and processes.stop(lambda: processes.working_in(data), (signal.SIGTERM, 10), (signal.SIGQUIT, 10))
+            and processes.stop(lambda: processes.with_cwd(data), (signal.SIGTERM, 10), (signal.SIGQUIT, 10))
         ):
-            raise Refusal(f"an earlier PostgreSQL on {data} does not stop: {processes.working_in(data)}")
-        # Nobody works in this folder any more, and the socket's folder is its own. PostgreSQL would still
-        # refuse to start if the process id in these files now belonged to a stranger, as it soon does where
-        # ids start from 1 at each boot, or to a zombie, as in a container whose init collects none.
+            raise UserError(
+                f"an earlier PostgreSQL on {data} does not stop: process {processes.with_cwd(data)}"
+            )
+        # No server runs on these files. PostgreSQL would still refuse to start if the process id in them now
+        # belonged to an unrelated process, as happens soon where ids start from 1 at each boot, or to a
+        # zombie, as in a container whose init does not reap them.
         postmaster.unlink(missing_ok=True)
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (self.socket_directory / name).unlink(missing_ok=True)
         return found
 
     def remove(self) -> None:
-        """Remove everything a stopped cluster has on disk."""
+        """Remove the files of a stopped cluster."""
         for path in (self.data, self.directory / "postgres.new", self.socket_directory):
             shutil.rmtree(path, ignore_errors=True)
         self.log.unlink(missing_ok=True)
 
     def is_running(self) -> bool:
-        """Whether the server answers on its socket."""
+        """Whether the server accepts connections."""
         try:
             psycopg.connect(self.url(SUPERUSER, "postgres"), connect_timeout=5).close()
         except psycopg.OperationalError:
@@ -198,33 +206,35 @@ class Cluster:
         return True
 
     def _binary(self, name: str) -> Path:
-        """The program of the version that made the data files."""
+        """The program of the version that created the data files."""
         return find_binary(name, (self.data / "PG_VERSION").read_text().strip())
 
 
-def stop_server(child: subprocess.Popen[bytes], patience: float = 60) -> None:
-    """Shut a server down: fast, and if it will not, at once; either way its data is safe."""
+def stop_server(child: subprocess.Popen[bytes], timeout: float = 60) -> None:
+    """Shut a server down: fast, then immediate, then SIGKILL. No mode loses committed data."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         if child.poll() is None:
-            processes.send(child.pid, number)
+            processes.send_signal(child.pid, number)
         try:
-            child.wait(patience)
+            child.wait(timeout)
             return
         except subprocess.TimeoutExpired:
             continue
 
 
 def find_binary(name: str, version: str | None = None) -> Path:
-    """The path of a PostgreSQL server program: of `version`, or of the newest one installed."""
+    """The path of a PostgreSQL server program, of `version` or of the newest one installed."""
     found = {
         int(path.parts[-3]): path
         for path in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
         if path.parts[-3].isdigit() and int(path.parts[-3]) >= OLDEST_POSTGRESQL
     }
     if version is not None and int(version) not in found:
-        raise Refusal(f"the cluster was made by PostgreSQL {version}, which is not installed any more")
+        raise UserError(f"PostgreSQL {version} created the cluster and is no longer installed")
     if not found:
-        raise Refusal(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is not installed; run bin/bootstrap")
+        raise UserError(
+            f"PostgreSQL {OLDEST_POSTGRESQL} or newer is not installed; on Debian: apt-get install postgresql"
+        )
     return found[int(version) if version else max(found)]
 
 

@@ -1,7 +1,8 @@
-"""Which operating-system account a private PostgreSQL cluster runs as.
+"""The operating-system account that a private PostgreSQL cluster runs as.
 
-PostgreSQL refuses to run as root. An ordinary user's cluster simply runs as that user. Root's runs as
-`postgres`; in a folder only root can enter, such as one under /root, with the one capability that lets it in.
+PostgreSQL refuses to run as root. The cluster of an ordinary user runs as that user, the cluster of root as
+`postgres`. Where `postgres` cannot enter the directory, such as below /root, it runs with one capability
+that permits it.
 """
 
 import os
@@ -11,41 +12,44 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who owns the cluster's files, and the words that go before a command to run it as that account."""
+    """The owner of the cluster's files, and the command prefix that runs a command as that account."""
 
     uid: int
     gid: int
     prefix: tuple[str, ...] = ()
 
-    def command(self, *words: str | Path, die_with_parent: signal.Signals | None = None) -> list[str]:
+    def command(self, *words: str | Path, pdeathsig: signal.Signals | None = None) -> list[str]:
         """The command that runs `words` as this account.
 
-        `die_with_parent` is a signal the command gets when this process dies, however it dies. It is set
-        after the change of account, which clears it.
+        :param pdeathsig: the signal that the command gets when this process dies. It is set after the
+            change of account, which clears it.
         """
-        return [*self.prefix, *guard(die_with_parent), *map(str, words)]
+        return [*self.prefix, *with_pdeathsig(pdeathsig), *map(str, words)]
 
     def make_private_directory(self, path: Path) -> None:
-        """Create `path` for this account alone, or check that it is so already."""
+        """Create `path` with access for this account alone, or check that an existing one is private.
+
+        :raises UserError: it exists, and another account owns it or can enter it
+        """
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
         if found.st_uid == os.geteuid() != self.uid:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
             found = path.lstat()
         if path.is_symlink() or found.st_uid != self.uid or found.st_mode & 0o077:
-            raise Refusal(f"{path} is not a folder of user id {self.uid} that nobody else can enter")
+            raise UserError(f"{path} must be a directory that only user id {self.uid} owns and can enter")
 
 
-def guard(die_with_parent: signal.Signals | None) -> list[str]:
-    """The words before a command that has the kernel send it this signal when its parent dies."""
-    if die_with_parent is None:
+def with_pdeathsig(number: signal.Signals | None) -> list[str]:
+    """The command prefix (setpriv(1)) that has the kernel send the signal when the parent dies."""
+    if number is None:
         return []
-    return ["setpriv", "--pdeathsig", die_with_parent.name.removeprefix("SIG"), "--"]
+    return ["setpriv", "--pdeathsig", number.name.removeprefix("SIG"), "--"]
 
 
 def account_for(directory: Path, data: Path) -> Account:
@@ -54,26 +58,26 @@ def account_for(directory: Path, data: Path) -> Account:
     owner = data.stat().st_uid if data.exists() else None
     if me != 0:
         if owner not in (None, me) or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise Refusal(
-                f"{directory} belongs to another user; set FLASHSALE_DATA_DIR to a folder of your own"
+            raise UserError(
+                f"{directory} belongs to another user; set FLASHSALE_DATA_DIR to a directory of your own"
             )
         return Account(me, os.getegid())
     try:
         user = pwd.getpwuid(owner) if owner else pwd.getpwnam("postgres")
     except KeyError:
-        raise Refusal("PostgreSQL refuses to run as root, and there is no account postgres") from None
-    # Reading past permissions is the lesser right; a container's root often has only the greater one to give.
+        raise UserError("PostgreSQL refuses to run as root, and there is no account postgres") from None
+    # dac_read_search is the lesser capability; root in a container often has only dac_override to pass on.
     for capability in (None, "dac_read_search", "dac_override"):
-        account = Account(user.pw_uid, user.pw_gid, _become(user, capability))
+        account = Account(user.pw_uid, user.pw_gid, _setpriv(user, capability))
         enter = account.command("sh", "-c", 'cd "$1"', "sh", directory)
         if subprocess.run(enter, cwd="/", capture_output=True, check=False).returncode == 0:
             return account
-    raise Refusal(
-        f"PostgreSQL refuses to run as root, and the account {user.pw_name} cannot reach {directory};"
-        " set FLASHSALE_DATA_DIR to a folder that it can, such as one under /var/lib"
+    raise UserError(
+        f"PostgreSQL refuses to run as root, and the account {user.pw_name} cannot enter {directory};"
+        " set FLASHSALE_DATA_DIR to a directory that it can enter, such as one below /var/lib"
     )
 
 
-def _become(user: pwd.struct_passwd, capability: str | None) -> tuple[str, ...]:
+def _setpriv(user: pwd.struct_passwd, capability: str | None) -> tuple[str, ...]:
     keep = (f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}") if capability else ()
     return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *keep, "--")

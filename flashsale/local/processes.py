@@ -1,4 +1,4 @@
-"""What /proc knows of processes that an earlier run left behind."""
+"""Finding and signalling processes that an earlier run left behind, by /proc."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def find_processes(matches: Callable[[Path], bool]) -> list[int]:
-    """Ids of all other processes whose /proc folder `matches`; one we may not look at never does."""
+    """Ids of all other processes whose /proc directory `matches`; unreadable ones are left out."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -21,43 +21,44 @@ def find_processes(matches: Callable[[Path], bool]) -> list[int]:
     return sorted(found)
 
 
-def working_in(directory: Path) -> list[int]:
-    """Processes whose current folder is `directory`: every process of a cluster sits in its data folder."""
+def with_cwd(directory: Path) -> list[int]:
+    """Processes whose current directory is `directory`. PostgreSQL's all have their data directory."""
     wanted = str(directory)
     return find_processes(lambda entry: str((entry / "cwd").readlink()) == wanted)
 
 
 def with_arguments(*arguments: str) -> list[int]:
-    """Processes that have all of `arguments`, each as a whole, on their command line."""
+    """Processes that have every one of `arguments` on their command line."""
     wanted = set(map(os.fsencode, arguments))
     return find_processes(lambda entry: wanted <= set((entry / "cmdline").read_bytes().split(b"\0")))
 
 
 def stop(find: Callable[[], list[int]], *steps: tuple[int, float]) -> bool:
-    """Send each step's signal to what `find` finds and wait that many seconds; true once nothing is left.
+    """Send each step's signal to the processes that `find` returns and wait up to that many seconds.
 
-    `find` is asked again each time: an id that a stranger has taken meanwhile is not signalled.
+    Returns whether all have ended. `find` is called again at every step, because the kernel may have
+    reused a process id for an unrelated process.
     """
-    for number, patience in steps:
+    for number, timeout in steps:
         for pid in find():
-            send(pid, number)
-        deadline = time.monotonic() + patience
-        while left := find():
+            send_signal(pid, number)
+        deadline = time.monotonic() + timeout
+        while remaining := find():
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        if not left:
+        if not remaining:
             return True
     return False
 
 
-def send(pid: int, number: int) -> None:
-    """Signal a process that may be gone already, or be somebody else's."""
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process; no error if it has ended or belongs to another user."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
-def send_group(leader: int, number: int = signal.SIGKILL) -> None:
-    """Signal a whole process group that may be gone already."""
+def send_group_signal(leader: int, number: int = signal.SIGKILL) -> None:
+    """Signal a process group; no error if it has ended."""
     with suppress(ProcessLookupError):
         os.killpg(leader, number)

@@ -1,8 +1,7 @@
-"""`flashsale up`: PostgreSQL and the HTTP server in the foreground, stopped together.
+"""`flashsale up`: PostgreSQL and the HTTP server in the foreground.
 
-Both are children in sessions of their own, so that a terminal's Ctrl-C reaches only this process, which
-stops them in order. Should this process be killed outright, the kernel tells both to stop; should they be
-killed too, the next start clears up.
+Both are children in sessions of their own, so that a terminal's Ctrl-C reaches only this process, which stops
+them in order. If this process is killed, the kernel signals both; the next run stops whatever still runs.
 """
 
 import errno
@@ -17,92 +16,66 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 
-from flashsale.database.migrations import ROOT, migrate
+import flashsale
+from flashsale.database.connection import fetch_value
+from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role, create_first_product
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 from flashsale.local import processes
-from flashsale.local.cluster import FOLDER_MODE, SUPERUSER, Cluster, stop_server
-from flashsale.local.os_account import guard
+from flashsale.local.cluster import DATABASE, DIRECTORY_MODE, SUPERUSER, Cluster, stop_server
+from flashsale.local.os_account import with_pdeathsig
+from flashsale.settings import Settings
+from flashsale.webhooks import SECRETS_VARIABLE
 
-DATABASE = "flashsale"
-# Longer than gunicorn gives its own workers to finish.
-GUNICORN_PATIENCE = 40.0
-HEALTH_PATIENCE = 60.0
+GUNICORN_STOP_TIMEOUT = 40.0
+"""seconds; gunicorn gives its workers fewer"""
+HEALTH_TIMEOUT = 60.0
+
+_PACKAGE = Path(flashsale.__file__).parent
+_CONFIGURATIONS = [_PACKAGE / "gunicorn.conf.py", _PACKAGE.parent / "gunicorn.conf.py"]
+"""in a wheel, in a checkout"""
 
 
 class StopRequested(Exception):
-    """Raised wherever the process is when it is asked to stop."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says; the README lists the variables."""
-
-    host: str
-    port: int
-    data_directory: Path
-    database_url: str | None
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str]) -> "Settings":
-        port = env.get("FLASHSALE_PORT") or "8000"
-        if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise Refusal(f"FLASHSALE_PORT must be a port number from 1 to 65535, not {port!r}")
-        return cls(
-            host=env.get("FLASHSALE_HOST") or "127.0.0.1",
-            port=int(port),
-            data_directory=Path(env.get("FLASHSALE_DATA_DIR") or ROOT / ".flashsale").absolute(),
-            database_url=env.get("FLASHSALE_DATABASE_URL") or None,
-        )
-
-    @property
-    def base_url(self) -> str:
-        """The address to type: one of this machine's own if the server listens on all."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-
-    @property
-    def instance(self) -> str:
-        """Distinguishes, in the data folder, servers of one checkout for databases of one's own."""
-        return f"-{self.port}" if self.database_url else ""
+    """Raised at any point when a signal requests a stop."""
 
 
 def run(settings: Settings) -> int:
-    """Start everything, stay until asked to stop (0) or until a part dies by itself (1)."""
+    """Start everything and wait; returns 0 after a stop signal, 1 if a child ended by itself."""
     with _stop_on_signals() as ignore_signals:
         try:
-            with _exclusive(settings) as lock, ExitStack() as started:
+            with _directory_lock(settings) as lock, ExitStack() as started:
                 try:
                     return _run(settings, started)
                 finally:
                     ignore_signals()
-                    lock.announce("stopping")
+                    lock.write_state("stopping")
         except StopRequested:
-            _say("stopped")
+            _print("stopped")
             return 0
 
 
 def destroy(settings: Settings) -> None:
-    """Stop what runs on the data folder and remove it with all its data."""
-    folder = settings.data_directory
-    if not folder.exists():
+    """Stop whatever runs on the data directory, and remove the cluster with its data."""
+    directory = settings.data_directory
+    if not directory.exists():
         return
     settings = replace(settings, database_url=None)
-    with _exclusive(settings, stop_holder=True):
+    with _directory_lock(settings, stop_holder=True):
         _stop_leftover_gunicorn(_pidfile(settings))
-        cluster = Cluster(folder)
+        cluster = Cluster(directory)
         cluster.stop_leftover()
         cluster.remove()
-        for path in [*folder.glob("gunicorn*.pid"), *folder.glob("lock*")]:
+        for path in [*directory.glob("gunicorn*.pid"), *directory.glob("lock*")]:
             path.unlink()
-    # Not the whole tree: somebody may keep other things there.
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    # Other files in the directory are kept.
+    if not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _run(settings: Settings, started: ExitStack) -> int:
@@ -116,59 +89,61 @@ def _run(settings: Settings, started: ExitStack) -> int:
     else:
         cluster = Cluster(settings.data_directory)
         if cluster.stop_leftover():
-            _say("stopped the PostgreSQL that an earlier run had left behind")
+            _print("stopped a PostgreSQL server that an earlier run left running")
         if not cluster.exists:
-            _say(f"making a PostgreSQL cluster in {cluster.directory}")
+            _print(f"creating a PostgreSQL cluster in {cluster.directory}")
             cluster.create()
         children["PostgreSQL"] = cluster.start()
         started.callback(stop_server, children["PostgreSQL"])
         _create_database(cluster)
         admin_url, server_url = cluster.url(SUPERUSER, DATABASE), cluster.url(APP_ROLE, DATABASE)
 
-    migrate(admin_url, say=_say)
+    migrate(admin_url, say=_print)
     with psycopg.connect(admin_url, autocommit=True) as conn:
         if not settings.database_url:
             create_app_role(conn)
         if create_first_product(conn):
-            _say("created product 1 with 50 in stock")
+            _print("created product 1 with 50 in stock")
 
     children["gunicorn"] = gunicorn = _start_gunicorn(settings, server_url, pidfile)
     started.callback(_stop_gunicorn, gunicorn)
     if _wait_until_healthy(settings, gunicorn):
         _print_welcome(settings, admin_url)
         _wait_for_any(children)
-    dead = [name for name, child in children.items() if child.poll() is not None]
-    for name in dead:
-        _say(f"{name} ended by itself ({_describe_exit(children[name].returncode)}); stopping the rest")
-    if not dead:
-        _say(f"the server gives no answer on {settings.base_url}/healthz; stopping")
+    ended = [name for name, child in children.items() if child.poll() is not None]
+    for name in ended:
+        _print(f"{name} ended unexpectedly ({_describe_exit(children[name].returncode)}); stopping the rest")
+    if not ended:
+        _print(f"{settings.base_url}/healthz did not respond within {HEALTH_TIMEOUT:.0f} s; stopping")
     return 1
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], None]]:
-    """Turn the signals that ask for a stop into StopRequested. Yields what has them ignored from then on:
-    a second Ctrl-C must not cut a clean stop short."""
-    # Under nohup a hangup is ignored already, and stays so.
-    wanted = [
+    """Turn SIGINT, SIGTERM and SIGHUP into StopRequested.
+
+    Yields a function that ignores them from then on: a second Ctrl-C must not interrupt the shutdown.
+    """
+    # nohup has SIGHUP ignored already; it stays ignored.
+    numbers = [
         number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     ]
 
     def ignore() -> None:
-        for number in wanted:
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
 
     def request(*_: object) -> None:
         ignore()
         raise StopRequested
 
-    before = {number: signal.signal(number, request) for number in wanted}
+    before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield ignore
     finally:
@@ -177,12 +152,12 @@ def _stop_on_signals() -> Iterator[Callable[[], None]]:
 
 
 class _Lock:
-    """The lock file, and what it says of the run that holds it."""
+    """The lock file; it contains the process id and the state of the run that holds it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def announce(self, state: str) -> None:
+    def write_state(self, state: str) -> None:
         self.path.write_text(f"{os.getpid()} {state}\n")
 
     def holder(self) -> tuple[int, str]:
@@ -191,44 +166,52 @@ class _Lock:
 
 
 @contextmanager
-def _exclusive(settings: Settings, *, stop_holder: bool = False) -> Iterator[_Lock]:
-    """Hold the data folder's lock; the kernel lets go of it when this process dies.
+def _directory_lock(settings: Settings, *, stop_holder: bool = False) -> Iterator[_Lock]:
+    """Hold the lock of the data directory; the kernel releases it when this process dies.
 
-    Waits for a run that is stopping, or has it stop. Refuses if one goes on running.
+    Waits for a run that is stopping.
+
+    :param stop_holder: stop a running run, too
+    :raises UserError: a run holds the lock and is not to be stopped
     """
-    folder = settings.data_directory
+    directory = settings.data_directory
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        lock = _Lock(folder / f"lock{settings.instance}")
+        directory.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
+        lock = _Lock(directory / f"lock{_instance(settings)}")
         file = lock.path.open("a")
     except OSError as error:
-        raise Refusal(
-            f"cannot use {folder}: {error.strerror}; set FLASHSALE_DATA_DIR to a folder of yours"
+        raise UserError(
+            f"cannot write to {directory}: {error.strerror}; set FLASHSALE_DATA_DIR to another directory"
         ) from error
     with file:
-        asked = False
+        signalled = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 pid, state = lock.holder()
-                if state == "running" and stop_holder and not asked:
-                    asked = True
-                    processes.send(pid, signal.SIGTERM)
+                if state == "running" and stop_holder and not signalled:
+                    signalled = True
+                    processes.send_signal(pid, signal.SIGTERM)
                 elif state == "running" and not stop_holder:
-                    raise Refusal(
-                        f"flashsale up runs already on {folder} (process {pid}); stop it,"
-                        " or set FLASHSALE_DATA_DIR and FLASHSALE_PORT for another"
+                    raise UserError(
+                        f"flashsale up is already running on {directory} (process {pid}); stop it,"
+                        " or set FLASHSALE_DATA_DIR and FLASHSALE_PORT to start another"
                     ) from None
                 time.sleep(0.05)
-        lock.announce("running")
+        lock.write_state("running")
         yield lock
 
 
+def _instance(settings: Settings) -> str:
+    """A suffix for file names: runs on several FLASHSALE_DATABASE_URL may share a data directory."""
+    return f"-{settings.port}" if settings.database_url else ""
+
+
 def _pidfile(settings: Settings) -> str:
-    """gunicorn's pid file, whose name on a command line also tells which gunicorn is this folder's."""
-    return str(settings.data_directory / f"gunicorn{settings.instance}.pid")
+    """gunicorn's pid file; its path on a command line identifies the gunicorn of this directory."""
+    return str(settings.data_directory / f"gunicorn{_instance(settings)}.pid")
 
 
 def _stop_leftover_gunicorn(pidfile: str) -> None:
@@ -236,8 +219,8 @@ def _stop_leftover_gunicorn(pidfile: str) -> None:
         return processes.with_arguments("gunicorn", pidfile)
 
     if not processes.stop(find, (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        raise Refusal(f"an earlier gunicorn does not stop: {find()}")
-    # gunicorn would refuse to start if a stranger or a zombie had the process id in it.
+        raise UserError(f"an earlier gunicorn does not stop: process {find()}")
+    # gunicorn would refuse to start if an unrelated process or a zombie had the process id in it.
     Path(pidfile).unlink(missing_ok=True)
 
 
@@ -252,19 +235,17 @@ def _check_port_is_free(settings: Settings) -> None:
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         if error.errno == errno.EADDRINUSE:
-            raise Refusal(
+            raise UserError(
                 f"{where} is in use by another program; set FLASHSALE_PORT to a free port"
             ) from error
-        raise Refusal(
+        raise UserError(
             f"cannot listen on {where}: {error.strerror}; see FLASHSALE_HOST and FLASHSALE_PORT"
         ) from error
 
 
 def _create_database(cluster: Cluster) -> None:
     with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-        if not conn.execute(
-            "select exists (select from pg_database where datname = %s)", (DATABASE,)
-        ).fetchone()[0]:
+        if not fetch_value(conn, "select exists (select from pg_database where datname = %s)", (DATABASE,)):
             conn.execute(f"create database {DATABASE}")
 
 
@@ -274,40 +255,31 @@ def _start_gunicorn(settings: Settings, database_url: str, pidfile: str) -> subp
         "FLASHSALE_HOST": settings.host,
         "FLASHSALE_PORT": str(settings.port),
     }
-    if not env.get("FLASHSALE_WEBHOOK_SECRETS") and "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS" not in env:
-        _say(
-            "WARNING: FLASHSALE_WEBHOOK_SECRETS is not set; anybody who reaches the port can report a payment"
-        )
+    if not env.get(SECRETS_VARIABLE) and "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS" not in env:
+        _print(f"WARNING: {SECRETS_VARIABLE} is not set: anyone who can reach the port can report a payment")
         env["FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS"] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "-c",
-        "gunicorn.conf.py",
-        "--no-control-socket",
-        "--pid",
-        pidfile,
-    ]
+    configuration = next(path for path in _CONFIGURATIONS if path.exists())
+    command = [sys.executable, "-m", "gunicorn", "-c", str(configuration)]
     return subprocess.Popen(
-        [*guard(signal.SIGTERM), *command],
-        cwd=ROOT, env=env, stdin=subprocess.DEVNULL, start_new_session=True,
+        [*with_pdeathsig(signal.SIGTERM), *command, "--no-control-socket", "--pid", pidfile],
+        # Python searches the current directory for modules first, so it must be one without any.
+        cwd=settings.data_directory, env=env, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
 def _stop_gunicorn(gunicorn: subprocess.Popen[bytes]) -> None:
     if gunicorn.poll() is None:
-        processes.send(gunicorn.pid, signal.SIGTERM)
+        processes.send_signal(gunicorn.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            gunicorn.wait(GUNICORN_PATIENCE)
-    # A master that was killed leaves its workers behind, on the port.
-    processes.send_group(gunicorn.pid, signal.SIGKILL)
+            gunicorn.wait(GUNICORN_STOP_TIMEOUT)
+    # The workers of a master that was killed keep the port.
+    processes.send_group_signal(gunicorn.pid, signal.SIGKILL)
     gunicorn.wait()
 
 
 def _wait_until_healthy(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bool:
     host, port = settings.base_url.removeprefix("http://").rsplit(":", 1)
-    deadline = time.monotonic() + HEALTH_PATIENCE
+    deadline = time.monotonic() + HEALTH_TIMEOUT
     while gunicorn.poll() is None and time.monotonic() < deadline:
         conn = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2)
         try:
@@ -324,7 +296,7 @@ def _wait_until_healthy(settings: Settings, gunicorn: subprocess.Popen[bytes]) -
 
 def _print_welcome(settings: Settings, admin_url: str) -> None:
     api = f"{settings.base_url}/api"
-    _say(
+    _print(
         f"""
 flashsale is up at {settings.base_url}    (Ctrl-C stops it)
 
@@ -336,9 +308,9 @@ flashsale is up at {settings.base_url}    (Ctrl-C stops it)
 
 
 def _wait_for_any(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Return once a child has ended."""
+    """Wait until a child has ended."""
     while all(child.poll() is None for child in children.values()):
-        # Blocks until some child changes state, and leaves it for poll() to collect.
+        # Blocks until a child ends, and leaves it for poll() to reap.
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
 
 

@@ -1,15 +1,18 @@
-"""`flashsale rehearse`: a sale of a throwaway product, over HTTP, and what it proved.
+"""`flashsale rehearse`: a test sale over HTTP, verified against the database.
 
-buyers      who comes, and what each of them does
-client      how they reach the server: so many requests at once, each timed, repeated where that is safe
-sale        how the sale goes
-lapsing     holds that lapse soon, for as long as the rehearsal lasts
-shop        the throwaway product, and what the database says of it afterwards
-record      what was seen
-checks      what must hold of what was seen and what the database says
-figures     rates and latencies
-plots       the figures as pictures
-report      all of it as one HTML file
+buyers        the generated buyers and their behaviour
+client        HTTP requests: limited concurrency, timing, retries
+sale          the sequence of the sale
+throwaway_product  the product, and its state in the database
+short_times   a short hold time and payment window for the duration of the rehearsal
+observations  what the buyers observed
+checks        comparisons of the observations with the database
+statistics    rates and latencies
+cpu           CPU usage
+plots         the statistics as SVG
+report        the HTML report
+preflight     checks of the server before the sale
+run           the whole rehearsal
 
-What only this needs is in the extra `rehearse`: bin/bootstrap rehearse.
+Its dependencies are the extra `rehearse`.
 """

@@ -1,59 +1,59 @@
-"""Who comes to a rehearsal, and what each of them does once the units are reserved."""
+"""The generated buyers, and what each of them does after the hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.2
-"""seconds that a buyer takes to make up their mind, or to type in a card"""
+MIN_PAUSE, MAX_PAUSE = 0.1, 1.2
+"""seconds that a buyer takes before ordering and before paying"""
 
 
 class Step(Enum):
-    """What a buyer, or the payment provider for them, does next."""
+    """What a buyer does next, or the payment provider for the buyer."""
 
     ORDER = auto()
     SUCCESS = auto()
-    """the provider reports that the payment was captured"""
+    """the provider reports a captured payment"""
     FAILED = auto()
     CANCELLED = auto()
     RELEASE = auto()
-    UNTIL_RUSH_IS_OVER = auto()
-    UNTIL_OVERDUE = auto()
+    WAIT_FOR_END_OF_RUSH = auto()
+    WAIT_UNTIL_OVERDUE = auto()
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """A way to go on from a hold."""
+    """What a buyer with a hold does."""
 
     name: str
-    does: str
+    description: str
     steps: tuple[Step, ...]
 
 
 PAYS = Behaviour("paying", "order and pay", (Step.ORDER, Step.SUCCESS))
-RELEASES = Behaviour("impatient: release", "give the hold back", (Step.RELEASE,))
+RELEASES = Behaviour("impatient: release", "release the hold", (Step.RELEASE,))
 CANCELS = Behaviour("impatient: cancel", "order, then cancel the payment", (Step.ORDER, Step.CANCELLED))
-LEAVES_HOLD = Behaviour("impatient: leave", "leave; the hold lapses", ())
-LEAVES_ORDER = Behaviour("impatient: never pay", "order and leave; the order lapses", (Step.ORDER,))
+LEAVES_HOLD = Behaviour("impatient: leave", "leave; the hold expires", ())
+LEAVES_ORDER = Behaviour("impatient: never pay", "order and leave; the order becomes overdue", (Step.ORDER,))
 FAILS = Behaviour("failing", "order; the payment fails", (Step.ORDER, Step.FAILED))
 LATE = Behaviour(
     "late",
-    "order; the payment fails, and is captured after all when the rush is over",
-    (Step.ORDER, Step.FAILED, Step.UNTIL_RUSH_IS_OVER, Step.SUCCESS),
+    "order; the payment fails, and is captured after the rush",
+    (Step.ORDER, Step.FAILED, Step.WAIT_FOR_END_OF_RUSH, Step.SUCCESS),
 )
 OVERDUE = Behaviour(
-    "late", "order, and pay when the order has lapsed", (Step.ORDER, Step.UNTIL_OVERDUE, Step.SUCCESS)
+    "late", "order, and pay when the order is overdue", (Step.ORDER, Step.WAIT_UNTIL_OVERDUE, Step.SUCCESS)
 )
-EARLY = Behaviour("early", "order; the payment's word is there first, or at the same moment", (Step.ORDER,))
+EARLY = Behaviour("early", "order; the webhook arrives before the order or concurrently", (Step.ORDER,))
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How many of a hundred buyers behave in some way; the rest just order and pay.
+    """Percentages of buyers with each behaviour; the remaining buyers order and pay.
 
-    `duplicated` goes across the others. `early` is of those who can get a unit at all: they come first,
-    because only then is it known which id their order will have.
+    `duplicated` applies across the others. `early` is a percentage of the buyers who can get a unit: they
+    come first, because only then can the ids of their orders be predicted.
     """
 
     impatient: float = 10
@@ -65,28 +65,28 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """Somebody who wants one unit."""
+    """A buyer of one unit."""
 
     number: int
     behaviour: Behaviour
     duplicated: bool
-    """each of their requests is sent twice at the same moment, and each webhook once more at the end"""
+    """every request is sent twice concurrently, and every webhook again at the end"""
     pauses: tuple[float, float]
-    """seconds before the first step and before the second"""
+    """seconds before the first and before the second step"""
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Everybody, in the order in which they come."""
+class Buyers:
+    """All buyers, in the order in which they come."""
 
     early: Sequence[Buyer]
     crowd: Sequence[Buyer]
 
 
-def cast(buyers: int, stock: int, shares: Shares, *, lapsing: bool, seed: int) -> Cast:
-    """The same buyers in the same order for the same arguments.
+def generate_buyers(buyers: int, stock: int, shares: Shares, *, lapsing: bool, seed: int) -> Buyers:
+    """Generate buyers; the same arguments give the same buyers in the same order.
 
-    :param lapsing: holds and orders lapse within the rehearsal, so that some may wait for it
+    :param lapsing: holds and orders lapse within the rehearsal, and some buyers wait for that
     """
     random = Random(seed)  # noqa: S311
     early = round(min(buyers, stock) * shares.early / 100)
@@ -95,15 +95,15 @@ def cast(buyers: int, stock: int, shares: Shares, *, lapsing: bool, seed: int) -
     behaviours = [impatient[n % len(impatient)] for n in range(round(crowd * shares.impatient / 100))]
     behaviours += [FAILS] * round(crowd * shares.failing / 100)
     behaviours += [OVERDUE if lapsing else LATE] * round(crowd * shares.late / 100)
-    # Shares that make a hundred may round to one buyer too many.
+    # Rounding may give one buyer too many.
     behaviours = (behaviours + [PAYS] * crowd)[:crowd]
     random.shuffle(behaviours)
     doubled = set(random.sample(range(crowd), round(crowd * shares.duplicated / 100)))
 
     def pauses() -> tuple[float, float]:
-        return random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE), random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE)
+        return random.uniform(MIN_PAUSE, MAX_PAUSE), random.uniform(MIN_PAUSE, MAX_PAUSE)
 
-    return Cast(
+    return Buyers(
         early=[Buyer(number, EARLY, False, pauses()) for number in range(early)],
         crowd=[
             Buyer(early + number, behaviour, number in doubled, pauses())

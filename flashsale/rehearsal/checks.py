@@ -1,159 +1,165 @@
-"""What must hold after a sale, of what the buyers were told and of what the database says."""
+"""Comparisons of what the buyers observed with the state of the database."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flashsale.rehearsal.record import NO_ANSWER, Outcome, Seen, Word
-from flashsale.rehearsal.shop import Books
+from flashsale.rehearsal.observations import NO_RESPONSE, Observations, Outcome, Webhook
+from flashsale.rehearsal.throwaway_product import DatabaseState
 
-SHOWN = 3
-"""of the things that are wrong, so many are told"""
+MAX_LISTED = 3
+"""errors in the detail of a check"""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that must hold, whether it did, and by which numbers."""
+    """The result of a check, with the numbers that were compared."""
 
     name: str
-    held: bool
+    passed: bool
     detail: str
 
 
-def check(seen: Seen, books: Books, stock: int) -> list[Check]:
-    """Every check, in the order in which a shop would ask."""
-    return [judge(seen, books, stock) for judge in _CHECKS]
+def check(observed: Observations, state: DatabaseState, stock: int) -> list[Check]:
+    """Run every check."""
+    return [run(observed, state, stock) for run in _CHECKS]
 
 
-def _units_add_up(seen: Seen, books: Books, stock: int) -> Check:
-    parts = (books.paid, books.awaiting, books.held, books.available)
-    told, over_http = "", seen.available_at_end
-    if over_http != books.available:
-        told = f"; over HTTP: {'no answer' if over_http is None else f'{over_http:,} available'}"
+def _units_add_up(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    parts = (state.paid, state.awaiting, state.held, state.available)
+    difference, over_http = "", observed.available_at_end
+    if over_http != state.available:
+        difference = f"; over HTTP: {'no response' if over_http is None else f'{over_http:,} available'}"
     return Check(
         "sold + awaiting payment + held + available = stock",
-        sum(parts) == stock == books.total and not told,
-        f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,} of {stock:,}{told}",
+        sum(parts) == stock == state.total and not difference,
+        f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,} of {stock:,}{difference}",
     )
 
 
-def _nothing_oversold(seen: Seen, books: Books, stock: int) -> Check:
-    bought = [purchase for purchase in seen.purchases if purchase.outcome is Outcome.BOUGHT]
+def _nothing_oversold(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    bought = [purchase for purchase in observed.purchases if purchase.outcome is Outcome.BOUGHT]
     twice = sum(count > 1 for count in Counter(purchase.buyer.number for purchase in bought).values())
     return Check(
-        "every unit sold once, to one buyer",
-        len(bought) == books.paid <= stock and not twice,
-        f"{len(bought):,} buyers were told that they have one, {books.paid:,} units are sold"
-        + (f", {twice:,} buyers have two" if twice else ""),
+        "every unit is sold once, to one buyer",
+        len(bought) == state.paid <= stock and not twice,
+        f"{len(bought):,} buyers bought a unit, {state.paid:,} units are paid"
+        + (f", {twice:,} buyers have more than one" if twice else ""),
     )
 
 
-def _nothing_undersold(seen: Seen, books: Books, stock: int) -> Check:
-    wanted = (
-        f"{seen.sold_out:,} buyers still wanted one" if seen.sold_out else "nobody was left who wanted one"
-    )
-    unsold = books.total - books.paid
+def _nothing_undersold(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    unsold = state.total - state.paid
     return Check(
-        "nothing unsold while somebody wanted it",
-        not (unsold and seen.sold_out),
-        f"{unsold:,} unsold, {wanted}",
+        "no unit is unsold while a buyer wants one",
+        not (unsold and observed.sold_out),
+        f"{unsold:,} units unsold, {observed.sold_out:,} buyers without one",
     )
 
 
-def _holds(seen: Seen, books: Books, stock: int) -> Check:
-    told = [purchase.hold_id for purchase in seen.purchases]
-    return _same("every hold that was promised is in the ledger, and no other", told, books, "hold_placed")
+def _holds(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    acknowledged = [purchase.hold_id for purchase in observed.purchases]
+    return _compare_ids("the ledger has exactly the acknowledged holds", acknowledged, state, "hold_placed")
 
 
-def _orders(seen: Seen, books: Books, stock: int) -> Check:
-    told = [purchase.order_id for purchase in seen.purchases if purchase.order_id is not None]
-    return _same("every order that was promised is in the ledger, and no other", told, books, "order_created")
+def _orders(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    acknowledged = [purchase.order_id for purchase in observed.purchases if purchase.order_id is not None]
+    return _compare_ids(
+        "the ledger has exactly the acknowledged orders", acknowledged, state, "order_created"
+    )
 
 
-def _same(name: str, told: Iterable[int], books: Books, kind: str) -> Check:
-    """Each id was told once and is in the ledger once under an event's kind."""
-    told, written = Counter(told), Counter(books.events[kind])
-    lost, unknown = (told - written).total(), (written - told).total()
+def _compare_ids(name: str, ids: Iterable[int], state: DatabaseState, kind: str) -> Check:
+    """Each id was acknowledged once, and is in the ledger once in an event of this kind."""
+    acknowledged, recorded = Counter(ids), Counter(state.events[kind])
+    lost, unknown = (acknowledged - recorded).total(), (recorded - acknowledged).total()
     what = kind.partition("_")[0] + "s"
     return Check(
         name,
         not lost and not unknown,
-        f"{told.total():,} {what}"
+        f"{acknowledged.total():,} {what}"
         + (f", {lost:,} of them not in the ledger" if lost else "")
-        + (f", {unknown:,} in the ledger that no buyer was told of" if unknown else ""),
+        + (f", {unknown:,} others in the ledger" if unknown else ""),
     )
 
 
-def _payments(seen: Seen, books: Books, stock: int) -> Check:
-    words = seen.words
+def _payments(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    webhooks = observed.webhooks
     wrong = [
-        f"{word.key}: told {word.result}, recorded {books.payments.get(word.key)}"
-        for word in words
-        if books.payments.get(word.key) not in _right(word, stray=word in seen.strays)
+        f"{webhook.key}: acknowledged as {webhook.result}, recorded as {state.payments.get(webhook.key)}"
+        for webhook in webhooks
+        if state.payments.get(webhook.key)
+        not in _expected_records(webhook, unmatched=webhook in observed.unmatched)
     ]
-    unknown = books.payments.keys() - {word.key for word in words}
-    wrong += [f"{key}: sent by nobody here" for key in sorted(unknown)]
+    unknown = state.payments.keys() - {webhook.key for webhook in webhooks}
+    wrong += [f"{key}: not sent by this rehearsal" for key in sorted(unknown)]
     return Check(
-        "every webhook is recorded as it was answered", not wrong, _listed(f"{len(words):,} webhooks", wrong)
+        "every webhook is recorded as it was acknowledged",
+        not wrong,
+        _listed(f"{len(webhooks):,} webhooks", wrong),
     )
 
 
-def _right(word: Word, *, stray: bool) -> set[tuple[str, str]]:
-    """What may be recorded of a webhook. One that was stored is settled by its order."""
-    if word.result != "stored":
-        return {(word.status, word.result)}
-    return {(word.status, result) for result in (["stored", "amount_mismatch"] if stray else ["applied"])}
+def _expected_records(webhook: Webhook, *, unmatched: bool) -> set[tuple[str, str]]:
+    """The possible records of a webhook. The order applies one that was stored before it."""
+    if webhook.result != "stored":
+        return {(webhook.status, webhook.result)}
+    results = ["stored", "amount_mismatch"] if unmatched else ["applied"]
+    return {(webhook.status, result) for result in results}
 
 
-def _money(seen: Seen, books: Books, stock: int) -> Check:
+def _money(observed: Observations, state: DatabaseState, stock: int) -> Check:
     captured = [
-        key for key, (status, result) in books.payments.items() if status == "success" and result != "stored"
+        key for key, (status, result) in state.payments.items() if status == "success" and result != "stored"
     ]
-    told = {word.key for word in seen.words if word.result in ("refund_due", "amount_mismatch")}
-    wrong = len(told ^ books.refunds)
+    refunds = ("refund_due", "amount_mismatch")
+    acknowledged = {webhook.key for webhook in observed.webhooks if webhook.result in refunds}
+    wrong = len(acknowledged ^ state.refunds)
     return Check(
         "captured payments = units sold + refunds due",
-        len(captured) == books.paid + len(books.refunds) and not wrong,
-        f"{len(captured):,} = {books.paid:,} + {len(books.refunds):,}"
-        + (f"; {wrong:,} refunds were told of and are not due, or the other way round" if wrong else ""),
+        len(captured) == state.paid + len(state.refunds) and not wrong,
+        f"{len(captured):,} = {state.paid:,} + {len(state.refunds):,}"
+        + (f"; {wrong:,} refunds are acknowledged but not due, or due but not acknowledged" if wrong else ""),
     )
 
 
-def _repeats(seen: Seen, books: Books, stock: int) -> Check:
+def _repeats(observed: Observations, state: DatabaseState, stock: int) -> Check:
     return Check(
-        "requests sent twice took effect once and got the same answer",
-        not seen.contradictions,
-        _listed(f"{seen.repeated:,} sent twice or more", seen.contradictions),
+        "duplicate requests took effect once and got the same response",
+        not observed.mismatches,
+        _listed(f"{observed.duplicates:,} duplicate requests", observed.mismatches),
     )
 
 
-def _answers(seen: Seen, books: Books, stock: int) -> Check:
-    again = Counter(
-        "no answer" if call.status == NO_ANSWER else call.code or str(call.status)
-        for call in seen.calls
-        if call.sent_again
+def _responses(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    retries = Counter(
+        "no response" if call.status == NO_RESPONSE else call.code or str(call.status)
+        for call in observed.calls
+        if call.retried
     )
-    broken = Counter(f"{call.status} {call.code}" for call in seen.calls if call.status >= 500)
-    broken -= Counter(f"{call.status} {call.code}" for call in seen.calls if call.sent_again)
-    wrong = [f"{status}: {count:,} times" for status, count in broken.items()] + seen.faults
-    retried = ", ".join(f"{count:,} {code}" for code, count in again.items())
+    failed = Counter(f"{call.status} {call.code}" for call in observed.calls if call.status >= 500)
+    failed -= Counter(f"{call.status} {call.code}" for call in observed.calls if call.retried)
+    wrong = [f"{status}: {count:,} times" for status, count in failed.items()] + observed.errors
+    reasons = ", ".join(f"{count:,} {code}" for code, count in retries.items())
     return Check(
-        "every request got a proper answer, at the latest when asked again",
+        "no request failed, or a retry succeeded",
         not wrong,
-        _listed(f"{len(seen.calls):,} requests, sent again: {retried or 'none'}", wrong),
+        _listed(f"{len(observed.calls):,} requests, retries: {reasons or 'none'}", wrong),
     )
 
 
-def _audit(seen: Seen, books: Books, stock: int) -> Check:
-    return Check("audit() finds nothing", not books.audit, _listed("the whole database", books.audit))
+def _audit(observed: Observations, state: DatabaseState, stock: int) -> Check:
+    return Check(
+        "audit() finds no violated invariant", not state.audit, _listed("the whole database", state.audit)
+    )
 
 
-def _listed(said: str, wrong: list[str]) -> str:
-    more = f"; and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
-    return "; ".join([said, *wrong[:SHOWN]]) + more
+def _listed(summary: str, wrong: list[str]) -> str:
+    more = f"; and {len(wrong) - MAX_LISTED:,} more" if len(wrong) > MAX_LISTED else ""
+    return "; ".join([summary, *wrong[:MAX_LISTED]]) + more
 
 
-_CHECKS: list[Callable[[Seen, Books, int], Check]] = [
+_CHECKS: list[Callable[[Observations, DatabaseState, int], Check]] = [
     _units_add_up,
     _nothing_oversold,
     _nothing_undersold,
@@ -162,6 +168,6 @@ _CHECKS: list[Callable[[Seen, Books, int], Check]] = [
     _payments,
     _money,
     _repeats,
-    _answers,
+    _responses,
     _audit,
 ]

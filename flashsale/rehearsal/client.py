@@ -1,4 +1,4 @@
-"""How buyers and the payment provider reach the server."""
+"""The HTTP client of the buyers and of the payment provider."""
 
 import asyncio
 import resource
@@ -11,90 +11,94 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from flashsale.errors import Refusal
-from flashsale.rehearsal.record import NO_ANSWER, Answer, Call, Kind, Seen
+from flashsale.errors import UserError
+from flashsale.rehearsal.observations import NO_RESPONSE, Call, Observations, Operation, Response
 
 TIMEOUT = 15
-"""seconds for one answer; the server's own limit is two"""
-ATTEMPTS = 10
-"""of one request, until it counts as unanswered"""
+"""seconds for one response; the server's own limit is two"""
+MAX_ATTEMPTS = 10
 SPARE_FILES = 50
-"""open files beside the connections"""
+"""open files other than connections"""
 JSON = {"Content-Type": "application/json"}
 
 
-class Unanswered(Exception):
-    """The server never gave an answer to stay with, however often it was asked."""
+class NoResponse(Exception):
+    """No attempt of a request got a final response."""
 
 
 class Client:
-    """Asks, keeps the time, and asks again where an answer says that this is safe.
+    """Sends requests, records their times, and retries where that is safe.
 
-    :param url: of the server, without a slash at its end
-    :param seen: where each call is noted
+    :param url: of the server, without a trailing slash
+    :param observed: records each call
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, at_once: int, seen: Seen, seed: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, concurrency: int, observed: Observations, seed: int
+    ) -> None:
         self._session = session
         self._url = url
-        self._at_once = asyncio.Semaphore(at_once)
-        self._seen = seen
+        self._slots = asyncio.Semaphore(concurrency)
+        self._seen = observed
         self._random = Random(seed)  # noqa: S311
         self._began = time.perf_counter()
 
-    def start_the_clock(self) -> None:
+    def start_clock(self) -> None:
+        """Let now() count from this moment."""
         self._began = time.perf_counter()
 
     def now(self) -> float:
         """Seconds since the sale began."""
         return time.perf_counter() - self._began
 
-    async def ask(
+    async def request(
         self,
-        kind: Kind,
+        operation: Operation,
         method: str,
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """The answer to a request that may be repeated: it reads, or carries a key, or releases.
+    ) -> Response:
+        """The final response to an idempotent request: one that reads, has a key, or releases.
 
-        A 503 with Retry-After and a broken connection are no answers; the request goes out again.
+        After a 503 with Retry-After or a broken connection the request is sent again.
 
-        :raises Unanswered:
+        :raises NoResponse: after MAX_ATTEMPTS
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            async with self._at_once:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            async with self._slots:
                 began = self.now()
-                answer, retry_after = await self._once(method, path, body, headers)
-            again = retry_after is not None and attempt < ATTEMPTS
-            self._seen.calls.append(Call(kind, began, self.now() - began, answer.status, answer.code, again))
+                response, retry_after = await self._send(method, path, body, headers)
+            retry = retry_after is not None and attempt < MAX_ATTEMPTS
+            self._seen.calls.append(
+                Call(operation, began, self.now() - began, response.status, response.code, retry)
+            )
             if retry_after is None:
-                return answer
-            if again:
-                # Not all at the same moment, or they would meet again.
+                return response
+            if retry:
+                # With jitter, so that the retries do not arrive all at once.
                 await asyncio.sleep(retry_after * self._random.uniform(1, 1.5))
-        raise Unanswered(f"{kind}: {answer}, {ATTEMPTS} times")
+        raise NoResponse(f"{operation}: {response}, {MAX_ATTEMPTS} times")
 
-    async def _once(
+    async def _send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
-    ) -> tuple[Answer, float | None]:
-        """The answer, and in how many seconds to ask again if that is the thing to do."""
+    ) -> tuple[Response, float | None]:
+        """The response, and the seconds until a retry if one is due."""
         try:
             async with self._session.request(
                 method, self._url + path, data=body, headers=headers
-            ) as response:
-                raw = await response.read()
+            ) as received:
+                raw = await received.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return Answer(NO_ANSWER, {}), 0.2
-        answer = Answer(
-            response.status,
+            return Response(NO_RESPONSE, {}), 0.2
+        response = Response(
+            received.status,
             _decode(raw),
-            response.headers.get("Idempotency-Replayed") == "true",
-            response.headers.get("X-Request-ID", ""),
+            received.headers.get("Idempotency-Replayed") == "true",
+            received.headers.get("X-Request-ID", ""),
         )
-        retry_after = response.headers.get("Retry-After", "") if answer.status == 503 else ""
-        return answer, float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+        retry_after = received.headers.get("Retry-After", "") if response.status == 503 else ""
+        return response, float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
 
 
 def _decode(raw: bytes) -> dict[str, Any]:
@@ -105,24 +109,24 @@ def _decode(raw: bytes) -> dict[str, Any]:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _allow_files(count: int) -> None:
+def _raise_file_limit(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
-        raise Refusal(f"{count} connections are more than this machine allows: see ulimit -Hn")
+        raise UserError(f"{count} open files exceed the limit of this machine: see ulimit -Hn")
     if soft != resource.RLIM_INFINITY and soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 @asynccontextmanager
-async def opened(url: str, at_once: int, seen: Seen, seed: int) -> AsyncIterator[Client]:
-    """A client of the server at `url` whose connections stay open.
+async def open_client(url: str, concurrency: int, observed: Observations, seed: int) -> AsyncIterator[Client]:
+    """A client of the server at `url` with persistent connections.
 
-    :raises Refusal: this machine does not let a process have as many
+    :raises UserError: the limit of open files is too low
     """
-    _allow_files(at_once + SPARE_FILES)
+    _raise_file_limit(concurrency + SPARE_FILES)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(TIMEOUT),
     ) as session:
-        yield Client(session, url, at_once, seen, seed)
+        yield Client(session, url, concurrency, observed, seed)

@@ -1,4 +1,4 @@
-"""Whether a server can be rehearsed on: it is up, believes the webhooks, and sells from this database."""
+"""Checks before the sale: the server is ready, accepts our webhooks, and uses our database."""
 
 import os
 from collections.abc import Sequence
@@ -6,51 +6,50 @@ from typing import Any
 
 import aiohttp
 
-from flashsale.errors import Refusal
-from flashsale.rehearsal.shop import Product
-from flashsale.webhook_secrets import VARIABLE
-from flashsale.webhooks import signature_headers
+from flashsale.errors import UserError
+from flashsale.rehearsal.throwaway_product import Product
+from flashsale.webhooks import SECRETS_VARIABLE, signature_headers
 
 TIMEOUT = aiohttp.ClientTimeout(10)
 
 
 async def check_server(url: str, secrets: Sequence[str]) -> None:
-    """Look at the server without leaving a trace.
+    """Check the server by requests that change nothing.
 
-    :raises Refusal: it is away, not ready, not ours, or has other secrets
+    :raises UserError: it does not respond, is not ready, is not flashsale, or has other secrets
     """
-    status, body = await _ask("GET", f"{url}/readyz")
+    status, body = await _request("GET", f"{url}/readyz")
     if status == 503:
-        raise Refusal(f"the server at {url} is not ready: {body.get('detail')}; see: flashsale doctor")
+        raise UserError(f"the server at {url} is not ready: {body.get('detail')}; see: flashsale doctor")
     if status != 200:
-        raise Refusal(f"what answers at {url} is not flashsale: GET /readyz is {status}")
-    # The signature is looked at before the body, which says nothing.
-    status, _ = await _ask(
+        raise UserError(f"the server at {url} is not flashsale: GET /readyz returned {status}")
+    # The signature is verified before the body, which is not valid.
+    status, _ = await _request(
         "POST",
         f"{url}/api/payments/webhook",
         data=b"{}",
         headers={"Content-Type": "application/json", **signature_headers(b"{}", "", secrets)},
     )
     if status == 401:
-        raise Refusal(
-            f"the server at {url} does not believe these webhooks: set {VARIABLE} to what the server has"
+        raise UserError(
+            f"the server at {url} rejects webhooks of this command: set {SECRETS_VARIABLE} to its value"
         )
 
 
 async def check_database(url: str, product: Product) -> None:
-    """See whether the server has the product that was just put into the database.
+    """Check that the server returns the product that was created in the database.
 
-    :raises Refusal:
+    :raises UserError: it does not
     """
-    status, body = await _ask("GET", f"{url}/api/products/{product.product_id}")
+    status, body = await _request("GET", f"{url}/api/products/{product.product_id}")
     if status != 200 or body.get("name") != product.name:
-        raise Refusal(
-            f"the server at {url} works on another database than this command: set FLASHSALE_DATABASE_URL"
-            " to the server's, with a role that has flashsale_ops"
+        raise UserError(
+            f"the server at {url} uses another database than this command: set FLASHSALE_DATABASE_URL"
+            " to the server's database, with a role that is a member of flashsale_ops"
         )
 
 
-async def _ask(method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:
+async def _request(method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:
     try:
         async with (
             aiohttp.ClientSession(timeout=TIMEOUT) as session,
@@ -62,8 +61,8 @@ async def _ask(method: str, url: str, **options: Any) -> tuple[int, dict[str, An
                 body = None
             return response.status, body if isinstance(body, dict) else {}
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-        raise Refusal(f"{url} is no http or https address") from error
+        raise UserError(f"{url} is not an http or https URL") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error) or type(error).__name__
-        raise Refusal(f"no answer from {url}: {reason}; is the server up?") from error
+        raise UserError(f"no response from {url}: {reason}; is the server running?") from error

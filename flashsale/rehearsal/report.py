@@ -1,162 +1,169 @@
-"""All that came of a rehearsal as one HTML file that needs nothing else: no script, no other file."""
+"""The report of a rehearsal: one HTML file without scripts or external resources."""
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
-from flashsale.cli.output import seconds as span
-from flashsale.rehearsal import figures, plots
+from flashsale.durations import format_duration
+from flashsale.rehearsal import plots, statistics
 from flashsale.rehearsal.buyers import Shares
-from flashsale.rehearsal.record import CALLS, NO_ANSWER, Kind, Outcome, Units
+from flashsale.rehearsal.observations import NO_RESPONSE, ROUTES, Operation, Outcome, StockLevels
 from flashsale.rehearsal.run import Options, Rehearsal
 
-_PAGE = jinja2.Environment(
+_TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ONE_PROCESSOR = 0.9
-"""what a single process can take at most, nearly"""
+CLIENT_BOUND = 0.9
+"""CPUs used by the buyers, above which their single process is the bottleneck"""
 
 
-class Picture(NamedTuple):
-    """A plot as the page shows it, wide and narrow, with what it says in words."""
+class Plot(NamedTuple):
+    """A plot for wide and for narrow pages, with its content as text."""
 
     wide: Markup
     narrow: Markup
-    says: str
+    description: str
 
 
 def write(rehearsal: Rehearsal, path: Path) -> None:
-    """Write the report.
+    """Write the report to a file.
 
-    :raises OSError:
+    :raises OSError: it cannot be written
     """
     path.write_text(html(rehearsal), encoding="utf-8")
 
 
 def html(rehearsal: Rehearsal) -> str:
-    """The report."""
-    found = figures.by_kind(rehearsal.seen)
-    everything = figures.figures(rehearsal.seen.calls)
-    return _PAGE.get_template("report.html").render(
+    """The report as a string."""
+    by_operation = statistics.by_operation(rehearsal.observed)
+    return _TEMPLATES.get_template("report.html").render(
         r=rehearsal,
-        seen=rehearsal.seen,
-        books=rehearsal.books,
+        observed=rehearsal.observed,
+        state=rehearsal.state,
         options=rehearsal.options,
-        found=found,
-        everything=everything,
-        carried=carried(rehearsal),
+        by_operation=by_operation,
+        total=statistics.summarize(rehearsal.observed.calls),
+        capacity=capacity(rehearsal),
         command=command(rehearsal.options),
-        calls=CALLS,
-        paint=plots.PAINT_OF,
+        routes=ROUTES,
+        colour=plots.COLOUR_OF,
         behaviours=behaviours(rehearsal),
         outcomes=outcomes(rehearsal),
-        answers=[
-            (kind, "no answer" if status == NO_ANSWER else f"{status} {code}", count)
-            for kind, status, code, count in figures.answers(rehearsal.seen)
+        responses=[
+            (operation, "no response" if status == NO_RESPONSE else f"{status} {code}", count)
+            for operation, status, code, count in statistics.responses(rehearsal.observed)
         ],
-        moments=_moments(rehearsal.seen.units),
-        units=_units(rehearsal),
+        samples=_select(rehearsal.observed.stock_levels),
+        stock_levels=_stock_levels(rehearsal),
         rates=_rates(rehearsal),
-        latencies=_latencies(found),
+        latencies=_latencies(by_operation),
         ms=milliseconds,
-        span=span,
+        duration=format_duration,
     )
 
 
 def milliseconds(seconds: float) -> str:
-    """To three digits: 0.82 ms, 4.1 ms, 17 ms, 1,240 ms."""
+    """Seconds as milliseconds: 0.82 ms, 4.1 ms, 17 ms, 1,240 ms."""
     value = seconds * 1000
     return f"{value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f} ms"
 
 
-def carried(rehearsal: Rehearsal) -> str:
-    """What this machine can carry, in a sentence or two."""
-    everything = figures.figures(rehearsal.seen.calls)
-    holds = figures.figures(rehearsal.seen.of(Kind.HOLD))
-    load = rehearsal.load
-    said = (
-        f"In its best second the shop gave {everything.peak:,} answers, {holds.peak:,} in its best for holds,"
-        f" to {rehearsal.options.at_once:,} requests at once. Of this machine's {load.processors} processors"
-        f" {load.busy:.1f} were at work, {load.buyers:.1f} of that on being the buyers."
+def capacity(rehearsal: Rehearsal) -> str:
+    """The throughput that was reached, and its bottleneck, in a few sentences."""
+    total = statistics.summarize(rehearsal.observed.calls)
+    holds = statistics.summarize(rehearsal.observed.of(Operation.HOLD))
+    cpu = rehearsal.cpu
+    reached = (
+        f"The peak was {total.peak:,} responses per second, and {holds.peak:,} for holds alone, with"
+        f" {rehearsal.options.concurrency:,} concurrent requests. Of {cpu.cpus} CPUs {cpu.busy:.1f} were"
+        f" busy, {cpu.buyers:.1f} of them simulating buyers."
     )
-    if load.buyers > ONE_PROCESSOR:
-        return f"{said} The buyers could not come any faster; the shop can carry more."
-    if load.busy < load.processors / 2:
-        return f"{said} No processor was short; with more --at-once it may be more."
-    return f"{said} Real buyers bring their own: the shop can carry more than this."
+    if cpu.buyers > CLIENT_BOUND:
+        return f"{reached} The simulated buyers were the bottleneck; the server can handle more."
+    if cpu.busy < cpu.cpus / 2:
+        return f"{reached} No CPU was saturated; a higher --concurrency may reach more."
+    return f"{reached} Without the simulated buyers on this machine the server can handle more."
 
 
 def command(options: Options) -> str:
-    """What to type for the same rehearsal."""
+    """The command line that repeats this rehearsal."""
     words = ["flashsale", "rehearse"]
-    words += [f"--buyers={options.buyers}", f"--stock={options.stock}", f"--at-once={options.at_once}"]
-    usual = vars(Shares())
-    words += [f"--{name}={share:g}" for name, share in vars(options.shares).items() if share != usual[name]]
-    words += [f"--lapse={options.lapse:g}"] if options.lapse is not None else []
+    words += [
+        f"--buyers={options.buyers}",
+        f"--stock={options.stock}",
+        f"--concurrency={options.concurrency}",
+    ]
+    defaults = vars(Shares())
+    words += [
+        f"--{name}={share:g}" for name, share in vars(options.shares).items() if share != defaults[name]
+    ]
+    words += [f"--lapse-after={options.lapse_after:g}"] if options.lapse_after is not None else []
     return shlex.join([*words, f"--seed={options.seed}"])
 
 
 def outcomes(rehearsal: Rehearsal) -> list[tuple[str, int]]:
-    """What became of the buyers, the most frequent first."""
-    counts = Counter(str(purchase.outcome) for purchase in rehearsal.seen.purchases)
-    counts[str(Outcome.SOLD_OUT)] += rehearsal.seen.sold_out
+    """The number of buyers by outcome, the most frequent first."""
+    counts = Counter(str(purchase.outcome) for purchase in rehearsal.observed.purchases)
+    counts[str(Outcome.SOLD_OUT)] += rehearsal.observed.sold_out
     return [(outcome, count) for outcome, count in counts.most_common() if count]
 
 
 def behaviours(rehearsal: Rehearsal) -> list[tuple[str, str, int, int]]:
-    """How buyers meant to behave: name, what they do, how many, and how many of them got a hold."""
-    everybody = [*rehearsal.cast.early, *rehearsal.cast.crowd]
-    came = Counter(buyer.behaviour for buyer in everybody)
-    held = Counter(purchase.buyer.behaviour for purchase in rehearsal.seen.purchases)
-    rows = [(one.name, one.does, count, held[one]) for one, count in came.most_common()]
-    doubled = sum(buyer.duplicated for buyer in everybody)
-    if doubled:
-        twice = sum(purchase.buyer.duplicated for purchase in rehearsal.seen.purchases)
-        rows.append(("duplicated", "any of the above, every request sent twice at once", doubled, twice))
+    """Each behaviour: name, description, number of buyers, and number of those who got a hold."""
+    buyers = [*rehearsal.buyers.early, *rehearsal.buyers.crowd]
+    came = Counter(buyer.behaviour for buyer in buyers)
+    held = Counter(purchase.buyer.behaviour for purchase in rehearsal.observed.purchases)
+    rows = [(one.name, one.description, count, held[one]) for one, count in came.most_common()]
+    duplicated = sum(buyer.duplicated for buyer in buyers)
+    if duplicated:
+        with_hold = sum(purchase.buyer.duplicated for purchase in rehearsal.observed.purchases)
+        rows.append(("duplicated", "any of the above, every request sent twice", duplicated, with_hold))
     return rows
 
 
-def _moments(units: Sequence[Units], count: int = 12) -> list[Units]:
-    """About so many of the samples, evenly spread, with the first and the last."""
-    step = max(1, len(units) // count)
-    return [*units[:-1:step], units[-1]]
+def _select(samples: Sequence[StockLevels], count: int = 12) -> list[StockLevels]:
+    """About `count` of the samples, evenly spaced, with the first and the last."""
+    step = max(1, len(samples) // count)
+    return [*samples[:-1:step], samples[-1]]
 
 
-def _picture(draw: object, *arguments: object, says: str) -> Picture:
+def _plot(draw: Callable[..., str], *arguments: object, description: str) -> Plot:
     wide, narrow = (Markup(draw(*arguments, width)) for width in (plots.WIDE, plots.NARROW))  # noqa: S704
-    return Picture(wide, narrow, says)
+    return Plot(wide, narrow, description)
 
 
-def _units(rehearsal: Rehearsal) -> Picture:
-    units = rehearsal.seen.units
-    gone = next((look.at for look in units if look.available == 0), None)
-    last = units[-1]
-    said = f"Of {rehearsal.options.stock:,} units, " + (
-        f"none was left after {gone:.1f} seconds. " if gone is not None else "some were always left. "
+def _stock_levels(rehearsal: Rehearsal) -> Plot:
+    samples = rehearsal.observed.stock_levels
+    sold_out = next((levels.at for levels in samples if levels.available == 0), None)
+    last = samples[-1]
+    description = f"Of {rehearsal.options.stock:,} units, " + (
+        f"none was available after {sold_out:.1f} seconds. "
+        if sold_out is not None
+        else "some were available at all times. "
     )
-    said += f"After {last.at:.1f} seconds {last.paid:,} were paid and {last.available:,} available."
-    return _picture(plots.where_the_units_were, rehearsal.seen, says=said)
+    description += f"After {last.at:.1f} seconds {last.paid:,} were paid and {last.available:,} available."
+    return _plot(plots.stock_levels, rehearsal.observed, description=description)
 
 
-def _rates(rehearsal: Rehearsal) -> Picture:
-    everything = figures.figures(rehearsal.seen.calls)
-    said = f"{everything.count:,} answers; {everything.peak:,} in the best second."
-    return _picture(plots.answers_a_second, rehearsal.seen, says=said)
+def _rates(rehearsal: Rehearsal) -> Plot:
+    total = statistics.summarize(rehearsal.observed.calls)
+    description = f"{total.count:,} responses, {total.peak:,} per second at the peak."
+    return _plot(plots.response_rates, rehearsal.observed, description=description)
 
 
-def _latencies(found: dict[Kind, figures.Figures]) -> Picture:
-    said = "; ".join(
-        f"{kind}: half within {milliseconds(one.latency.p50)}, 99 of 100 within"
-        f" {milliseconds(one.latency.p99)}, the slowest {milliseconds(one.latency.most)}"
-        for kind, one in found.items()
+def _latencies(by_operation: dict[Operation, statistics.Statistics]) -> Plot:
+    description = "; ".join(
+        f"{operation}: median {milliseconds(found.latency.p50)}, 99th percentile"
+        f" {milliseconds(found.latency.p99)}, maximum {milliseconds(found.latency.max)}"
+        for operation, found in by_operation.items()
     )
-    return _picture(plots.latencies, found, says=f"{said}.")
+    return _plot(plots.latencies, by_operation, description=f"{description}.")

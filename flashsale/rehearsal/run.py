@@ -11,198 +11,204 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import uvloop
 
-from flashsale.database.connection import explain
-from flashsale.errors import Refusal
-from flashsale.rehearsal import checks, machine, preflight, shop
-from flashsale.rehearsal.buyers import Cast, Shares, cast
-from flashsale.rehearsal.client import opened
-from flashsale.rehearsal.lapsing import lapsing_after
-from flashsale.rehearsal.record import Seen, Units
-from flashsale.rehearsal.sale import Sale, Terms
+from flashsale.database.connection import Connection, describe_error, fetch_value
+from flashsale.errors import UserError
+from flashsale.rehearsal import checks, preflight, throwaway_product
+from flashsale.rehearsal.buyers import Buyers, Shares, generate_buyers
+from flashsale.rehearsal.client import open_client
+from flashsale.rehearsal.cpu import CpuUsage, measure_cpu
+from flashsale.rehearsal.observations import Observations, StockLevels
+from flashsale.rehearsal.sale import Sale, SaleConfig
+from flashsale.rehearsal.short_times import short_times
+from flashsale.rehearsal.throwaway_product import DatabaseState, Product
 
-LOOK_EVERY = 0.05
-"""seconds between two looks at the stock"""
+SAMPLE_INTERVAL = 0.05
+"""seconds between two samples of the stock levels"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for."""
+    """The options of the command."""
 
     buyers: int
     stock: int
-    at_once: int
+    concurrency: int
     shares: Shares
-    lapse: float | None
+    lapse_after: float | None
     seed: int
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What came of it."""
+    """The result."""
 
     options: Options
     url: str
     began_at: datetime
-    product: shop.Product
-    cast: Cast
-    seen: Seen
-    books: shop.Books
+    product: Product
+    buyers: Buyers
+    observed: Observations
+    state: DatabaseState
     checks: Sequence[checks.Check]
-    load: machine.Load
+    cpu: CpuUsage
     versions: dict[str, str]
     notes: Sequence[str]
-    """what a reader must know of this one rehearsal"""
+    """conditions that a reader of the report has to know"""
 
     @property
-    def held(self) -> bool:
-        """Whether every check did."""
-        return all(check.held for check in self.checks)
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the sale is."""
+    """The progress of the sale."""
 
     phase: str
     served: int
-    units: Units | None
+    stock_levels: StockLevels
 
 
 def rehearse(
     options: Options,
     url: str,
     database_url: str,
-    conn: shop.Conn,
+    conn: Connection,
     secrets: Sequence[str],
     show: Callable[[Progress], None],
 ) -> Rehearsal:
-    """Sell a throwaway product, judge the sale, and withdraw the product.
+    """Sell a throwaway product, check the sale, and withdraw the product.
 
-    :param url: of the server, without a slash at its end
+    :param url: of the server, without a trailing slash
     :param conn: an operator's, to the same database as `database_url`; autocommit
     :param secrets: the first signs the webhooks
-    :raises Refusal: it makes no sense, or was stopped
+    :raises UserError: a precondition does not hold, or the rehearsal was interrupted
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, ExitStack() as stack:
         runner.run(preflight.check_server(url, secrets))
-        shop.only_one(conn)
-        shares, notes = _be_careful(options, shop.busy(conn))
+        throwaway_product.lock(conn)
+        shares, notes = _protect_customers(options, throwaway_product.active_products(conn))
         if not secrets:
-            notes.append("The webhooks went unsigned: this server believes anybody.")
-        windows = before = shop.windows(conn)
-        if options.lapse is not None:
-            windows = (timedelta(seconds=options.lapse),) * 2
-            stack.enter_context(lapsing_after(options.lapse, database_url, before))
-            notes.append(f"Holds and orders lapsed after {options.lapse:g} s; the shop's settings are back.")
-        company = cast(
-            options.buyers, options.stock, shares, lapsing=options.lapse is not None, seed=options.seed
-        )
-        product = shop.create(conn, options.stock)
+            notes.append("The server accepted webhooks without a signature.")
+        hold_time, payment_window = before = throwaway_product.time_limits(conn)
+        lapsing = options.lapse_after is not None
+        if options.lapse_after is not None:
+            hold_time = payment_window = timedelta(seconds=options.lapse_after)
+            stack.enter_context(short_times(options.lapse_after, database_url, before))
+            notes.append(
+                f"Holds and orders lapsed after {options.lapse_after:g} s; the settings have been restored."
+            )
+        buyers = generate_buyers(options.buyers, options.stock, shares, lapsing=lapsing, seed=options.seed)
+        product = throwaway_product.create(conn, options.stock)
         try:
-            terms = Terms(
+            config = SaleConfig(
                 product_id=product.product_id,
-                price=str(shop.PRICE),
-                currency=shop.CURRENCY,
-                hold_time=windows[0].total_seconds(),
-                payment_window=windows[1].total_seconds(),
-                lapsing=options.lapse is not None,
-                at_once=options.at_once,
+                price=str(throwaway_product.PRICE),
+                currency=throwaway_product.CURRENCY,
+                hold_time=hold_time.total_seconds(),
+                payment_window=payment_window.total_seconds(),
+                lapsing=lapsing,
+                concurrency=options.concurrency,
                 seed=options.seed,
                 token=f"rehearsal-{product.token}",
                 secrets=secrets,
             )
-            began_at, load = datetime.now(UTC), machine.measure()
+            began_at, cpu_usage = datetime.now(UTC), measure_cpu()
             try:
-                seen = runner.run(_sell(url, database_url, product, company, terms, show))
+                observed = runner.run(_sell(url, database_url, product, buyers, config, show))
             except (asyncio.CancelledError, KeyboardInterrupt):
-                raise Refusal("stopped before its end; the throwaway product is withdrawn") from None
-            measured = load()
-            books = shop.read_books(conn, product, [word.key for word in seen.words])
+                raise UserError("interrupted; the throwaway product is withdrawn") from None
+            cpu = cpu_usage()
+            keys = [webhook.key for webhook in observed.webhooks]
+            state = throwaway_product.read_state(conn, product, keys)
         finally:
             _withdraw(conn, product)
-        books.audit = shop.audit(conn)
+        state.audit = throwaway_product.audit(conn)
         return Rehearsal(
             options=options,
             url=url,
             began_at=began_at,
             product=product,
-            cast=company,
-            seen=seen,
-            books=books,
-            checks=checks.check(seen, books, options.stock),
-            load=measured,
+            buyers=buyers,
+            observed=observed,
+            state=state,
+            checks=checks.check(observed, state, options.stock),
+            cpu=cpu,
             versions={
                 "flashsale": importlib.metadata.version("flashsale"),
-                "PostgreSQL": conn.execute("show server_version").fetchone()[0].split()[0],
+                "PostgreSQL": fetch_value(conn, "show server_version").split()[0],
             },
             notes=notes,
         )
 
 
-def _withdraw(conn: shop.Conn, product: shop.Product) -> None:
+def _withdraw(conn: Connection, product: Product) -> None:
     try:
-        shop.withdraw(conn, product)
+        throwaway_product.withdraw(conn, product)
     except psycopg.Error as error:
-        raise Refusal(
-            f"product {product.product_id} could not be withdrawn and may still be on sale: {explain(error)};"
-            " see what is left with flashsale product list, and take it away with flashsale product restock"
+        raise UserError(
+            f"product {product.product_id} could not be withdrawn and may still be on sale:"
+            f" {describe_error(error)}; see its stock with flashsale product list, and remove it with"
+            " flashsale product restock"
         ) from error
 
 
-def _be_careful(options: Options, busy: Sequence[int]) -> tuple[Shares, list[str]]:
-    """Who may come while customers buy products `busy`, and what the report must say of it.
+def _protect_customers(options: Options, active_products: Sequence[int]) -> tuple[Shares, list[str]]:
+    """The shares of buyers and the notes of a rehearsal while customers buy `active_products`.
 
-    :raises Refusal: the rehearsal would touch the customers' holds
+    :raises UserError: the rehearsal would shorten the holds of customers
     """
-    if not busy:
+    if not active_products:
         return options.shares, []
-    names = f"product{'s' if len(busy) > 1 else ''} {', '.join(map(str, busy))}"
-    if options.lapse is not None:
-        raise Refusal(f"somebody is buying {names}; --lapse would shorten their holds, too")
-    notes = [f"Somebody was buying {names} when it began: the figures are of what was left of the machine."]
+    names = f"product{'s' if len(active_products) > 1 else ''} {', '.join(map(str, active_products))}"
+    if options.lapse_after is not None:
+        raise UserError(f"customers are buying {names}; --lapse-after would shorten their holds, too")
+    notes = [f"Customers were buying {names} at the start, so the rates are lower than the machine allows."]
     if options.shares.early:
-        # An early webhook guesses the id of the next order, which may be a customer's.
-        notes.append("There were no early webhooks: one might have met a customer's order.")
+        # An early webhook has a predicted order id, which a customer's order may get.
+        notes.append("No early webhooks were sent, because one could have matched a customer's order.")
     return replace(options.shares, early=0), notes
 
 
 async def _sell(
     url: str,
     database_url: str,
-    product: shop.Product,
-    company: Cast,
-    terms: Terms,
+    product: Product,
+    buyers: Buyers,
+    config: SaleConfig,
     show: Callable[[Progress], None],
-) -> Seen:
+) -> Observations:
     task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await preflight.check_database(url, product)
-    seen = Seen()
+    observed = Observations()
     async with (
-        shop.window(database_url, product) as window,
-        opened(url, terms.at_once, seen, terms.seed) as client,
+        throwaway_product.open_stock_reader(database_url, product) as reader,
+        open_client(url, config.concurrency, observed, config.seed) as client,
     ):
 
-        async def look() -> Units:
-            units = Units(client.now(), *await window.units())
-            seen.units.append(units)
-            return units
+        async def sample() -> StockLevels:
+            levels = StockLevels(client.now(), *await reader.stock_levels())
+            observed.stock_levels.append(levels)
+            return levels
 
-        async def watch() -> None:
+        async def sample_until_over() -> None:
             while not over.is_set():
-                show(Progress(sale.phase, sale.served, await look()))
+                show(Progress(sale.phase, sale.served, await sample()))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(over.wait(), LOOK_EVERY)
+                    await asyncio.wait_for(over.wait(), SAMPLE_INTERVAL)
 
-        sale = Sale(client, company, terms, seen, look, window.next_order_id)
+        sale = Sale(client, buyers, config, observed, sample, reader.next_order_id)
         over = asyncio.Event()
-        client.start_the_clock()
-        watcher = asyncio.create_task(watch())
+        client.start_clock()
+        sampler = asyncio.create_task(sample_until_over())
         try:
             await sale.run()
         finally:
             over.set()
-            await watcher
-        show(Progress("done", sale.served, await look()))
-    return seen
+            await sampler
+        show(Progress("done", sale.served, await sample()))
+    return observed

@@ -1,10 +1,9 @@
-"""How the sale goes.
+"""The sequence of the sale.
 
-Those whose webhooks come early are first, then the doors open for the crowd: everybody looks at the
-product and asks for one unit, so many requests at once. Who gets a unit takes a moment to order and another
-to pay, while the crowd goes on. When the rush is over, late payments are captured. Then whoever went away
-empty-handed comes back for the units that were given back, until none is left or nobody wants one. Last, the
-provider sends some of its webhooks once more.
+The buyers with early webhooks come first. Then comes the rush: every buyer views the product and requests
+one unit, with limited concurrency. Buyers with a hold order and pay after a pause, while the rush continues.
+After it late payments are captured. Then buyers without a unit try again for units that were released, until
+none is left or no buyer wants one. Finally the provider sends some of its webhooks again.
 """
 
 import asyncio
@@ -15,24 +14,29 @@ from random import Random
 
 import msgspec
 
-from flashsale.rehearsal.buyers import Buyer, Cast, Step
-from flashsale.rehearsal.client import JSON, Client, Unanswered
-from flashsale.rehearsal.record import Answer, Kind, Outcome, Phase, Purchase, Seen, Units, Word
+from flashsale.rehearsal.buyers import Buyer, Buyers, Step
+from flashsale.rehearsal.client import JSON, Client, NoResponse
+from flashsale.rehearsal.observations import (
+    Observations,
+    Operation,
+    Outcome,
+    Phase,
+    Purchase,
+    Response,
+    StockLevels,
+    Webhook,
+)
 from flashsale.webhooks import signature_headers
 
-WAIT_FOR_UNITS = 10
-"""seconds beyond the hold time after which nobody waits any longer for units that somebody still holds"""
-
-ENOUGH_FAULTS = 100
-"""after which nobody is let in any more: the verdict is clear, and a server that is gone takes long"""
+RETURN_TIMEOUT = 10
+"""seconds beyond the hold time for which buyers wait for held units to be released"""
+MAX_ERRORS = 100
+"""after which no further buyers come: the result is clear, and requests to a dead server take long"""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What the sale is of, and on which terms.
-
-    Times are in seconds.
-    """
+class SaleConfig:
+    """The parameters of the sale; times are in seconds."""
 
     product_id: int
     price: str
@@ -40,11 +44,11 @@ class Terms:
     hold_time: float
     payment_window: float
     lapsing: bool
-    """somebody waits for holds and orders to lapse"""
-    at_once: int
+    """some buyers wait until their hold or order has lapsed"""
+    concurrency: int
     seed: int
     token: str
-    """in every idempotency key of this rehearsal"""
+    """part of every idempotency key of this rehearsal"""
     secrets: Sequence[str]
     """the first signs the webhooks, if there is one"""
 
@@ -52,134 +56,134 @@ class Terms:
 class Sale:
     """One sale, from the first buyer to the last webhook.
 
-    :param look: where the units are now, as the database has it
-    :param next_order_id: the id of the next order there will be
+    :param sample: reads the current stock levels from the database
+    :param next_order_id: predicts the id of the next order
     """
 
     def __init__(
         self,
         client: Client,
-        cast: Cast,
-        terms: Terms,
-        seen: Seen,
-        look: Callable[[], Awaitable[Units]],
+        buyers: Buyers,
+        config: SaleConfig,
+        observed: Observations,
+        sample: Callable[[], Awaitable[StockLevels]],
         next_order_id: Callable[[], Awaitable[int]],
     ) -> None:
         self._client = client
-        self._cast = cast
-        self._terms = terms
-        self._seen = seen
-        self._look = look
+        self._buyers = buyers
+        self._config = config
+        self._observed = observed
+        self._sample = sample
         self._next_order_id = next_order_id
-        self._random = Random(terms.seed)  # noqa: S311
-        self._keys = (f"{terms.token}-{number}" for number in range(2**63))
+        self._random = Random(config.seed)  # noqa: S311
+        self._keys = (f"{config.token}-{number}" for number in range(2**63))
         self._late: list[tuple[Purchase, Sequence[Step]]] = []
-        self._empty_handed: list[Buyer] = []
+        self._without_unit: list[Buyer] = []
         self.phase = ""
         self.served = 0
-        """buyers who have been told whether they get a unit"""
+        """buyers whose request for a unit has been answered"""
 
     async def run(self) -> None:
-        with self._part("early webhooks"):
-            await self._come_early()
-        with self._part("the rush"):
-            await self._come(self._cast.crowd)
-        with self._part("late payments"):
-            await self._all(self._go_on(purchase, steps) for purchase, steps in self._late)
-        with self._part("second chance"):
-            await self._come_back()
-        with self._part("webhooks again"):
+        with self._phase("early webhooks"):
+            await self._serve_early()
+        with self._phase("rush"):
+            await self._serve(self._buyers.crowd)
+        with self._phase("late payments"):
+            await self._all(self._continue(purchase, steps) for purchase, steps in self._late)
+        with self._phase("second chance"):
+            await self._serve_again()
+        with self._phase("repeated webhooks"):
             await self._all(
-                self._say_again(word)
-                for purchase in self._seen.purchases
+                self._resend(webhook)
+                for purchase in self._observed.purchases
                 if purchase.buyer.duplicated
-                for word in purchase.words
+                for webhook in purchase.webhooks
             )
-        self._seen.sold_out = len(self._empty_handed)
-        with self._noting_faults():
-            product = await self._ask(Kind.LOOK, "GET", f"/api/products/{self._terms.product_id}")
-            self._seen.available_at_end = product.body.get("available_stock")
+        self._observed.sold_out = len(self._without_unit)
+        with self._recording_errors():
+            product = await self._request(Operation.VIEW, "GET", f"/api/products/{self._config.product_id}")
+            self._observed.available_at_end = product.body.get("available_stock")
 
     @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
+    def _phase(self, name: str) -> Iterator[None]:
         self.phase, begin = name, self._client.now()
         yield
-        self._seen.phases.append(Phase(name, begin, self._client.now()))
+        self._observed.phases.append(Phase(name, begin, self._client.now()))
 
     @contextmanager
-    def _noting_faults(self) -> Iterator[None]:
+    def _recording_errors(self) -> Iterator[None]:
         try:
             yield
-        except Unanswered as error:
-            self._seen.faults.append(str(error))
+        except NoResponse as error:
+            self._observed.errors.append(str(error))
 
     async def _all(self, coroutines: Iterable[Coroutine[None, None, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             for coroutine in coroutines:
                 group.create_task(coroutine)
 
-    # --- The crowd -----------------------------------------------------------------------------------------
+    # --- Requests for a unit -------------------------------------------------------------------------------
 
-    async def _come(self, buyers: Iterable[Buyer]) -> None:
-        """Let them in one after the other, as many at once as may be, and see all of them off."""
-        line = iter(buyers)
+    async def _serve(self, buyers: Iterable[Buyer]) -> None:
+        """Let buyers request a unit in turn, with limited concurrency, and finish their purchases."""
+        queue = iter(buyers)
         async with asyncio.TaskGroup() as group:
 
-            async def let_in() -> None:
-                for buyer in line:
-                    if len(self._seen.faults) >= ENOUGH_FAULTS:
+            async def serve_queue() -> None:
+                for buyer in queue:
+                    if len(self._observed.errors) >= MAX_ERRORS:
                         return
                     if purchase := await self._hold(buyer):
-                        group.create_task(self._go_on(purchase, buyer.behaviour.steps))
+                        group.create_task(self._continue(purchase, buyer.behaviour.steps))
                     self.served += 1
 
-            for _ in range(self._terms.at_once):
-                group.create_task(let_in())
+            for _ in range(self._config.concurrency):
+                group.create_task(serve_queue())
 
-    async def _come_back(self) -> None:
-        patience = (self._terms.hold_time if self._terms.lapsing else 0) + WAIT_FOR_UNITS
+    async def _serve_again(self) -> None:
+        timeout = (self._config.hold_time if self._config.lapsing else 0) + RETURN_TIMEOUT
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
-        while self._empty_handed and len(self._seen.faults) < ENOUGH_FAULTS:
-            units = await self._look()
-            if units.available > 0:
-                # A few more than there are units for: there is always somebody who comes in vain.
-                count = units.available + self._terms.at_once // 4 + 1
-                coming, self._empty_handed = self._empty_handed[:count], self._empty_handed[count:]
-                self.served -= len(coming)
-                await self._come(coming)
-                deadline = loop.time() + patience
-            elif units.held + units.awaiting == 0 or loop.time() > deadline:
+        deadline = loop.time() + timeout
+        while self._without_unit and len(self._observed.errors) < MAX_ERRORS:
+            levels = await self._sample()
+            if levels.available > 0:
+                # A few more buyers than units, so that some requests meet an empty stock.
+                count = levels.available + self._config.concurrency // 4 + 1
+                buyers, self._without_unit = self._without_unit[:count], self._without_unit[count:]
+                self.served -= len(buyers)
+                await self._serve(buyers)
+                deadline = loop.time() + timeout
+            elif levels.held + levels.awaiting == 0 or loop.time() > deadline:
                 return
             else:
                 await asyncio.sleep(0.1)
 
     async def _hold(self, buyer: Buyer) -> Purchase | None:
         purchase = None
-        with self._noting_faults():
-            await self._ask(Kind.LOOK, "GET", f"/api/products/{self._terms.product_id}")
-            wanted = {"product_id": self._terms.product_id, "qty": 1}
-            asked_at = self._client.now()
-            answer = await self._send(Kind.HOLD, "/api/holds", wanted, buyer)
-            hold_id = answer.body.get("hold_id")
-            if answer.ok and hold_id is not None:
-                purchase = Purchase(buyer, hold_id, asked_at)
-                self._seen.purchases.append(purchase)
-            elif answer.code == "insufficient_stock":
-                self._empty_handed.append(buyer)
+        with self._recording_errors():
+            await self._request(Operation.VIEW, "GET", f"/api/products/{self._config.product_id}")
+            body = {"product_id": self._config.product_id, "qty": 1}
+            requested_at = self._client.now()
+            response = await self._post(Operation.HOLD, "/api/holds", body, buyer)
+            hold_id = response.body.get("hold_id")
+            if response.ok and hold_id is not None:
+                purchase = Purchase(buyer, hold_id, requested_at)
+                self._observed.purchases.append(purchase)
+            elif response.code == "insufficient_stock":
+                self._without_unit.append(buyer)
             else:
-                self._fault(Kind.HOLD, answer)
+                self._record_error(Operation.HOLD, response)
         return purchase
 
-    # --- Who has a hold ------------------------------------------------------------------------------------
+    # --- Buyers with a hold --------------------------------------------------------------------------------
 
-    async def _go_on(self, purchase: Purchase, steps: Sequence[Step]) -> None:
-        purchase.outcome = Outcome.UNANSWERED
-        with self._noting_faults():
-            purchase.outcome = await self._take(purchase, steps)
+    async def _continue(self, purchase: Purchase, steps: Sequence[Step]) -> None:
+        purchase.outcome = Outcome.ERROR
+        with self._recording_errors():
+            purchase.outcome = await self._take_steps(purchase, steps)
 
-    async def _take(self, purchase: Purchase, steps: Sequence[Step]) -> Outcome | None:
-        """Take the steps, up to one that waits for the end of the rush; what became of the purchase."""
+    async def _take_steps(self, purchase: Purchase, steps: Sequence[Step]) -> Outcome | None:
+        """Take the steps, up to one that waits for the end of the rush; returns the outcome so far."""
         outcome: Outcome | None = Outcome.LEFT
         for number, step in enumerate(steps):
             if step in (Step.ORDER, Step.RELEASE, Step.SUCCESS, Step.FAILED, Step.CANCELLED) and number < 2:
@@ -187,7 +191,7 @@ class Sale:
             match step:
                 case Step.ORDER:
                     if not await self._order(purchase):
-                        return Outcome.LAPSED
+                        return Outcome.EXPIRED
                 case Step.RELEASE:
                     outcome = await self._release(purchase)
                 case Step.SUCCESS:
@@ -198,190 +202,200 @@ class Sale:
                 case Step.CANCELLED:
                     await self._report(purchase, "cancelled")
                     outcome = Outcome.CANCELLED
-                case Step.UNTIL_RUSH_IS_OVER:
+                case Step.WAIT_FOR_END_OF_RUSH:
                     self._late.append((purchase, steps[number + 1 :]))
                     return outcome
-                case Step.UNTIL_OVERDUE:
-                    # Holds and orders lapse on whole tenths of a second, rounded up.
-                    await asyncio.sleep(self._terms.payment_window + 0.2)
+                case Step.WAIT_UNTIL_OVERDUE:
+                    # Holds and orders lapse at whole tenths of a second, rounded up.
+                    await asyncio.sleep(self._config.payment_window + 0.2)
         return outcome
 
     async def _order(self, purchase: Purchase) -> bool:
-        """Whether the hold has become an order; if not, its time was up and the buyer gets in line again."""
+        """Order the held unit; returns whether the hold was still valid."""
         purchase.ordered_at = self._client.now()
-        answer = await self._send(Kind.ORDER, "/api/orders", {"hold_id": purchase.hold_id}, purchase.buyer)
-        purchase.order_id = answer.body.get("order_id") if answer.ok else None
+        body = {"hold_id": purchase.hold_id}
+        response = await self._post(Operation.ORDER, "/api/orders", body, purchase.buyer)
+        purchase.order_id = response.body.get("order_id") if response.ok else None
         if purchase.order_id is not None:
             return True
-        if answer.code == "hold_expired" and self._since(purchase.held_at) >= self._terms.hold_time:
-            self._empty_handed.append(purchase.buyer)
+        if response.code == "hold_expired" and self._since(purchase.held_at) >= self._config.hold_time:
+            self._without_unit.append(purchase.buyer)
         else:
-            self._fault(Kind.ORDER, answer)
+            self._record_error(Operation.ORDER, response)
         return False
 
     async def _release(self, purchase: Purchase) -> Outcome:
         path = f"/api/holds/{purchase.hold_id}"
-        calls = [self._ask(Kind.RELEASE, "DELETE", path) for _ in range(1 + purchase.buyer.duplicated)]
-        answers = await asyncio.gather(*calls)
-        self._compare(Kind.RELEASE, answers)
-        lapsed = self._since(purchase.held_at) >= self._terms.hold_time
-        for answer in answers:
-            if not answer.ok and not (answer.code == "hold_expired" and lapsed):
-                self._fault(Kind.RELEASE, answer)
+        calls = [
+            self._request(Operation.RELEASE, "DELETE", path) for _ in range(1 + purchase.buyer.duplicated)
+        ]
+        responses = await asyncio.gather(*calls)
+        self._compare(Operation.RELEASE, responses)
+        has_expired = self._since(purchase.held_at) >= self._config.hold_time
+        for response in responses:
+            if not response.ok and not (response.code == "hold_expired" and has_expired):
+                self._record_error(Operation.RELEASE, response)
         return Outcome.RELEASED
 
-    async def _pay(self, purchase: Purchase) -> Outcome | None:
-        """Report that the payment was captured, and see whether the order says so, too."""
-        first = not purchase.words
-        word = await self._report(purchase, "success")
-        if word is None:
-            return Outcome.UNANSWERED
-        in_time = first and self._since(purchase.ordered_at) < self._terms.payment_window
-        right = [("applied", "paid")] if in_time else [("applied", "paid"), ("refund_due", "cancelled")]
-        if (word.result, word.order_status) not in right:
-            self._seen.faults.append(f"webhook for order {word.order_id}: {word.result}, {word.order_status}")
-        await self._confirm(purchase, word.order_status)
-        return Outcome.BOUGHT if word.order_status == "paid" else Outcome.REFUND_DUE
+    async def _pay(self, purchase: Purchase) -> Outcome:
+        """Report a captured payment, and check the status of the order."""
+        is_first = not purchase.webhooks
+        webhook = await self._report(purchase, "success")
+        if webhook is None:
+            return Outcome.ERROR
+        in_time = is_first and self._since(purchase.ordered_at) < self._config.payment_window
+        expected = [("applied", "paid")] if in_time else [("applied", "paid"), ("refund_due", "cancelled")]
+        if (webhook.result, webhook.order_status) not in expected:
+            self._observed.errors.append(
+                f"webhook for order {webhook.order_id}: {webhook.result}, {webhook.order_status}"
+            )
+        await self._confirm(purchase, webhook.order_status)
+        return Outcome.BOUGHT if webhook.order_status == "paid" else Outcome.REFUND_DUE
 
     async def _confirm(self, purchase: Purchase, status: str | None) -> None:
         path = f"/api/orders/{purchase.order_id}?hold_id={purchase.hold_id}"
-        order = await self._ask(Kind.CONFIRM, "GET", path)
+        order = await self._request(Operation.CONFIRM, "GET", path)
         if order.ok and order.body.get("status") != status:
-            self._seen.faults.append(
-                f"order {purchase.order_id} is {order.body.get('status')}, its webhook was told {status}"
+            self._observed.errors.append(
+                f"order {purchase.order_id} is {order.body.get('status')}, its webhook returned {status}"
             )
 
-    def _since(self, moment: float) -> float:
-        return self._client.now() - moment
+    def _since(self, at: float) -> float:
+        return self._client.now() - at
 
     # --- The payment provider ------------------------------------------------------------------------------
 
-    async def _report(self, purchase: Purchase, status: str) -> Word | None:
-        word = await self._say(next(self._keys), purchase.order_id, status, purchase.buyer)
-        if word is not None:
-            purchase.words.append(word)
-        return word
+    async def _report(self, purchase: Purchase, status: str) -> Webhook | None:
+        assert purchase.order_id is not None  # noqa: S101 - every behaviour orders before it pays
+        webhook = await self._send_webhook(next(self._keys), purchase.order_id, status, purchase.buyer)
+        if webhook is not None:
+            purchase.webhooks.append(webhook)
+        return webhook
 
-    async def _say(self, key: str, order_id: int, status: str, buyer: Buyer) -> Word | None:
-        answers = await asyncio.gather(
-            *[self._webhook(key, order_id, status) for _ in range(1 + buyer.duplicated)]
+    async def _send_webhook(self, key: str, order_id: int, status: str, buyer: Buyer) -> Webhook | None:
+        """Send a webhook, twice concurrently for some buyers; None if the server did not acknowledge it."""
+        responses = await asyncio.gather(
+            *[self._post_webhook(key, order_id, status) for _ in range(1 + buyer.duplicated)]
         )
-        self._compare(Kind.WEBHOOK, answers)
-        if not answers[0].ok:
-            self._fault(Kind.WEBHOOK, answers[0])
+        self._compare(Operation.WEBHOOK, responses)
+        if not responses[0].ok:
+            self._record_error(Operation.WEBHOOK, responses[0])
             return None
-        body = answers[0].body
-        return Word(key, order_id, status, str(body.get("result")), body.get("status"))
+        body = responses[0].body
+        return Webhook(key, order_id, status, str(body.get("result")), body.get("status"))
 
-    async def _webhook(self, key: str, order_id: int, status: str) -> Answer:
-        # The price and its currency go along: should the order be somebody else's, it will not match.
+    async def _post_webhook(self, key: str, order_id: int, status: str) -> Response:
+        # With price and currency: if the order is a customer's, they do not match it.
         event = {
             "idempotency_key": key, "order_id": order_id, "status": status,
-            "amount": self._terms.price, "currency": self._terms.currency,
+            "amount": self._config.price, "currency": self._config.currency,
         }  # fmt: skip
         body = msgspec.json.encode(event)
-        headers = JSON | signature_headers(body, key, self._terms.secrets)
-        return await self._ask(Kind.WEBHOOK, "POST", "/api/payments/webhook", body, headers)
+        headers = JSON | signature_headers(body, key, self._config.secrets)
+        return await self._request(Operation.WEBHOOK, "POST", "/api/payments/webhook", body, headers)
 
-    async def _say_again(self, word: Word) -> None:
-        with self._noting_faults():
-            answer = await self._webhook(word.key, word.order_id, word.status)
-            self._seen.repeated += 1
-            said = (answer.body.get("result"), answer.body.get("status"))
-            if said != (word.result, word.order_status) or not answer.replayed:
-                self._seen.contradictions.append(
-                    f"webhook {word.key}: at first {word.result}, {word.order_status}; again {answer} {said}"
+    async def _resend(self, webhook: Webhook) -> None:
+        with self._recording_errors():
+            response = await self._post_webhook(webhook.key, webhook.order_id, webhook.status)
+            self._observed.duplicates += 1
+            result = (response.body.get("result"), response.body.get("status"))
+            if result != (webhook.result, webhook.order_status) or not response.replayed:
+                self._observed.mismatches.append(
+                    f"webhook {webhook.key}: first {webhook.result}, {webhook.order_status};"
+                    f" then {response} {result}"
                 )
 
-    # --- Webhooks that come before their orders ------------------------------------------------------------
+    # --- Early webhooks ------------------------------------------------------------------------------------
 
-    async def _come_early(self) -> None:
-        """Report payments for the orders that are about to be made, while they are being made."""
-        held = [
+    async def _serve_early(self) -> None:
+        """Create orders, and send the webhooks of their predicted ids concurrently."""
+        purchases = [
             purchase
-            for purchase in await asyncio.gather(*map(self._hold, self._cast.early))
+            for purchase in await asyncio.gather(*map(self._hold, self._buyers.early))
             if purchase is not None
         ]
-        self.served += len(self._cast.early)
-        if not held:
+        self.served += len(self._buyers.early)
+        if not purchases:
             return
         next_id = await self._next_order_id()
-        words: dict[int, Word] = {}
+        webhooks: dict[int, Webhook] = {}
 
-        async def say(order_id: int, buyer: Buyer) -> None:
-            with self._noting_faults():
-                if word := await self._say(next(self._keys), order_id, "success", buyer):
-                    words[order_id] = word
+        async def send(order_id: int, buyer: Buyer) -> None:
+            with self._recording_errors():
+                if webhook := await self._send_webhook(next(self._keys), order_id, "success", buyer):
+                    webhooks[order_id] = webhook
 
         async def order(purchase: Purchase) -> None:
-            with self._noting_faults():
+            with self._recording_errors():
                 await self._order(purchase)
 
-        jobs = [say(next_id + number, purchase.buyer) for number, purchase in enumerate(held)]
-        jobs += [order(purchase) for purchase in held]
-        self._random.shuffle(jobs)
-        await self._all(jobs)
-        await self._all(self._settle(purchase, words) for purchase in held)
-        self._seen.strays.extend(words.values())
+        tasks = [send(next_id + number, purchase.buyer) for number, purchase in enumerate(purchases)]
+        tasks += [order(purchase) for purchase in purchases]
+        self._random.shuffle(tasks)
+        await self._all(tasks)
+        await self._all(self._finish_early(purchase, webhooks) for purchase in purchases)
+        self._observed.unmatched.extend(webhooks.values())
 
-    async def _settle(self, purchase: Purchase, words: dict[int, Word]) -> None:
-        """The order of an early webhook must be paid by now; one that got none is paid as usual."""
-        purchase.outcome = Outcome.UNANSWERED
+    async def _finish_early(self, purchase: Purchase, webhooks: dict[int, Webhook]) -> None:
+        """Check that an order with an early webhook is paid; pay for one whose id was not predicted."""
+        purchase.outcome = Outcome.ERROR
         if purchase.order_id is None:
             return
-        with self._noting_faults():
-            if word := words.pop(purchase.order_id, None):
-                purchase.words.append(word)
+        with self._recording_errors():
+            if webhook := webhooks.pop(purchase.order_id, None):
+                purchase.webhooks.append(webhook)
                 await self._confirm(purchase, "paid")
                 purchase.outcome = Outcome.BOUGHT
             else:
                 purchase.outcome = await self._pay(purchase)
 
-    # --- Requests and answers ------------------------------------------------------------------------------
+    # --- Requests and responses ----------------------------------------------------------------------------
 
-    async def _send(self, kind: Kind, path: str, wanted: dict[str, int], buyer: Buyer) -> Answer:
-        """POST with an idempotency key, twice at the same moment if that is the buyer's way."""
+    async def _post(self, operation: Operation, path: str, content: dict[str, int], buyer: Buyer) -> Response:
+        """POST with an idempotency key, twice concurrently for some buyers."""
         headers = JSON | {"Idempotency-Key": next(self._keys)}
-        body = msgspec.json.encode(wanted)
-        calls = [self._ask(kind, "POST", path, body, headers) for _ in range(1 + buyer.duplicated)]
-        answers = await asyncio.gather(*calls)
-        self._compare(kind, answers)
-        # The second may have been lucky where the first was refused: a unit came back in between.
-        return next((answer for answer in answers if answer.ok), answers[0])
+        body = msgspec.json.encode(content)
+        calls = [self._request(operation, "POST", path, body, headers) for _ in range(1 + buyer.duplicated)]
+        responses = await asyncio.gather(*calls)
+        self._compare(operation, responses)
+        # The second may succeed after the first was refused, if a unit was released in between.
+        return next((response for response in responses if response.ok), responses[0])
 
-    async def _ask(
+    async def _request(
         self,
-        kind: Kind,
+        operation: Operation,
         method: str,
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-    ) -> Answer:
-        answer = await self._client.ask(kind, method, path, body, headers)
-        if method == "GET" and not answer.ok:
-            self._fault(kind, answer)
-        return answer
+    ) -> Response:
+        response = await self._client.request(operation, method, path, body, headers)
+        if method == "GET" and not response.ok:
+            self._record_error(operation, response)
+        return response
 
-    def _compare(self, kind: Kind, answers: Sequence[Answer]) -> None:
-        if len(answers) > 1:
-            self._seen.repeated += 1
-            if contradiction := contradiction_of(answers):
-                self._seen.contradictions.append(f"{kind}: {contradiction}")
+    def _compare(self, operation: Operation, responses: Sequence[Response]) -> None:
+        if len(responses) > 1:
+            self._observed.duplicates += 1
+            if mismatch := find_mismatch(responses):
+                self._observed.mismatches.append(f"{operation}: {mismatch}")
 
-    def _fault(self, kind: Kind, answer: Answer) -> None:
-        self._seen.faults.append(f"{kind}: {answer} (X-Request-ID {answer.request_id})")
-
-
-NAMING = ("hold_id", "order_id", "result")
-"""members that are the same in every answer to the same request, whatever has happened since"""
+    def _record_error(self, operation: Operation, response: Response) -> None:
+        self._observed.errors.append(f"{operation}: {response} (X-Request-ID {response.request_id})")
 
 
-def contradiction_of(answers: Sequence[Answer]) -> str:
-    """What is wrong with the answers to one request that was sent several times; nothing if all is well."""
-    good = [answer for answer in answers if answer.ok]
-    if len({tuple(answer.body.get(name) for name in NAMING) for answer in good}) > 1:
-        return " and ".join(str(answer.body) for answer in good)
-    # The first is new. An answer that got lost was new, too: then all that are left are replays.
-    if any(answer.body for answer in good) and sum(not answer.replayed for answer in good) > 1:
-        return f"{len(good)} answers, and more than one of them says it is the first"
+STABLE_MEMBERS = ("hold_id", "order_id", "result")
+"""members that are equal in all responses to the same request, whatever has happened since"""
+
+
+def find_mismatch(responses: Sequence[Response]) -> str:
+    """The difference between responses to the same request; empty if they are consistent."""
+    successes = [response for response in responses if response.ok]
+    if len({tuple(response.body.get(name) for name in STABLE_MEMBERS) for response in successes}) > 1:
+        return " and ".join(str(response.body) for response in successes)
+    # One response is not a replay, or none if that response was lost.
+    if any(response.body for response in successes):
+        originals = sum(not response.replayed for response in successes)
+        if originals > 1:
+            return f"{originals} of {len(successes)} responses are not marked as a replay"
     return ""

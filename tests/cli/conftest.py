@@ -1,4 +1,4 @@
-"""The command as a user types it. Every test shares one database, emptied before each."""
+"""The command line, run in this process. All tests share one database, which is emptied before each."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flashsale.cli.main import main
-from flashsale.database import pg_cron as scheduler
+from flashsale.database import pg_cron
 from flashsale.local.cluster import SUPERUSER, Cluster
 from tests.support.database import emptied_database
 
@@ -18,14 +18,14 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FLASHSALE_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def flashsale(database_url: str) -> Run:
-    """flashsale("product", "list", SOME_VARIABLE="…"): the result, with what went to stdout and stderr."""
+    """flashsale("product", "list", SOME_VARIABLE="…") runs the command; the result has its output."""
 
     def run(*arguments: object, **environment: str) -> Result:
         settings = {"FLASHSALE_DATABASE_URL": database_url} | environment
@@ -39,7 +39,7 @@ def flashsale(database_url: str) -> Run:
 
 @pytest.fixture
 def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
-    """A superuser's connection to the database that pg_cron lives in."""
+    """A superuser's connection to pg_cron's database."""
     with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
         yield conn
 
@@ -48,11 +48,11 @@ def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
 def scheduled(
     db: psycopg.Connection, database_url: str, cron: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The test's database with its jobs; their names' end."""
+    """Schedules the jobs of the test's database; the name of that database, which ends the names of jobs."""
     monkeypatch.setenv("FLASHSALE_DATABASE_URL", database_url)
-    scheduler.schedule(db, database_url)
-    # On a day that no year has: a run of pg_cron's own, each full minute, would be in the way.
+    pg_cron.schedule(db, database_url)
+    # On February 30th: pg_cron must not run them during the test.
     never = "update cron.job set schedule = '0 0 30 2 *' where jobname like '%% ' || %s"
     cron.execute(never, (db.info.dbname,))
     yield db.info.dbname
-    scheduler.unschedule(db, database_url)
+    pg_cron.unschedule(db, database_url)

@@ -5,14 +5,14 @@ import json
 from tests.support.sale_steps import create_product, place_hold
 
 
-def test_it_is_content_where_every_invariant_holds(flashsale, db):
+def test_it_succeeds_if_every_invariant_holds(flashsale, db):
     place_hold(db, create_product(db))
     result = flashsale("audit")
     assert (result.exit_code, result.stdout) == (0, "every invariant holds\n")
     assert json.loads(flashsale("audit", "--json").stdout) == []
 
 
-def test_it_fails_and_says_what_is_wrong(flashsale, db):
+def test_it_prints_violated_invariants_and_exits_with_1(flashsale, db):
     create_product(db)
     db.execute("update flashsale_data.stock set held = 1")
     result = flashsale("audit")

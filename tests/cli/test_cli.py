@@ -1,4 +1,4 @@
-"""The command as a whole: help, completion, errors of one sentence, colour where it is a terminal."""
+"""All commands: help, completion, one-line errors, colour on terminals only."""
 
 import os
 import pty
@@ -24,7 +24,7 @@ COMMANDS = [
 
 
 def in_terminal(*arguments: str, **environment: str) -> str:
-    """What the command shows on a terminal of its own."""
+    """The output of the command on a pseudo-terminal."""
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     child = subprocess.Popen(
@@ -37,7 +37,7 @@ def in_terminal(*arguments: str, **environment: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # the terminal's way to say that nobody is left on it
+    with suppress(OSError):  # EIO: the last process has closed the terminal
         while select.select([ours], [], [], 30)[0] and (more := os.read(ours, 65536)):
             shown += more
     os.close(ours)
@@ -46,14 +46,14 @@ def in_terminal(*arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_that_says_what_it_does(flashsale, command):
+def test_every_command_has_help(flashsale, command):
     result = flashsale(*command, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: main ") or "Usage:" in result.stdout
     assert len(result.stdout.splitlines()) > 4
 
 
-def test_it_knows_its_version(flashsale):
+def test_it_prints_its_version(flashsale):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert version in flashsale("--version").stdout
 
@@ -84,44 +84,44 @@ def test_a_shell_completes_commands_options_and_choices():
     "arguments",
     [["nonsense"], ["product", "restock", "one", "2"], ["watch", "--interval", "0"], ["--nonsense"]],
 )
-def test_what_is_not_understood_exits_with_2(flashsale, arguments):
+def test_wrong_usage_exits_with_2(flashsale, arguments):
     assert flashsale(*arguments).exit_code == 2
 
 
-ASKING = [
+QUERIES = [
     *["product list", "audit", "events", "watch --once", "cron status"],
     *["webhook send --early", "rehearse", "psql"],
 ]
 
 
-@pytest.mark.parametrize("command", [command for command in ASKING if command != "psql"])
+@pytest.mark.parametrize("command", [command for command in QUERIES if command != "psql"])
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        ("postgresql://nobody:secret@127.0.0.1:1/none?connect_timeout=2", "cannot reach the database: "),
-        ("nobody:secret@somewhere", "FLASHSALE_DATABASE_URL is no libpq connection string or URI"),
+        ("postgresql://nobody:secret@127.0.0.1:1/none?connect_timeout=2", "cannot connect to the database: "),
+        ("nobody:secret@somewhere", "FLASHSALE_DATABASE_URL is not a libpq connection string or URI"),
     ],
-    ids=["away", "garbled"],
+    ids=["unreachable", "invalid"],
 )
-def test_without_a_database_the_error_is_one_sentence(flashsale, command, url, said):
+def test_without_a_database_the_error_is_one_line(flashsale, command, url, message):
     result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=url)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {said}")
+    assert result.stderr.startswith(f"Error: {message}")
     assert result.stderr.count("\n") == 1
     assert "secret" not in result.output
 
 
-@pytest.mark.parametrize("command", ASKING)
-def test_without_a_cluster_it_says_how_to_start_one(flashsale, command, tmp_path):
+@pytest.mark.parametrize("command", QUERIES)
+def test_without_a_cluster_the_error_names_flashsale_up(flashsale, command, tmp_path):
     result = flashsale(*command.split(), FLASHSALE_DATABASE_URL="", FLASHSALE_DATA_DIR=str(tmp_path))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "Error: set FLASHSALE_DATABASE_URL, or start the private cluster with: make up\n"
+        "Error: set FLASHSALE_DATABASE_URL, or start the private cluster with: flashsale up\n"
     )
 
 
 @pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once", "cron status"])
-def test_a_database_that_was_never_migrated_is_told_so(flashsale, command, empty_database):
+def test_on_an_empty_database_the_error_names_flashsale_migrate(flashsale, command, empty_database):
     result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=empty_database)
     assert result.exit_code == 1
     assert result.stderr.endswith("run: flashsale migrate\n")
@@ -129,16 +129,16 @@ def test_a_database_that_was_never_migrated_is_told_so(flashsale, command, empty
 
 
 @pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once", "cron status"])
-def test_a_role_without_the_right_is_told_which_one_it_takes(flashsale, command, cluster, db):
+def test_without_rights_the_error_names_flashsale_ops(flashsale, command, cluster, db):
     url = cluster.url("flashsale_app", db.info.dbname)
     result = flashsale(*command.split(), FLASHSALE_DATABASE_URL=url)
     assert result.exit_code == 1
-    assert "use a role that has flashsale_ops" in result.stderr
+    assert "use a role that is a member of flashsale_ops" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["product list", "audit", "events", "watch --once"])
-def test_an_operators_role_is_enough(flashsale, command, cluster, db):
+def test_a_member_of_flashsale_ops_has_the_rights(flashsale, command, cluster, db):
     db.execute("create role flashsale_test_operator login in role flashsale_ops")
     try:
         url = cluster.url("flashsale_test_operator", db.info.dbname)
@@ -147,7 +147,7 @@ def test_an_operators_role_is_enough(flashsale, command, cluster, db):
         db.execute("drop role flashsale_test_operator")
 
 
-def test_there_is_colour_on_a_terminal_and_nowhere_else(flashsale, db, database_url):
+def test_output_has_colour_on_a_terminal_only(flashsale, db, database_url):
     create_product(db, stock=0)
     assert "\x1b[1;31m" in in_terminal("watch", "--once", FLASHSALE_DATABASE_URL=database_url)
     assert "\x1b[1;31m" not in in_terminal(
@@ -157,7 +157,7 @@ def test_there_is_colour_on_a_terminal_and_nowhere_else(flashsale, db, database_
         assert "\x1b" not in flashsale(*command.split()).output
 
 
-def test_what_others_wrote_cannot_steer_the_terminal(db, database_url):
+def test_control_characters_in_names_are_escaped(db, database_url):
     create_product(db, name="\x1b[2Jgone\n[red]")
     shown = in_terminal("product", "list", FLASHSALE_DATABASE_URL=database_url)
     assert "\\x1b[2Jgone\\n[red]" in shown

@@ -1,4 +1,4 @@
-"""`flashsale psql` and `migrate`. What `up` and `destroy` do is in tests/local/test_supervisor.py."""
+"""`flashsale psql` and `migrate`. `up` and `destroy` are tested in tests/local/test_supervisor.py."""
 
 import os
 import subprocess
@@ -31,17 +31,17 @@ def psql(url: str, *arguments: str) -> subprocess.CompletedProcess:
         (["-XAtq", "--set", "ON_ERROR_STOP=1"], "from standard input\n"),
     ],
 )
-def test_psqls_own_options_pass_through(db, database_url, arguments, printed):
+def test_options_are_passed_to_psql(db, database_url, arguments, printed):
     create_product(db)
     done = psql(database_url, *arguments)
     assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
 
 
-def test_its_exit_status_is_psqls(database_url):
+def test_the_exit_status_is_that_of_psql(database_url):
     assert psql(database_url, "-Xc", "select nonsense").returncode == 1
 
 
-def test_without_psql_it_says_so(flashsale, monkeypatch):
+def test_a_missing_psql_is_an_error(flashsale, monkeypatch):
     monkeypatch.setenv("PATH", "")
     result = flashsale("psql")
     assert result.exit_code == 1
@@ -56,7 +56,7 @@ def test_migrate_brings_an_empty_database_up_to_date(flashsale, empty_database):
         assert conn.execute("select count(*) from flashsale.refusals").fetchone()[0] > 10
 
 
-def test_migrate_without_a_database_is_one_sentence(flashsale):
+def test_migrate_without_a_database_is_a_one_line_error(flashsale):
     result = flashsale("migrate", FLASHSALE_DATABASE_URL="postgresql://127.0.0.1:1/none?connect_timeout=2")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot reach the database: ")
+    assert result.stderr.startswith("Error: cannot connect to the database: ")

@@ -17,7 +17,7 @@ def ids(printed):
 
 
 class Following:
-    """`flashsale events --follow --json`, and what it has printed so far."""
+    """`flashsale events --follow --json`, and its output so far."""
 
     def __init__(self, url, log, *options):
         self.log = log
@@ -41,7 +41,7 @@ class Following:
             self.process.kill()
 
 
-def test_each_event_is_a_line(flashsale, db):
+def test_each_event_is_one_line(flashsale, db):
     product = create_product(db, stock=10)
     pay(db, order(db, product, 2), key="pay\x1b[2J")
     lines = flashsale("events").stdout.splitlines()
@@ -55,7 +55,7 @@ def test_each_event_is_a_line(flashsale, db):
     assert lines[3].endswith("order 1  payment pay\\x1b[2J")
 
 
-def test_as_json_each_line_has_every_column(flashsale, db):
+def test_each_json_line_has_every_column(flashsale, db):
     create_product(db, stock=10)
     event = json.loads(flashsale("events", "--json").stdout)
     assert event.pop("at").endswith("Z")
@@ -65,7 +65,7 @@ def test_as_json_each_line_has_every_column(flashsale, db):
     }  # fmt: skip
 
 
-def test_it_goes_on_after_the_last_one_seen(flashsale, db):
+def test_after_resumes_behind_an_event(flashsale, db):
     product = create_product(db)
     for _ in range(3):
         place_hold(db, product)
@@ -73,13 +73,13 @@ def test_it_goes_on_after_the_last_one_seen(flashsale, db):
     assert flashsale("events", "--after", 4).stdout == ""
 
 
-def test_a_long_ledger_comes_whole_page_by_page(flashsale, db, monkeypatch):
-    monkeypatch.setattr(command, "PAGE", 7)
+def test_a_long_ledger_is_read_in_pages(flashsale, db, monkeypatch):
+    monkeypatch.setattr(command, "PAGE_SIZE", 7)
     place_many(db, create_product(db, stock=100), 40)
     assert ids(flashsale("events", "--json").stdout) == list(range(1, 42))
 
 
-def test_it_reads_where_the_database_begins_serializable(flashsale, db):
+def test_it_reads_in_read_committed_if_the_default_is_serializable(flashsale, db):
     create_product(db)
     db.execute(f"alter database {db.info.dbname} set default_transaction_isolation to serializable")
     try:
@@ -88,7 +88,7 @@ def test_it_reads_where_the_database_begins_serializable(flashsale, db):
         db.execute(f"alter database {db.info.dbname} reset default_transaction_isolation")
 
 
-def test_following_it_skips_nothing_that_commits_late(db, connect, database_url, tmp_path):
+def test_follow_skips_no_event_that_commits_late(db, connect, database_url, tmp_path):
     one_product, other = create_product(db), create_product(db)
     following = Following(database_url, tmp_path / "events")
     try:
@@ -104,7 +104,7 @@ def test_following_it_skips_nothing_that_commits_late(db, connect, database_url,
         assert following.stop() == 0
 
 
-def test_following_it_outlives_its_connection(db, database_url, tmp_path):
+def test_follow_reconnects(db, database_url, tmp_path):
     product = create_product(db)
     following = Following(database_url, tmp_path / "events")
     try:
@@ -119,13 +119,13 @@ def test_following_it_outlives_its_connection(db, database_url, tmp_path):
         place_hold(db, product)
         wait_until(lambda: len(following.ids()) == 4, "it has read the last hold")
         assert following.ids() == [1, 2, 3, 4]
-        assert "trying again" in (tmp_path / "events.err").read_text()
+        assert "retrying" in (tmp_path / "events.err").read_text()
     finally:
         assert following.stop() == 0
     assert audit(db) == []
 
 
-def test_its_reader_may_close_early(db, database_url):
+def test_a_closed_pipe_is_not_an_error(db, database_url):
     place_many(db, create_product(db, stock=900), 900)
     done = subprocess.run(
         f"{sys.executable} -m flashsale events | head -n 1",

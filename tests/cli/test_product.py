@@ -7,7 +7,7 @@ import pytest
 from tests.support.sale_steps import available, create_product, one, place_hold
 
 
-def test_a_product_is_put_on_sale(flashsale, db):
+def test_create_prints_the_product(flashsale, db):
     result = flashsale("product", "create", "Shoe 🦶", "--stock", 5, "--price", "99")
     assert (result.exit_code, result.stdout) == (0, "product 1: Shoe 🦶, 5 in stock at 99 USD\n")
     assert db.execute("select name, price::text, currency, total_stock from flashsale.stock").fetchall() == [
@@ -15,7 +15,7 @@ def test_a_product_is_put_on_sale(flashsale, db):
     ]
 
 
-def test_as_json_it_is_its_id(flashsale):
+def test_create_prints_the_id_as_json(flashsale):
     result = flashsale(
         "product", "create", "Shoe", "--stock", 5, "--price", "7", "--currency", "JPY", "--json"
     )
@@ -31,7 +31,7 @@ def test_as_json_it_is_its_id(flashsale):
         (["--price", "1", "--stock", "-1"], "A product has a stock of 0 or more."),
     ],
 )
-def test_what_sql_refuses_is_one_sentence(flashsale, options, said):
+def test_a_refusal_is_a_one_line_error(flashsale, options, said):
     result = flashsale("product", "create", "Shoe", "--stock", 1, *options)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: Invalid request: ")
@@ -49,11 +49,11 @@ def test_what_sql_refuses_is_one_sentence(flashsale, options, said):
         ["--price", "1", "--stock", str(2**31)],
     ],
 )
-def test_what_is_no_number_is_not_understood(flashsale, options):
+def test_an_invalid_number_is_wrong_usage(flashsale, options):
     assert flashsale("product", "create", "Shoe", "--stock", 1, *options).exit_code == 2
 
 
-def test_a_list_shows_every_unit(flashsale, db):
+def test_list_shows_the_stock(flashsale, db):
     place_hold(db, create_product(db, stock=10), 3)
     create_product(db, name="Sock")
     lines = flashsale("product", "list").stdout.splitlines()
@@ -62,7 +62,7 @@ def test_a_list_shows_every_unit(flashsale, db):
     assert len(lines) == 3
 
 
-def test_as_json_money_is_a_decimal_string(flashsale, db):
+def test_amounts_are_decimal_strings_in_json(flashsale, db):
     create_product(db, stock=10)
     assert json.loads(flashsale("product", "list", "--json").stdout) == [
         {
@@ -72,12 +72,12 @@ def test_as_json_money_is_a_decimal_string(flashsale, db):
     ]  # fmt: skip
 
 
-def test_an_empty_shop_says_what_to_do(flashsale):
-    assert flashsale("product", "list").stdout == "no product yet; see: flashsale product create --help\n"
+def test_an_empty_list_names_product_create(flashsale):
+    assert flashsale("product", "list").stdout == "no products; see: flashsale product create --help\n"
     assert json.loads(flashsale("product", "list", "--json").stdout) == []
 
 
-def test_units_are_added_and_taken_away(flashsale, db):
+def test_restock_adds_and_removes_units(flashsale, db):
     create_product(db, stock=10)
     assert flashsale("product", "restock", 1, 5).stdout == "product 1: 15 of 15 available\n"
     assert flashsale("product", "restock", 1, -3).stdout == "product 1: 12 of 12 available\n"
@@ -87,7 +87,7 @@ def test_units_are_added_and_taken_away(flashsale, db):
     assert available(db, 1) == 13
 
 
-def test_what_is_taken_stays(flashsale, db):
+def test_restock_cannot_remove_held_units(flashsale, db):
     place_hold(db, create_product(db, stock=2), 2)
     result = flashsale("product", "restock", 1, -1)
     assert result.exit_code == 1
@@ -95,6 +95,6 @@ def test_what_is_taken_stays(flashsale, db):
     assert one(db, "select total_stock from flashsale.stock") == 2
 
 
-def test_an_id_past_all_bounds_is_not_understood(flashsale):
+def test_an_id_out_of_range_is_wrong_usage(flashsale):
     assert flashsale("product", "restock", 2**63, 1).exit_code == 2
     assert flashsale("product", "restock", 2**63 - 1, 1).exit_code == 1

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 
 class Screen:
-    """`flashsale watch` on a terminal of its own, and everything it has shown."""
+    """`flashsale watch` on a pseudo-terminal, and its output so far."""
 
     def __init__(self, url, *options):
         self.shown = ""
@@ -40,12 +40,12 @@ class Screen:
         try:
             while more := os.read(ours, 65536):
                 self.shown += more.decode(errors="replace")
-        except OSError:  # the terminal's way to say that nobody is left on it
+        except OSError:  # EIO: the process has closed the terminal
             pass
         os.close(ours)
 
     def stop(self, number: int) -> int:
-        """Its exit status, once all that it has shown is read."""
+        """Send a signal; returns the exit status after all output has been read."""
         self.process.send_signal(number)
         status = self.process.wait(20)
         self.reader.join(20)
@@ -59,14 +59,14 @@ class Screen:
 
 @pytest.fixture
 def sale(db):
-    """One product of each: 10 in all, 2 held, 3 awaiting payment, 4 paid; and a payment to give back."""
+    """A product with 10 units, of which 2 are held, 3 await payment and 4 are paid, and a refund due."""
     product = create_product(db, stock=10)
     place_hold(db, product, 2)
     order(db, product, 3)
     paid = order(db, product, 4)
     pay(db, paid)
     pay(db, paid)
-    # So that however slow the machine, the rates are those of a sale that is going on.
+    # In the future, so that the events count as recent on a slow machine, too.
     db.execute("update flashsale_data.events set at = at + interval '1 hour'")
     return product
 
@@ -77,7 +77,7 @@ def screen(database_url: str) -> Iterator[Screen]:
         yield shown
 
 
-def test_once_it_prints_the_sale_and_ends(flashsale, sale):
+def test_once_prints_one_snapshot(flashsale, sale):
     result = flashsale("watch", "--once")
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -86,51 +86,51 @@ def test_once_it_prints_the_sale_and_ends(flashsale, sale):
     assert any(line[:1] == ["scheduler"] for line in lines)
 
 
-def test_as_json_it_is_one_line(flashsale, sale):
-    told = json.loads(flashsale("watch", "--once", "--json").stdout)
-    assert told["products"][0] | {"name": "", "product_id": 0} == {
+def test_a_json_snapshot_is_one_line(flashsale, sale):
+    snapshot = json.loads(flashsale("watch", "--once", "--json").stdout)
+    assert snapshot["products"][0] | {"name": "", "product_id": 0} == {
         "product_id": 0, "name": "", "total_stock": 10, "available_stock": 1, "held": 2,
         "awaiting": 3, "paid": 4, "holds_per_second": "0.3", "orders_per_second": "0.2",
         "paid_per_second": "0.1",
     }  # fmt: skip
-    assert told["refunds_due"] == [{"currency": "USD", "payments": 1, "amount": "396.00"}]
-    assert told["scheduler"]["status"] in ("not_scheduled", "not_installed")
-    assert told["at"].endswith("Z")
+    assert snapshot["refunds_due"] == [{"currency": "USD", "payments": 1, "amount": "396.00"}]
+    assert snapshot["scheduler"]["status"] in ("not_scheduled", "not_installed")
+    assert snapshot["at"].endswith("Z")
 
 
-def test_it_can_be_one_products(flashsale, db, sale):
+def test_it_can_be_limited_to_a_product(flashsale, db, sale):
     other = create_product(db, name="Sock")
-    told = json.loads(flashsale("watch", "--once", "--json", "--product", other).stdout)
-    assert [row["name"] for row in told["products"]] == ["Sock"]
+    snapshot = json.loads(flashsale("watch", "--once", "--json", "--product", other).stdout)
+    assert [row["name"] for row in snapshot["products"]] == ["Sock"]
     assert "no such product" in flashsale("watch", "--once", "--product", 99).stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_on_a_terminal_it_is_live_and_leaves_it_as_it_was(db, sale, screen, number):
-    wait_until(lambda: "Sneaker" in screen.shown, "it shows the sale")
+def test_a_terminal_is_updated_and_restored(db, sale, screen, number):
+    wait_until(lambda: "Sneaker" in screen.shown, "the sale is shown")
     create_product(db, name="Late arrival")
-    wait_until(lambda: "Late arrival" in screen.shown, "it shows what came since")
+    wait_until(lambda: "Late arrival" in screen.shown, "the new product is shown")
     assert screen.stop(number) == 0
     entered, left = "\x1b[?1049h", "\x1b[?1049l"
     assert screen.shown.count(entered) == screen.shown.count(left) == 1
     last = screen.shown.rpartition(left)[2]
-    assert "\x1b[?25h" in screen.shown, "the cursor is back"
-    assert "Late arrival" in last, "the last look stays to be read"
+    assert "\x1b[?25h" in screen.shown, "the cursor is visible again"
+    assert "Late arrival" in last, "the last snapshot remains on the screen"
     assert "Traceback" not in screen.shown
 
 
-def test_it_outlives_its_connection(db, sale, screen):
-    wait_until(lambda: "Sneaker" in screen.shown, "it shows the sale")
+def test_it_reconnects(db, sale, screen):
+    wait_until(lambda: "Sneaker" in screen.shown, "the sale is shown")
     db.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'flashsale watch'"
     )
-    wait_until(lambda: "trying again" in screen.shown, "it says that the database is away")
+    wait_until(lambda: "retrying" in screen.shown, "the error is shown")
     create_product(db, name="Late arrival")
-    wait_until(lambda: "Late arrival" in screen.shown, "it is back")
+    wait_until(lambda: "Late arrival" in screen.shown, "the new product is shown")
     assert screen.stop(signal.SIGINT) == 0
 
 
-def test_where_there_is_no_terminal_it_prints_one_look_after_the_other(database_url, sale):
+def test_without_a_terminal_it_prints_each_snapshot(database_url, sale):
     child = subprocess.Popen(
         [sys.executable, "-m", "flashsale", "watch", "--interval", "0.1", "--json"],
         cwd=ROOT,
@@ -139,10 +139,10 @@ def test_where_there_is_no_terminal_it_prints_one_look_after_the_other(database_
         text=True,
     )
     try:
-        looks = [json.loads(child.stdout.readline()) for _ in range(3)]
+        snapshots = [json.loads(child.stdout.readline()) for _ in range(3)]
         child.send_signal(signal.SIGINT)
         child.stdout.close()
         assert child.wait(20) == 0
     finally:
         child.kill()
-    assert sorted(look["at"] for look in looks) == [look["at"] for look in looks]
+    assert sorted(snapshot["at"] for snapshot in snapshots) == [snapshot["at"] for snapshot in snapshots]

@@ -1,4 +1,4 @@
-"""`flashsale webhook send`: signed as a provider would, and every answer told."""
+"""`flashsale webhook send`: signatures, repetition, and the printed responses."""
 
 import json
 import threading
@@ -16,25 +16,25 @@ SECRET, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
 
 
 class Provider(HTTPServer):
-    """Stands in for the server: keeps what it was sent, and answers what it was told to."""
+    """A stand-in for the server: records requests, and returns the configured responses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), self.Handler)
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[tuple[int, bytes]] = []
+        self.responses: list[tuple[int, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             self.server.requests.append((self.path, headers, body))
-            status, answer = (
-                self.server.answers.pop(0) if self.server.answers else (200, b'{"result":"applied"}')
+            status, response = (
+                self.server.responses.pop(0) if self.server.responses else (200, b'{"result":"applied"}')
             )
             self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(response)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(response)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -52,7 +52,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def send(flashsale, provider):
-    """Sends to the stand-in, as FLASHSALE_HOST and FLASHSALE_PORT name it."""
+    """Sends to the stand-in, by FLASHSALE_HOST and FLASHSALE_PORT."""
 
     def run(*options, **environment):
         where = {"FLASHSALE_HOST": "127.0.0.1", "FLASHSALE_PORT": str(provider.server_port)}
@@ -61,7 +61,7 @@ def send(flashsale, provider):
     return run
 
 
-def test_it_says_what_a_provider_would(send, provider):
+def test_it_sends_the_event(send, provider):
     result = send(
         "--order", 7, "--status", "failed", "--amount", "99.00", "--currency", "USD", "--key", "pay_é"
     )
@@ -77,7 +77,7 @@ def test_it_says_what_a_provider_would(send, provider):
     assert lines[1] == '1/1  200  {"result": "applied"}'
 
 
-def test_what_is_left_out_is_not_sent(send, provider):
+def test_omitted_options_are_not_sent(send, provider):
     send("--order", 7)
     send("--order", 7)
     first, second = (json.loads(body) for _, _, body in provider.requests)
@@ -93,12 +93,12 @@ def test_it_is_signed_with_the_first_secret(send, provider):
     Webhook(SECRET).verify(body, headers)
 
 
-def test_unsigned_without_a_secret(send, provider):
+def test_it_is_unsigned_without_a_secret(send, provider):
     send("--order", 7)
     assert not provider.requests[0][1].keys() & {"webhook-id", "webhook-timestamp", "webhook-signature"}
 
 
-def test_the_same_webhook_goes_out_as_often_as_asked(send, provider):
+def test_times_repeats_the_same_webhook(send, provider):
     result = send("--order", 7, "--times", 3, FLASHSALE_WEBHOOK_SECRETS=SECRET)
     assert len(provider.requests) == 3
     assert len({body for _, _, body in provider.requests}) == 1
@@ -106,8 +106,8 @@ def test_the_same_webhook_goes_out_as_often_as_asked(send, provider):
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["1/3", "2/3", "3/3"]
 
 
-def test_a_refusal_exits_with_1_and_is_printed(send, provider):
-    provider.answers = [(200, b"{}"), (422, b'{"code":"idempotency_key_reused"}')]
+def test_a_rejection_is_printed_and_exits_with_1(send, provider):
+    provider.responses = [(200, b"{}"), (422, b'{"code":"idempotency_key_reused"}')]
     result = send("--order", 7, "--times", 2, "--json")
     assert result.exit_code == 1
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
@@ -116,14 +116,14 @@ def test_a_refusal_exits_with_1_and_is_printed(send, provider):
     ]
 
 
-def test_what_a_stranger_answers_cannot_steer_the_terminal(send, provider):
-    provider.answers = [(500, b"\x1b[2J<html>")]
+def test_control_characters_in_a_response_are_escaped(send, provider):
+    provider.responses = [(500, b"\x1b[2J<html>")]
     result = send("--order", 7)
     assert result.exit_code == 1
     assert "500  \\x1b[2J<html>" in result.stdout
 
 
-def test_another_server_is_named_by_url(flashsale, provider):
+def test_url_names_another_server(flashsale, provider):
     for tail in ("", "/", "/api/payments/webhook"):
         url = f"http://127.0.0.1:{provider.server_port}{tail}"
         assert flashsale("webhook", "send", "--order", 7, "--url", url).exit_code == 0
@@ -133,21 +133,21 @@ def test_another_server_is_named_by_url(flashsale, provider):
 @pytest.mark.parametrize(
     "url", ["nonsense", "file:///etc/passwd", "http://", "http://[", "http://127.0.0.1:x"]
 )
-def test_what_is_no_address_is_one_sentence(flashsale, url):
+def test_an_invalid_url_is_a_one_line_error(flashsale, url):
     result = flashsale("webhook", "send", "--order", 7, "--url", url)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_server_that_is_away_is_one_sentence(send):
+def test_an_unreachable_server_is_a_one_line_error(send):
     result = send("--order", 7, FLASHSALE_PORT=str(free_port()))
     assert result.exit_code == 1
-    assert "Connection refused; is the server up?" in result.stderr
+    assert "Connection refused; is the server running?" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_a_bad_secret_is_one_sentence_that_keeps_it(send):
+def test_an_invalid_secret_is_a_one_line_error_without_the_secret(send):
     result = send("--order", 7, FLASHSALE_WEBHOOK_SECRETS="hunter2")
     assert result.exit_code == 1
     assert "secret 1 in FLASHSALE_WEBHOOK_SECRETS" in result.stderr
@@ -164,12 +164,12 @@ def test_a_bad_secret_is_one_sentence_that_keeps_it(send):
         ["--order", 7, "--status", "ok"],
     ],
 )
-def test_what_is_not_understood_exits_with_2(send, provider, options):
+def test_wrong_usage_exits_with_2(send, provider, options):
     assert send(*options).exit_code == 2
     assert provider.requests == []
 
 
-def test_on_the_real_server_it_pays_twice_early_and_signed(flashsale, db, cluster, tmp_path):
+def test_the_real_server_accepts_repeated_early_and_signed_webhooks(flashsale, db, cluster, tmp_path):
     url = cluster.url(APP_ROLE, db.info.dbname)
     settings = {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{OLD}", "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "0"}
     with running_server(url, tmp_path / "gunicorn.log", **settings) as base:
@@ -178,8 +178,10 @@ def test_on_the_real_server_it_pays_twice_early_and_signed(flashsale, db, cluste
             result = flashsale(
                 "webhook", "send", "--url", base, "--json", *options, FLASHSALE_WEBHOOK_SECRETS=secret
             )
-            told = [json.loads(line) for line in result.stdout.splitlines()]
-            return result.exit_code, [(t["status"], t["replayed"], t["body"].get("result")) for t in told]
+            lines = [json.loads(line) for line in result.stdout.splitlines()]
+            return result.exit_code, [
+                (line["status"], line["replayed"], line["body"].get("result")) for line in lines
+            ]
 
         product = create_product(db)
         first = order(db, product)

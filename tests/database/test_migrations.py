@@ -11,7 +11,7 @@ from psycopg import errors
 from api.database.schema_version import MIGRATIONS, digest, migration_ids
 from flashsale.database.migrations import apply, migrate
 from flashsale.database.sql_loader import SqlError
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 
 Write = Callable[[str, str], Path]
 
@@ -24,7 +24,7 @@ grant execute on function flashsale.answer() to flashsale_api;
 
 @pytest.fixture
 def sql(tmp_path: Path) -> Path:
-    """A folder laid out like sql/, empty."""
+    """An empty directory with the structure of sql/."""
     for folder in ("internal", "public", "operators", "views"):
         (tmp_path / "sql" / folder).mkdir(parents=True)
     return tmp_path / "sql"
@@ -42,7 +42,7 @@ def write(sql: Path) -> Write:
 
 @pytest.fixture
 def deploy(database_url: str, sql: Path) -> Callable[[], list[str]]:
-    """Migrates the test's database to the test's own sql/; returns what was said."""
+    """Migrates the test's database with the test's own sql/; returns the messages."""
 
     def run() -> list[str]:
         said: list[str] = []
@@ -73,7 +73,7 @@ def test_a_second_run_applies_nothing_and_changes_nothing(empty_database):
     assert second == ["loaded sql/"]
 
 
-def test_yoyo_keeps_its_tables_out_of_the_way(db):
+def test_the_tables_of_yoyo_have_a_schema_of_their_own(db):
     homes = db.execute("select distinct schemaname from pg_tables where tablename like '%yoyo%'").fetchall()
     assert homes == [("flashsale_migrations",)]
     assert db.execute(
@@ -85,11 +85,11 @@ def test_upto_stops_after_that_migration(empty_database):
     names = migration_ids()
     assert apply(empty_database, names[0]) == names[:1]
     assert apply(empty_database) == names[1:]
-    with pytest.raises(Refusal, match="no migration 9999"):
+    with pytest.raises(UserError, match="no migration 9999"):
         apply(empty_database, "9999")
 
 
-def test_an_edited_function_is_deployed_though_no_migration_is_pending(db, write, deploy):
+def test_an_edited_function_is_loaded_without_a_pending_migration(db, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     write("public/answer.sql", ANSWER.format(type="int", value=42))
@@ -97,7 +97,7 @@ def test_an_edited_function_is_deployed_though_no_migration_is_pending(db, write
     assert db.execute("select flashsale.answer()").fetchone() == (42,)
 
 
-def test_a_function_is_replaced_in_place_where_it_can_be(db, write, deploy):
+def test_a_function_is_replaced_in_place_if_possible(db, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     before = db.execute("select 'flashsale.answer()'::regprocedure::oid").fetchone()
@@ -106,7 +106,7 @@ def test_a_function_is_replaced_in_place_where_it_can_be(db, write, deploy):
     assert db.execute("select 'flashsale.answer()'::regprocedure::oid").fetchone() == before
 
 
-def test_a_changed_result_type_is_replaced_and_keeps_its_grants(db, write, deploy):
+def test_a_function_with_a_changed_result_type_keeps_its_grants(db, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     write("public/answer.sql", ANSWER.format(type="text", value="'forty-two'"))
@@ -116,7 +116,7 @@ def test_a_changed_result_type_is_replaced_and_keeps_its_grants(db, write, deplo
     assert db.execute(granted).fetchone() == (True,)
 
 
-def test_changed_arguments_leave_no_second_function_behind(db, write, deploy):
+def test_changed_arguments_leave_no_overload(db, write, deploy):
     write(
         "internal/twice.sql",
         "create or replace function flashsale_data.twice(p int) returns int language sql as 'select 2*p';",
@@ -131,7 +131,7 @@ def test_changed_arguments_leave_no_second_function_behind(db, write, deploy):
     assert routines(db) == ["flashsale_data.twice(bigint,integer)"]
 
 
-def test_a_function_may_become_a_procedure(db, write, deploy):
+def test_a_function_can_become_a_procedure(db, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     write(
@@ -141,7 +141,7 @@ def test_a_function_may_become_a_procedure(db, write, deploy):
     db.execute("call flashsale.answer()")
 
 
-def test_views_on_a_changed_function_follow_it(db, write, deploy):
+def test_views_on_a_changed_function_are_recreated(db, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     write(
         "views/answers.sql",
@@ -157,7 +157,7 @@ def test_views_on_a_changed_function_follow_it(db, write, deploy):
     assert db.execute("select answer from flashsale.all_answers").fetchone() == ("forty-two",)
 
 
-def test_a_view_may_lose_a_column(db, write, deploy):
+def test_a_view_can_lose_a_column(db, write, deploy):
     write("views/pair.sql", "create or replace view flashsale.pair as select 1 as one, 2 as two;")
     deploy()
     write("views/pair.sql", "create or replace view flashsale.pair as select 2 as two;")
@@ -165,7 +165,7 @@ def test_a_view_may_lose_a_column(db, write, deploy):
     assert db.execute("select * from flashsale.pair").fetchall() == [(2,)]
 
 
-def test_what_has_no_file_any_more_is_dropped(db, write, deploy):
+def test_an_object_without_a_file_is_dropped(db, write, deploy):
     path = write("public/answer.sql", ANSWER.format(type="int", value=41))
     view = write(
         "views/answers.sql", "create or replace view flashsale.answers as select flashsale.answer();"
@@ -178,20 +178,20 @@ def test_what_has_no_file_any_more_is_dropped(db, write, deploy):
     assert db.execute("select to_regclass('flashsale.answers')").fetchone() == (None,)
 
 
-def test_what_something_else_still_uses_is_not_dropped_by_force(db, write, deploy):
+def test_an_object_in_use_is_not_dropped(db, write, deploy):
     path = write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     db.execute("create schema theirs")
     db.execute("create view theirs.report as select flashsale.answer()")
     path.unlink()
     with pytest.raises(
-        Refusal, match=r"still uses.*\n.*view theirs\.report depends on function flashsale\.answer"
+        UserError, match=r"still uses.*\n.*view theirs\.report depends on function flashsale\.answer"
     ):
         deploy()
     assert db.execute("select * from theirs.report").fetchone() == (41,)
 
 
-def test_files_may_name_what_a_later_file_makes(db, write, deploy):
+def test_files_can_refer_to_objects_of_later_files(db, write, deploy):
     write("views/a.sql", "create or replace view flashsale.a as select * from flashsale.b;")
     write("views/b.sql", "create or replace view flashsale.b as select 1 as one;")
     write(
@@ -258,7 +258,7 @@ $$;
     ],
     ids=["view", "sql body", "plpgsql syntax", "plpgsql meaning", "after the function"],
 )  # fmt: skip
-def test_bad_sql_names_file_and_line_and_changes_nothing(db, write, deploy, name, text, line, says):
+def test_an_error_in_sql_names_file_and_line_and_changes_nothing(db, write, deploy, name, text, line, says):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     state = db.execute("select * from flashsale_data.schema_state").fetchall()
@@ -272,13 +272,13 @@ def test_bad_sql_names_file_and_line_and_changes_nothing(db, write, deploy, name
     assert db.execute("select * from flashsale_data.schema_state").fetchall() == state
 
 
-def test_a_file_is_named_after_what_it_defines(write, deploy):
+def test_a_file_must_have_the_name_of_its_object(write, deploy):
     write("public/other.sql", ANSWER.format(type="int", value=41))
-    with pytest.raises(Refusal, match=r"defines flashsale\.answer"):
+    with pytest.raises(UserError, match=r"must have the name of .* flashsale\.answer"):
         deploy()
 
 
-def test_a_bad_migration_names_file_and_line_and_leaves_no_trace(database_url, db, tmp_path):
+def test_an_error_in_a_migration_names_file_and_line_and_rolls_back(database_url, db, tmp_path):
     folder = tmp_path / "migrations"
     folder.mkdir()
     for path in MIGRATIONS.glob("*.sql"):
@@ -294,12 +294,12 @@ def test_a_bad_migration_names_file_and_line_and_leaves_no_trace(database_url, d
     assert apply(database_url, migrations=folder) == ["9999.bad"]
 
 
-def test_a_lock_left_by_a_crash_is_no_obstacle(database_url, db, deploy):
+def test_a_stale_lock_of_yoyo_is_ignored(database_url, db, deploy):
     db.execute("insert into flashsale_migrations.yoyo_lock (locked, ctime, pid) values (1, now(), 1)")
     assert deploy() == ["loaded sql/"]
 
 
-def test_two_at_once_both_succeed(empty_database):
+def test_concurrent_runs_both_succeed(empty_database):
     said: list[str] = []
     failed: list[BaseException] = []
 
@@ -315,12 +315,12 @@ def test_two_at_once_both_succeed(empty_database):
     for thread in threads:
         thread.join()
     assert failed == []
-    assert sorted(line for line in said if "another" not in line) == sorted(
+    assert sorted(line for line in said if "waiting" not in line) == sorted(
         [f"applied {name}" for name in migration_ids()] + 2 * ["loaded sql/"]
     )
 
 
-def test_the_digest_of_what_was_loaded_is_recorded(db, sql, write, deploy):
+def test_the_digest_of_the_loaded_files_is_recorded(db, sql, write, deploy):
     path = write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     first = digest(sql)
@@ -329,7 +329,7 @@ def test_the_digest_of_what_was_loaded_is_recorded(db, sql, write, deploy):
     assert digest(sql) != first
 
 
-def test_callers_are_served_while_functions_are_replaced(db, connect, write, deploy):
+def test_callers_are_not_blocked_while_functions_are_replaced(db, connect, write, deploy):
     write("public/answer.sql", ANSWER.format(type="int", value=41))
     deploy()
     caller = connect("flashsale_app", autocommit=False)
@@ -341,19 +341,19 @@ def test_callers_are_served_while_functions_are_replaced(db, connect, write, dep
     assert caller.execute("select flashsale.answer()").fetchone() == (42,)
 
 
-def test_a_role_without_the_rights_is_told_what_to_have_run(cluster, empty_database):
+def test_a_role_without_rights_gets_the_commands_for_a_superuser(cluster, empty_database):
     with psycopg.connect(empty_database, autocommit=True) as admin:
         admin.execute("create role test_migrator login")
         try:
             url = cluster.url("test_migrator", "flashsale_empty")
-            with pytest.raises(Refusal, match="role test_migrator may not migrate") as refused:
+            with pytest.raises(UserError, match="role test_migrator lacks rights to migrate") as refused:
                 migrate(url, schedule=False, say=lambda _: None)
             advice = str(refused.value).split("must run: ")[1]
             assert advice.startswith("alter role test_migrator createrole;")
             assert advice.endswith("grant create on database flashsale_empty to test_migrator;")
             admin.execute(advice)
             migrate(url, schedule=False, say=lambda _: None)
-            # Later ones need no more than to be the owner.
+            # Later migrations require membership in the owner only.
             admin.execute("alter role test_migrator nocreaterole")
             migrate(url, schedule=False, say=lambda _: None)
         finally:
@@ -362,12 +362,12 @@ def test_a_role_without_the_rights_is_told_what_to_have_run(cluster, empty_datab
             admin.execute("drop role test_migrator")
 
 
-def test_an_unreachable_database_is_said_to_be_so():
-    with pytest.raises(Refusal, match="cannot reach the database"):
+def test_an_unreachable_database_is_an_error():
+    with pytest.raises(UserError, match="cannot connect to the database"):
         migrate("postgresql:///x?host=/nowhere", say=lambda _: None)
 
 
-def test_nobody_but_the_owner_can_reach_the_tables(connect):
+def test_only_the_owner_can_access_the_tables(connect):
     with pytest.raises(errors.InsufficientPrivilege):
         connect("flashsale_app").execute("select from flashsale_data.settings")
 

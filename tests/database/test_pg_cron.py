@@ -1,4 +1,4 @@
-"""pg_cron calls sweep(), as a role that can do little else."""
+"""The pg_cron jobs and the role that runs them."""
 
 import shutil
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.database import pg_cron as scheduler
+from flashsale.database import pg_cron
 from flashsale.database.migrations import migrate
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 from tests.support.database import needs_pg_cron
@@ -17,17 +17,17 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
-    """A superuser's connection to the database pg_cron lives in."""
+    """A superuser's connection to pg_cron's database."""
     with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
         yield conn
 
 
 @pytest.fixture
 def scheduled(db: psycopg.Connection, database_url: str) -> Iterator[str]:
-    """The test's database, scheduled; yields what was said."""
-    yield scheduler.schedule(db, database_url)
-    # Later clones have the same name: they must not inherit the jobs.
-    scheduler.unschedule(db, database_url)
+    """Schedules the jobs of the test's database; yields the message."""
+    yield pg_cron.schedule(db, database_url)
+    # Later databases have the same name and must not inherit the jobs.
+    pg_cron.unschedule(db, database_url)
 
 
 def jobs(cron: psycopg.Connection, database: str) -> list[tuple[str, ...]]:
@@ -39,7 +39,7 @@ def jobs(cron: psycopg.Connection, database: str) -> list[tuple[str, ...]]:
 
 
 @needs_pg_cron
-def test_jobs_are_scheduled_once_however_often(db, database_url, cron, scheduled):
+def test_scheduling_is_idempotent(db, database_url, cron, scheduled):
     name = db.info.dbname
     version = cron.execute("select extversion from pg_extension where extname = 'pg_cron'").fetchone()[0]
     finer = not version.startswith(("1.3", "1.4"))
@@ -47,9 +47,9 @@ def test_jobs_are_scheduled_once_however_often(db, database_url, cron, scheduled
     before = jobs(cron, name)
     assert before == [
         (f"flashsale sweep {name}", when, "flashsale_sweep", name, "call flashsale.sweep()"),
-        (f"flashsale forget runs {name}", "17 * * * *", "flashsale_sweep", "postgres", scheduler.FORGET_RUNS),
+        (f"flashsale forget runs {name}", "17 * * * *", "flashsale_sweep", "postgres", pg_cron.PURGE_RUNS),
     ]
-    assert scheduler.schedule(db, database_url) == scheduled == f"scheduled flashsale.sweep() at '{when}'"
+    assert pg_cron.schedule(db, database_url) == scheduled == f"scheduled flashsale.sweep() at '{when}'"
     assert jobs(cron, name) == before
     assert db.execute(
         "select schedule, scheduled_at is not null from flashsale_data.scheduler"
@@ -64,61 +64,61 @@ def test_a_job_of_another_user_or_version_is_replaced(db, database_url, cron, sc
         "select cron.schedule_in_database(%s, '* * * * *', 'select 1', %s)", (f"flashsale {job} {name}", name)
     )
     assert len(jobs(cron, name)) == 3
-    scheduler.schedule(db, database_url)
-    assert [user for _, _, user, *_ in jobs(cron, name)] == 2 * [scheduler.JOB_ROLE]
+    pg_cron.schedule(db, database_url)
+    assert [user for _, _, user, *_ in jobs(cron, name)] == 2 * [pg_cron.JOB_ROLE]
 
 
 @needs_pg_cron
-def test_the_jobs_role_may_do_what_the_jobs_do_and_see_no_table(cluster, db, scheduled):
-    with psycopg.connect(cluster.url(scheduler.JOB_ROLE, db.info.dbname), autocommit=True) as conn:
-        conn.execute(scheduler.SWEEP)
+def test_the_role_of_the_jobs_can_run_them_and_read_no_table(cluster, db, scheduled):
+    with psycopg.connect(cluster.url(pg_cron.JOB_ROLE, db.info.dbname), autocommit=True) as conn:
+        conn.execute(pg_cron.SWEEP)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("select from flashsale_data.holds")
-    with psycopg.connect(cluster.url(scheduler.JOB_ROLE, "postgres"), autocommit=True) as conn:
-        conn.execute(scheduler.FORGET_RUNS)
+    with psycopg.connect(cluster.url(pg_cron.JOB_ROLE, "postgres"), autocommit=True) as conn:
+        conn.execute(pg_cron.PURGE_RUNS)
 
 
 @needs_pg_cron
-def test_unscheduled_nothing_is_left(db, database_url, cron, scheduled):
-    scheduler.unschedule(db, database_url)
+def test_unscheduling_removes_all_jobs(db, database_url, cron, scheduled):
+    pg_cron.unschedule(db, database_url)
     assert jobs(cron, db.info.dbname) == []
     assert db.execute("select schedule from flashsale_data.scheduler").fetchone() == (None,)
 
 
 @needs_pg_cron
-@pytest.mark.slow  # until the next full minute, where pg_cron knows none finer
-def test_pg_cron_really_sweeps(db, database_url):
+@pytest.mark.slow  # old versions of pg_cron run jobs at full minutes only
+def test_pg_cron_runs_the_sweep(db, database_url):
     def has_run() -> bool:
         return db.execute("select last_run_at is not null from flashsale_data.scheduler").fetchone()[0]
 
     assert not has_run()
-    scheduler.schedule(db, database_url)
+    pg_cron.schedule(db, database_url)
     try:
-        wait_until(has_run, "pg_cron has called sweep()", timeout=90)
+        wait_until(has_run, "pg_cron has run the sweep", timeout=90)
     finally:
-        scheduler.unschedule(db, database_url)
+        pg_cron.unschedule(db, database_url)
 
 
 @needs_pg_cron
-def test_a_role_that_may_not_schedule_is_told_so(cluster, db, database_url):
+def test_a_role_without_rights_gets_a_warning(cluster, db, database_url):
     db.execute("create role test_migrator login createrole")
     try:
         db.execute(f"grant create on database {db.info.dbname} to test_migrator")
         db.execute("grant flashsale_owner to test_migrator")
         url = cluster.url("test_migrator", db.info.dbname)
         with psycopg.connect(url, autocommit=True) as conn:
-            assert "grant pg_read_all_settings to test_migrator" in scheduler.schedule(conn, url)
+            assert "grant pg_read_all_settings to test_migrator" in pg_cron.schedule(conn, url)
             db.execute("grant pg_read_all_settings to test_migrator")
-            said = scheduler.schedule(conn, url)
-        assert said.startswith("WARNING: nothing sweeps lapsed holds")
-        assert "role test_migrator may not schedule" in said
+            said = pg_cron.schedule(conn, url)
+        assert said.startswith("WARNING: nothing sweeps")
+        assert "role test_migrator cannot schedule jobs" in said
     finally:
         db.execute("drop owned by test_migrator")
         db.execute("drop role test_migrator")
 
 
 @pytest.mark.slow
-def test_without_pg_cron_everything_installs_and_says_so():
+def test_without_pg_cron_it_migrates_with_a_warning():
     folder = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
     folder.chmod(0o711)
     cluster = Cluster(folder)
@@ -128,7 +128,7 @@ def test_without_pg_cron_everything_installs_and_says_so():
         said: list[str] = []
         url = cluster.url(SUPERUSER, "postgres")
         migrate(url, say=said.append)
-        assert said[-1].startswith("WARNING: nothing sweeps lapsed holds")
+        assert said[-1].startswith("WARNING: nothing sweeps")
         assert "shared_preload_libraries" in said[-1]
         with psycopg.connect(url) as db:
             assert db.execute("select scheduler from flashsale.readiness()").fetchone() == ("not_installed",)

@@ -1,4 +1,4 @@
-"""The private cluster: where it lives, as whom, and what it finds left behind."""
+"""The private cluster: its directories, its account, and leftovers of earlier runs."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 from flashsale.local import processes
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
 
@@ -20,8 +20,8 @@ FAST = {"fsync": "off", "shared_buffers": "16MB"}
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder that other accounts can enter, so that root's cluster can run as postgres."""
+def directory() -> Iterator[Path]:
+    """An empty directory that other accounts can enter, so that root's cluster can run as postgres."""
     made = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
     made.chmod(0o711)
     yield made
@@ -33,8 +33,8 @@ def ask(cluster: Cluster, query: str) -> object:
         return conn.execute(query).fetchone()[0]
 
 
-def test_nobody_else_can_enter_and_nothing_listens_on_a_port(folder):
-    cluster = Cluster(folder)
+def test_it_is_private_and_listens_on_no_port(directory):
+    cluster = Cluster(directory)
     cluster.create()
     server = cluster.start(FAST, with_pg_cron=False)
     try:
@@ -49,9 +49,9 @@ def test_nobody_else_can_enter_and_nothing_listens_on_a_port(folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's cluster runs as that user everywhere")
-def test_roots_cluster_runs_in_a_folder_only_root_can_enter(folder):
-    folder.chmod(0o700)
-    cluster = Cluster(folder / "inside")
+def test_the_cluster_of_root_runs_in_a_directory_that_only_root_can_enter(directory):
+    directory.chmod(0o700)
+    cluster = Cluster(directory / "inside")
     cluster.create()
     server = cluster.start(FAST, with_pg_cron=False)
     try:
@@ -60,9 +60,9 @@ def test_roots_cluster_runs_in_a_folder_only_root_can_enter(folder):
         stop_server(server)
 
 
-@pytest.mark.parametrize("name", ["x" * 100, "a,b c%20'd"], ids=["too long", "too odd"])
-def test_a_folder_no_socket_can_be_named_in_has_it_elsewhere(folder, name):
-    cluster = Cluster(folder / name)
+@pytest.mark.parametrize("name", ["x" * 100, "a,b c%20'd"], ids=["too long", "special characters"])
+def test_the_socket_is_below_tmp_if_libpq_cannot_use_the_path(directory, name):
+    cluster = Cluster(directory / name)
     cluster.create()
     server = cluster.start(FAST, with_pg_cron=False)
     try:
@@ -74,29 +74,29 @@ def test_a_folder_no_socket_can_be_named_in_has_it_elsewhere(folder, name):
     assert not cluster.socket_directory.exists()
 
 
-def test_a_strangers_folder_is_not_taken_for_the_socket(folder):
-    cluster = Cluster(folder / ("x" * 100))
+def test_a_socket_directory_that_others_can_enter_is_refused(directory):
+    cluster = Cluster(directory / ("x" * 100))
     cluster.create()
     cluster.socket_directory.mkdir(mode=0o755)
     cluster.socket_directory.chmod(0o755)
     try:
-        with pytest.raises(Refusal, match="that nobody else can enter"):
+        with pytest.raises(UserError, match="that only user id"):
             cluster.start(FAST, with_pg_cron=False)
     finally:
         cluster.socket_directory.rmdir()
 
 
-def test_a_server_left_running_is_stopped(folder):
-    cluster = Cluster(folder)
+def test_a_leftover_server_is_stopped(directory):
+    cluster = Cluster(directory)
     cluster.create()
     left = cluster.start(FAST, with_pg_cron=False)
-    assert Cluster(folder).stop_leftover() is True
+    assert Cluster(directory).stop_leftover() is True
     assert left.wait() == 0
-    assert Cluster(folder).stop_leftover() is False
+    assert Cluster(directory).stop_leftover() is False
 
 
-def test_after_a_crash_a_pid_file_that_names_a_stranger_is_no_obstacle(folder):
-    cluster = Cluster(folder)
+def test_it_starts_after_a_crash_if_the_pid_file_names_an_unrelated_process(directory):
+    cluster = Cluster(directory)
     cluster.create()
     server = cluster.start(FAST, with_pg_cron=False)
     with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
@@ -104,33 +104,33 @@ def test_after_a_crash_a_pid_file_that_names_a_stranger_is_no_obstacle(folder):
     server.kill()
     server.wait()
     pidfile = cluster.data / "postmaster.pid"
-    # As its own account, so that PostgreSQL itself would take it for a running server.
-    with subprocess.Popen(cluster.account.command("sleep", "60"), cwd="/") as stranger:
+    # As the same account, so that PostgreSQL itself would take it for a running server.
+    with subprocess.Popen(cluster.account.command("sleep", "60"), cwd="/") as unrelated:
         try:
-            pidfile.write_text("\n".join([str(stranger.pid), *pidfile.read_text().split("\n")[1:]]))
+            pidfile.write_text("\n".join([str(unrelated.pid), *pidfile.read_text().split("\n")[1:]]))
             cluster.stop_leftover()
-            assert stranger.poll() is None
+            assert unrelated.poll() is None
             server = cluster.start(FAST, with_pg_cron=False)
             assert ask(cluster, "select answer from kept") == 42
             stop_server(server)
         finally:
-            stranger.kill()
-    assert processes.working_in(cluster.data) == []
+            unrelated.kill()
+    assert processes.with_cwd(cluster.data) == []
 
 
-def test_an_interrupted_initdb_is_made_again(folder):
-    (folder / "postgres.new").mkdir()
-    (folder / "postgres.new" / "PG_VERSION").write_text("half")
-    cluster = Cluster(folder)
+def test_an_interrupted_initdb_is_repeated(directory):
+    (directory / "postgres.new").mkdir()
+    (directory / "postgres.new" / "PG_VERSION").write_text("half")
+    cluster = Cluster(directory)
     assert not cluster.exists
     cluster.create()
     assert cluster.exists
 
 
-def test_what_keeps_it_from_starting_is_said(folder):
-    cluster = Cluster(folder)
+def test_a_start_failure_shows_the_log(directory):
+    cluster = Cluster(directory)
     cluster.create()
     with pytest.raises(
-        Refusal, match=r'(?s)did not start.*unrecognized configuration parameter "no_such_setting"'
+        UserError, match=r'(?s)did not start.*unrecognized configuration parameter "no_such_setting"'
     ):
         cluster.start({"no_such_setting": "1"})

@@ -1,4 +1,4 @@
-"""`flashsale up`, and `make up` around it: starts, answers, stops, and starts again whatever happened."""
+"""`flashsale up` and `make up`: start, stop, and start after crashes."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashsale.database import pg_cron as scheduler
+from flashsale.database import pg_cron
 from flashsale.local import processes
 from flashsale.local.cluster import Cluster
 from tests.support.flashsale_up import FLASHSALE, Up, data_folder
@@ -24,7 +24,7 @@ Start = Callable[..., Up]
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """The data folder that the tests of this module start on one after the other."""
+    """The data directory that the tests of this file share."""
     with data_folder() as made:
         yield made
 
@@ -48,7 +48,7 @@ def test_it_serves_product_1_with_50_in_stock(start):
     assert up.get("/api/products/1")["total_stock"] == 50
 
 
-def test_what_it_prints_works_as_printed(start):
+def test_the_printed_commands_work(start):
     up = start().wait_until_it_is_up()
     commands = [line.strip() for line in up.said().splitlines() if line.startswith("  ")]
     assert [shlex.split(command)[0] for command in commands] == ["curl", "curl", "psql"]
@@ -61,7 +61,7 @@ def test_what_it_prints_works_as_printed(start):
         assert "1" in done.stdout, done
 
 
-def test_the_server_is_a_mere_caller(start, folder):
+def test_the_server_logs_in_as_flashsale_app(start, folder):
     start().wait_until_it_is_up()
     with psycopg.connect(Cluster(folder).url("postgres", "flashsale")) as conn:
         users = conn.execute(
@@ -72,7 +72,7 @@ def test_the_server_is_a_mere_caller(start, folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_asked_to_stop_it_stops_all_of_it_cleanly(start, folder, number):
+def test_a_stop_signal_stops_everything_cleanly(start, folder, number):
     up = start().wait_until_it_is_up()
     assert up.stop(number) == 0, up.said()
     assert up.is_gone()
@@ -80,21 +80,21 @@ def test_asked_to_stop_it_stops_all_of_it_cleanly(start, folder, number):
     assert "database system is shut down" in (folder / "postgres.log").read_text().splitlines()[-1]
 
 
-def test_a_second_ctrl_c_does_not_cut_the_stop_short(start):
+def test_a_second_ctrl_c_does_not_interrupt_the_shutdown(start):
     up = start().wait_until_it_is_up()
     up.process.send_signal(signal.SIGINT)
     assert up.stop(signal.SIGINT) == 0
     assert up.is_gone()
 
 
-def test_asked_to_stop_while_starting_it_leaves_nothing(start):
+def test_a_stop_signal_during_the_start_leaves_no_process(start):
     up = start()
     wait_until(lambda: up.postgres() or up.process.poll() is not None, "PostgreSQL is starting")
     assert up.stop() == 0, up.said()
     assert up.is_gone()
 
 
-def test_started_again_it_has_its_data(start):
+def test_data_survives_a_restart(start):
     up = start().wait_until_it_is_up()
     before = up.get("/api/products/1")["available_stock"]
     up.hold(3)
@@ -102,59 +102,59 @@ def test_started_again_it_has_its_data(start):
     assert start().wait_until_it_is_up().get("/api/products/1")["available_stock"] == before - 3
 
 
-def test_killed_outright_it_takes_its_parts_along_and_starts_again(start):
+def test_its_children_end_if_it_is_killed_and_it_starts_again(start):
     up = start().wait_until_it_is_up()
     up.hold(1)
     up.stop(signal.SIGKILL)
-    again = start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up()  # at once, while they are still stopping
+    again = start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up()  # while the others are still stopping
     again.get("/api/products/1")
     assert again.stop() == 0
     assert up.is_gone()
 
 
-def test_with_everything_killed_outright_it_starts_again(start):
+def test_it_starts_again_after_everything_was_killed(start):
     up = start().wait_until_it_is_up()
     up.hold(1)
     for pid in [up.process.pid, *up.gunicorns(), *up.postgres()]:
-        processes.send(pid, signal.SIGKILL)
+        processes.send_signal(pid, signal.SIGKILL)
     up.process.wait()
-    wait_until(up.is_gone, "all of it is gone")
+    wait_until(up.is_gone, "no process is left")
     assert (up.folder / "postgres/postmaster.pid").exists()
     start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")
 
 
-def test_workers_without_a_master_are_cleared_away(start):
+def test_orphaned_workers_are_stopped(start):
     up = start().wait_until_it_is_up()
     master, *workers = up.gunicorns()
-    # First this process, and the master before it can obey the kernel: its workers keep the port.
+    # Stopped first, so that the master cannot stop its workers, which keep the port.
     for pid in (up.process.pid, master):
-        processes.send(pid, signal.SIGSTOP)
+        processes.send_signal(pid, signal.SIGSTOP)
     for pid in (up.process.pid, master):
-        processes.send(pid, signal.SIGKILL)
+        processes.send_signal(pid, signal.SIGKILL)
     up.process.wait()
     assert workers
     start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")
 
 
 @pytest.mark.parametrize("part", ["gunicorn", "PostgreSQL"])
-def test_when_a_part_dies_the_rest_stops_and_the_exit_status_tells(start, part):
+def test_it_stops_with_status_1_if_a_child_dies(start, part):
     up = start().wait_until_it_is_up()
     victim = up.gunicorns()[0] if part == "gunicorn" else up.postgres()[0]
-    processes.send(victim, signal.SIGKILL)
+    processes.send_signal(victim, signal.SIGKILL)
     assert up.process.wait(60) == 1
-    assert f"{part} ended by itself (killed by SIGKILL)" in up.said()
+    assert f"{part} ended unexpectedly (killed by SIGKILL)" in up.said()
     assert up.is_gone()
 
 
-def test_a_second_one_on_the_same_data_is_refused(start):
+def test_a_second_run_on_the_same_directory_is_refused(start):
     up = start().wait_until_it_is_up()
     second = start()
     assert second.process.wait(30) == 1
-    assert f"runs already on {up.folder} (process {up.process.pid})" in second.said()
+    assert f"is already running on {up.folder} (process {up.process.pid})" in second.said()
     up.get("/api/products/1")
 
 
-def test_a_busy_port_is_refused_before_anything_starts(start, folder):
+def test_a_port_in_use_is_refused_before_anything_starts(start, folder):
     up = start().wait_until_it_is_up()
     other = Up(folder.parent / "other", [*FLASHSALE, "up"], FLASHSALE_PORT=str(up.port))
     assert other.process.wait(30) == 1
@@ -162,7 +162,7 @@ def test_a_busy_port_is_refused_before_anything_starts(start, folder):
     assert not (other.folder / "postgres").exists()
 
 
-def test_with_a_database_of_ones_own_it_starts_none(start, folder, empty_database):
+def test_with_a_database_url_it_starts_no_postgresql(start, folder, empty_database):
     own = Up(folder.parent / "own", [*FLASHSALE, "up"], FLASHSALE_DATABASE_URL=empty_database)
     try:
         assert own.wait_until_it_is_up().get("/api/products/1")["available_stock"] == 50
@@ -170,19 +170,19 @@ def test_with_a_database_of_ones_own_it_starts_none(start, folder, empty_databas
     finally:
         assert own.stop() == 0
         with psycopg.connect(empty_database, autocommit=True) as conn:
-            scheduler.unschedule(conn, empty_database)
+            pg_cron.unschedule(conn, empty_database)
 
 
 def test_make_up_stops_with_ctrl_c_in_its_terminal(start):
     up = start(["make", "up"]).wait_until_it_is_up()
     os.killpg(up.process.pid, signal.SIGINT)
     up.process.wait(60)
-    wait_until(up.is_gone, "all of it is gone")
+    wait_until(up.is_gone, "no process is left")
     assert up.said().count("stopped\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_make_up_takes_all_of_it_along(start, number):
+def test_make_up_passes_signals_on(start, number):
     up = start(["make", "up"]).wait_until_it_is_up()
     up.stop(number)
     start(FLASHSALE_PORT=str(up.port)).wait_until_it_is_up().get("/api/products/1")

@@ -1,4 +1,4 @@
-"""Who comes to a rehearsal."""
+"""The generated buyers."""
 
 from collections import Counter
 
@@ -16,46 +16,50 @@ from flashsale.rehearsal.buyers import (
     RELEASES,
     Shares,
     Step,
-    cast,
+    generate_buyers,
 )  # fmt: skip
 
 SHARES = Shares(impatient=20, duplicated=30, failing=10, late=5, early=4)
 
 
-def test_shares_are_of_those_who_come():
-    company = cast(1000, 100, SHARES, lapsing=False, seed=1)
-    assert [buyer.behaviour for buyer in company.early] == [EARLY] * 4
-    assert Counter(buyer.behaviour for buyer in company.crowd) == {
+def test_shares_are_percentages_of_the_buyers():
+    buyers = generate_buyers(1000, 100, SHARES, lapsing=False, seed=1)
+    assert [buyer.behaviour for buyer in buyers.early] == [EARLY] * 4
+    assert Counter(buyer.behaviour for buyer in buyers.crowd) == {
         PAYS: 647, RELEASES: 100, CANCELS: 99, FAILS: 100, LATE: 50,
     }  # fmt: skip
-    assert sum(buyer.duplicated for buyer in company.crowd) == 299
-    assert [buyer.number for buyer in [*company.early, *company.crowd]] == list(range(1000))
+    assert sum(buyer.duplicated for buyer in buyers.crowd) == 299
+    assert [buyer.number for buyer in [*buyers.early, *buyers.crowd]] == list(range(1000))
 
 
-def test_some_wait_for_the_clock_if_it_is_worth_while():
-    company = cast(100, 100, SHARES, lapsing=True, seed=1)
-    came = Counter(buyer.behaviour for buyer in company.crowd)
+def test_some_buyers_wait_if_holds_and_orders_lapse():
+    buyers = generate_buyers(100, 100, SHARES, lapsing=True, seed=1)
+    came = Counter(buyer.behaviour for buyer in buyers.crowd)
     assert {LEAVES_HOLD, LEAVES_ORDER, OVERDUE, RELEASES, CANCELS} <= came.keys()
     assert LATE not in came
 
 
-def test_without_it_nobody_waits_for_the_clock():
-    company = cast(500, 100, SHARES, lapsing=False, seed=1)
-    for buyer in company.crowd:
+def test_no_buyer_waits_otherwise():
+    buyers = generate_buyers(500, 100, SHARES, lapsing=False, seed=1)
+    for buyer in buyers.crowd:
         steps = buyer.behaviour.steps
-        assert Step.UNTIL_OVERDUE not in steps
+        assert Step.WAIT_UNTIL_OVERDUE not in steps
         assert {Step.RELEASE, Step.SUCCESS, Step.FAILED, Step.CANCELLED} & set(steps)
 
 
-def test_a_seed_brings_the_same_buyers_again():
-    assert cast(200, 20, SHARES, lapsing=False, seed=5) == cast(200, 20, SHARES, lapsing=False, seed=5)
-    assert cast(200, 20, SHARES, lapsing=False, seed=5) != cast(200, 20, SHARES, lapsing=False, seed=6)
+def test_a_seed_gives_the_same_buyers():
+    assert generate_buyers(200, 20, SHARES, lapsing=False, seed=5) == generate_buyers(
+        200, 20, SHARES, lapsing=False, seed=5
+    )
+    assert generate_buyers(200, 20, SHARES, lapsing=False, seed=5) != generate_buyers(
+        200, 20, SHARES, lapsing=False, seed=6
+    )
 
 
-@pytest.mark.parametrize("buyers", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize(
     "shares", [Shares(0, 0, 0, 0, 0), Shares(50, 100, 25, 25, 100), Shares(33.3, 1, 33.3, 33.4, 50)]
 )
-def test_few_buyers_are_as_many_as_were_asked_for(buyers, shares):
-    company = cast(buyers, 2, shares, lapsing=True, seed=1)
-    assert len(company.early) + len(company.crowd) == buyers
+def test_rounding_keeps_the_number_of_buyers(count, shares):
+    buyers = generate_buyers(count, 2, shares, lapsing=True, seed=1)
+    assert len(buyers.early) + len(buyers.crowd) == count

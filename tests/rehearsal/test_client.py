@@ -1,4 +1,4 @@
-"""How buyers ask: again where an answer says that this is safe, and never else."""
+"""The HTTP client of the buyers: retries where that is safe, and only there."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,94 +7,101 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from flashsale.errors import Refusal
+from flashsale.errors import UserError
 from flashsale.rehearsal import client as client_module
-from flashsale.rehearsal.client import Unanswered, opened
-from flashsale.rehearsal.record import Answer, Kind, Seen
-from flashsale.rehearsal.sale import contradiction_of
+from flashsale.rehearsal.client import NoResponse, open_client
+from flashsale.rehearsal.observations import Observations, Operation, Response
+from flashsale.rehearsal.sale import find_mismatch
 
-AGAIN = {"Retry-After": "0"}
+RETRY = {"Retry-After": "0"}
 
 
-def asked(*answers: Callable[[], web.StreamResponse]) -> tuple[Answer | Unanswered, Seen, list[str]]:
-    """What becomes of one request to a server that answers so, one after the other, and the keys it saw."""
+def send(
+    *responses: Callable[[], web.StreamResponse | None],
+) -> tuple[Response | NoResponse, Observations, list[str]]:
+    """Send a request to a server with these responses; the result, and the keys that the server received."""
     keys: list[str] = []
-    left = list(answers)
+    remaining = list(responses)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         keys.append(request.headers["Idempotency-Key"])
-        made = left.pop(0)()
+        made = remaining.pop(0)()
         if made is None:
             request.transport.close()
             return web.Response()
         return made
 
-    async def main() -> tuple[Answer | Unanswered, Seen, list[str]]:
+    async def main() -> tuple[Response | NoResponse, Observations, list[str]]:
         app = web.Application()
         app.router.add_post("/api/holds", answer)
-        seen = Seen()
-        async with TestServer(app) as server, opened(str(server.make_url("")).rstrip("/"), 2, seen, 1) as ask:
+        observed = Observations()
+        async with (
+            TestServer(app) as server,
+            open_client(str(server.make_url("")).rstrip("/"), 2, observed, 1) as client,
+        ):
             try:
-                told = await ask.ask(Kind.HOLD, "POST", "/api/holds", b"{}", {"Idempotency-Key": "k"})
-            except Unanswered as error:
-                told = error
-        return told, seen, keys
+                result = await client.request(
+                    Operation.HOLD, "POST", "/api/holds", b"{}", {"Idempotency-Key": "k"}
+                )
+            except NoResponse as error:
+                result = error
+        return result, observed, keys
 
     return asyncio.run(main())
 
 
 def busy() -> web.Response:
-    return web.json_response({"code": "overloaded"}, status=503, headers=AGAIN)
+    return web.json_response({"code": "overloaded"}, status=503, headers=RETRY)
 
 
 def good() -> web.Response:
     return web.json_response({"hold_id": 5}, status=201, headers={"Idempotency-Replayed": "true"})
 
 
-def test_a_503_with_retry_after_is_asked_again_with_its_key():
-    told, seen, keys = asked(busy, busy, good)
-    assert told == Answer(201, {"hold_id": 5}, replayed=True)
+def test_a_503_with_retry_after_is_retried_with_the_same_key():
+    result, observed, keys = send(busy, busy, good)
+    assert result == Response(201, {"hold_id": 5}, replayed=True)
     assert keys == ["k"] * 3
-    assert [(call.status, call.code, call.sent_again) for call in seen.calls] == [
+    assert [(call.status, call.code, call.retried) for call in observed.calls] == [
         (503, "overloaded", True), (503, "overloaded", True), (201, "", False),
     ]  # fmt: skip
 
 
-def test_a_broken_connection_is_asked_again_with_its_key():
-    told, seen, keys = asked(lambda: None, good)
-    assert (told.status, keys) == (201, ["k", "k"])
-    assert [(call.status, call.sent_again) for call in seen.calls] == [(0, True), (201, False)]
+def test_a_broken_connection_is_retried_with_the_same_key():
+    result, observed, keys = send(lambda: None, good)
+    assert (result.status, keys) == (201, ["k", "k"])
+    assert [(call.status, call.retried) for call in observed.calls] == [(0, True), (201, False)]
 
 
 @pytest.mark.parametrize("status", [409, 500, 503])
-def test_any_other_answer_stands(status):
-    told, _, keys = asked(lambda: web.json_response({"code": "x"}, status=status))
-    assert (told.status, told.code, keys) == (status, "x", ["k"])
+def test_other_responses_are_final(status):
+    result, _, keys = send(lambda: web.json_response({"code": "x"}, status=status))
+    assert (result.status, result.code, keys) == (status, "x", ["k"])
 
 
-def test_what_is_no_json_object_is_no_body():
-    told, _, _ = asked(lambda: web.Response(text="[1]"))
-    assert told == Answer(200, {})
-    told, _, _ = asked(lambda: web.Response(text="<html>"))
-    assert told == Answer(200, {})
+def test_a_body_that_is_not_a_json_object_is_ignored():
+    result, _, _ = send(lambda: web.Response(text="[1]"))
+    assert result == Response(200, {})
+    result, _, _ = send(lambda: web.Response(text="<html>"))
+    assert result == Response(200, {})
 
 
-def test_patience_ends():
-    told, seen, keys = asked(*[busy] * client_module.ATTEMPTS)
-    assert str(told) == f"hold: 503 overloaded, {client_module.ATTEMPTS} times"
-    assert len(keys) == client_module.ATTEMPTS
-    assert not seen.calls[-1].sent_again
+def test_retries_are_limited():
+    result, observed, keys = send(*[busy] * client_module.MAX_ATTEMPTS)
+    assert str(result) == f"hold: 503 overloaded, {client_module.MAX_ATTEMPTS} times"
+    assert len(keys) == client_module.MAX_ATTEMPTS
+    assert not observed.calls[-1].retried
 
 
-def test_no_more_at_once_than_asked_for():
-    under_way, most = 0, 0
+def test_concurrency_is_limited():
+    running, most = 0, 0
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0.01)
-        under_way -= 1
+        running -= 1
         return web.json_response({})
 
     async def main() -> None:
@@ -102,36 +109,36 @@ def test_no_more_at_once_than_asked_for():
         app.router.add_get("/", answer)
         async with (
             TestServer(app) as server,
-            opened(str(server.make_url("")).rstrip("/"), 3, Seen(), 1) as ask,
+            open_client(str(server.make_url("")).rstrip("/"), 3, Observations(), 1) as client,
         ):
-            await asyncio.gather(*[ask.ask(Kind.LOOK, "GET", "/") for _ in range(12)])
+            await asyncio.gather(*[client.request(Operation.VIEW, "GET", "/") for _ in range(12)])
 
     asyncio.run(main())
     assert most == 3
 
 
-def test_more_connections_than_the_machine_allows_are_refused(monkeypatch):
+def test_more_connections_than_the_file_limit_are_refused(monkeypatch):
     monkeypatch.setattr(client_module.resource, "getrlimit", lambda _: (100, 100))
 
     async def main() -> None:
-        async with opened("http://127.0.0.1:1", 100, Seen(), 1):
+        async with open_client("http://127.0.0.1:1", 100, Observations(), 1):
             pass
 
-    with pytest.raises(Refusal, match="ulimit -Hn"):
+    with pytest.raises(UserError, match="ulimit -Hn"):
         asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("answers", "contradiction"),
+    ("responses", "mismatch"),
     [
-        ([Answer(201, {"hold_id": 1}), Answer(201, {"hold_id": 1}, True)], False),
-        ([Answer(201, {"hold_id": 1}, True), Answer(201, {"hold_id": 1}, True)], False),
-        ([Answer(201, {"hold_id": 1}), Answer(201, {"hold_id": 2}, True)], True),
-        ([Answer(201, {"hold_id": 1}), Answer(201, {"hold_id": 1})], True),
-        ([Answer(409, {"code": "insufficient_stock"}), Answer(201, {"hold_id": 1})], False),
-        ([Answer(200, {"result": "applied"}), Answer(200, {"result": "no_change"}, True)], True),
-        ([Answer(204, {}), Answer(204, {})], False),
+        ([Response(201, {"hold_id": 1}), Response(201, {"hold_id": 1}, True)], False),
+        ([Response(201, {"hold_id": 1}, True), Response(201, {"hold_id": 1}, True)], False),
+        ([Response(201, {"hold_id": 1}), Response(201, {"hold_id": 2}, True)], True),
+        ([Response(201, {"hold_id": 1}), Response(201, {"hold_id": 1})], True),
+        ([Response(409, {"code": "insufficient_stock"}), Response(201, {"hold_id": 1})], False),
+        ([Response(200, {"result": "applied"}), Response(200, {"result": "no_change"}, True)], True),
+        ([Response(204, {}), Response(204, {})], False),
     ],
 )
-def test_answers_to_one_request_must_agree(answers, contradiction):
-    assert bool(contradiction_of(answers)) is contradiction
+def test_responses_to_the_same_request_must_match(responses, mismatch):
+    assert bool(find_mismatch(responses)) is mismatch

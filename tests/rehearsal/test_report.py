@@ -1,13 +1,13 @@
-"""The report of a rehearsal: one file that needs no other, and says all there is to say."""
+"""The report of a rehearsal: self-contained and complete."""
 
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from flashsale.rehearsal.report import carried, command, html, milliseconds
+from flashsale.rehearsal.report import capacity, command, html, milliseconds
 from flashsale.rehearsal.run import Options
-from tests.support.rehearsals import books, rehearsal, seen
+from tests.support.rehearsals import observed, rehearsal, state
 
 
 class Page(HTMLParser):
@@ -31,7 +31,7 @@ def page() -> Page:
     return Page(html(rehearsal()))
 
 
-def test_it_needs_nothing_from_elsewhere(page):
+def test_it_has_no_external_resources(page):
     assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object"}
     for _, attributes in page.elements:
         for name in ("href", "src", "xlink:href"):
@@ -39,76 +39,78 @@ def test_it_needs_nothing_from_elsewhere(page):
     assert "@import" not in page.text and "url(" not in page.text.replace("url(#", "")
 
 
-def test_every_picture_is_told_in_words_for_a_wide_page_and_for_a_phone(page):
-    told = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
-    assert len(told) == 6
-    assert told[::2] == told[1::2]
-    assert told[0].startswith("Of 3 units, none was left after 0.5 seconds. After 2.0 seconds 3 were paid")
-    assert "hold: half within" in told[4]
+def test_every_plot_has_a_text_alternative_for_wide_and_narrow_pages(page):
+    labels = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert len(labels) == 6
+    assert labels[::2] == labels[1::2]
+    assert labels[0].startswith(
+        "Of 3 units, none was available after 0.5 seconds. After 2.0 seconds 3 were paid"
+    )
+    assert "hold: median" in labels[4]
     assert [tag for tag, _ in page.elements].count("svg") == 6
 
 
-def test_no_name_is_on_the_page_twice(page):
+def test_ids_are_unique(page):
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(names) == len(set(names))
 
 
-def test_pictures_are_in_the_colours_of_the_page(page):
+def test_plots_use_the_colours_of_the_page(page):
     drawn = " ".join(attributes.get("style") or "" for _, attributes in page.elements)
     named = set(re.findall(r"var\(--(\w+)\)", drawn))
-    assert {"paid", "held", "awaiting", "available", "ink", "quiet", "line"} <= named
+    assert {"paid", "held", "awaiting", "available", "ink", "muted", "line"} <= named
     assert not re.findall(r"#[0-9a-f]{6}", drawn)
     for name in named:
         assert f"--{name}:" in page.text
 
 
-def test_it_says_what_was_checked_and_what_stays_behind(page):
-    assert "3 of 3 sold, every check held" in page.text
+def test_it_lists_the_checks_and_what_remains(page):
+    assert "3 of 3 sold, all checks passed" in page.text
     for check in rehearsal().checks:
         assert check.name in page.text and check.detail in page.text
     assert "Rehearsal <of> & more" in page.text
-    assert "1 refunds due" in page.text
+    assert "1 refunds are due" in page.text
     assert "A note." in page.text
     assert "503 overloaded" in page.text
 
 
-def test_a_failed_check_is_its_headline():
-    wrong = books()
+def test_the_headline_counts_failed_checks():
+    wrong = state()
     wrong.refunds.clear()
-    page = Page(html(rehearsal(books=wrong)))
+    page = Page(html(rehearsal(state=wrong)))
     assert "1 of 10 checks failed" in page.text
-    assert "every check held" not in page.text
+    assert "all checks passed" not in page.text
 
 
-def test_a_sale_in_which_nothing_was_answered_still_has_a_report():
-    silent = seen()
+def test_a_sale_without_responses_has_a_report():
+    silent = observed()
     silent.calls = [call._replace(status=0) for call in silent.calls]
-    assert "10 of 10" not in Page(html(rehearsal(seen=silent))).text
+    assert "10 of 10" not in Page(html(rehearsal(observed=silent))).text
 
 
 @pytest.mark.parametrize(
-    ("load", "said"),
+    ("cpu", "message"),
     [
-        ((2, 1.9, 0.95), "could not come any faster"),
-        ((8, 1.9, 0.5), "with more --at-once"),
-        ((2, 1.9, 0.5), "Real buyers bring their own"),
+        ((2, 1.9, 0.95), "were the bottleneck"),
+        ((8, 1.9, 0.5), "a higher --concurrency"),
+        ((2, 1.9, 0.5), "Without the simulated buyers"),
     ],
 )
-def test_what_the_machine_can_carry_depends_on_what_was_short(load, said):
+def test_the_capacity_names_the_bottleneck(cpu, message):
     made = rehearsal()
-    assert said in carried(made.__class__(**(vars(made) | {"load": made.load.__class__(*load)})))
+    assert message in capacity(made.__class__(**(vars(made) | {"cpu": made.cpu.__class__(*cpu)})))
 
 
-def test_the_command_brings_the_same_buyers_again():
+def test_the_command_repeats_the_rehearsal():
     options = rehearsal().options
-    assert command(options) == "flashsale rehearse --buyers=6 --stock=3 --at-once=4 --late=10 --seed=7"
-    lapsing = Options(**(vars(options) | {"lapse": 2.5}))
-    assert command(lapsing).endswith(" --late=10 --lapse=2.5 --seed=7")
+    assert command(options) == "flashsale rehearse --buyers=6 --stock=3 --concurrency=4 --late=10 --seed=7"
+    lapsing = Options(**(vars(options) | {"lapse_after": 2.5}))
+    assert command(lapsing).endswith(" --late=10 --lapse-after=2.5 --seed=7")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.00082, "0.82 ms"), (0.0041, "4.1 ms"), (0.017, "17 ms"), (1.24, "1,240 ms")],
 )
-def test_milliseconds_have_the_digits_that_matter(seconds, said):
-    assert milliseconds(seconds) == said
+def test_milliseconds_have_two_significant_digits(seconds, text):
+    assert milliseconds(seconds) == text

@@ -69,7 +69,7 @@ class Up:
         return processes.with_arguments("gunicorn", str(self.folder / "gunicorn.pid"))
 
     def postgres(self) -> list[int]:
-        return processes.working_in(self.folder / "postgres")
+        return processes.with_cwd(self.folder / "postgres")
 
     def is_gone(self) -> bool:
         return not self.gunicorns() and not self.postgres() and not answers(self.url)

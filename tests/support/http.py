@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flashsale.local.os_account import guard
+from flashsale.local.os_account import with_pdeathsig
 from tests.support import ROOT
 from tests.support.waiting import wait_until
 
@@ -51,7 +51,7 @@ def running_server(database_url: str, log: Path, **environment: str) -> Iterator
     with log.open("ab") as output:
         child = subprocess.Popen(
             [
-                *guard(signal.SIGTERM),
+                *with_pdeathsig(signal.SIGTERM),
                 sys.executable,
                 "-m",
                 "gunicorn",

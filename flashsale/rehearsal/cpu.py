@@ -1,4 +1,4 @@
-"""What the processors had to do while a rehearsal went on."""
+"""CPU usage during a rehearsal."""
 
 import os
 import time
@@ -10,31 +10,31 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Load:
-    """The processors of the machine that the rehearsal runs on, over a while."""
+class CpuUsage:
+    """CPU usage of the machine that runs the rehearsal, in CPUs, averaged over its duration."""
 
-    processors: int
+    cpus: int
     busy: float
-    """how many of them were at work on average, on anything"""
+    """of all processes"""
     buyers: float
-    """how many of them the buyers themselves took: this process"""
+    """of this process, which simulates the buyers"""
 
 
-def measure() -> Callable[[], Load]:
-    """Begin to measure; call what it returns for the load since."""
+def measure_cpu() -> Callable[[], CpuUsage]:
+    """Start a measurement; returns a function that returns the usage since then."""
     wall, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
 
-    def load() -> Load:
+    def usage() -> CpuUsage:
         seconds = time.perf_counter() - wall
-        return Load(
+        return CpuUsage(
             os.cpu_count() or 1, (_busy_seconds() - busy) / seconds, (time.process_time() - own) / seconds
         )
 
-    return load
+    return usage
 
 
 def _busy_seconds() -> float:
-    """Processor time that the whole machine has spent (proc(5), /proc/stat)."""
+    """CPU seconds that the machine has spent since it booted (proc(5), /proc/stat)."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
     return (user + nice + system + irq + softirq + steal) / _TICKS

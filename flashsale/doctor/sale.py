@@ -1,0 +1,51 @@
+"""Webhook secrets, the settings of the sale, and the audit."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from flashsale.database.connection import Connection, fetch_row
+from flashsale.doctor.finding import Finding, Findings
+from flashsale.durations import format_duration
+from flashsale.errors import UserError
+from flashsale.webhooks import SECRETS_VARIABLE, webhook_secrets
+
+
+def secrets(environment: Mapping[str, str]) -> Findings:
+    try:
+        count = len(webhook_secrets(environment))
+    except UserError as error:
+        yield Finding("secrets", "failed", str(error), "copy the secret from the payment provider again")
+        return
+    if count:
+        yield Finding(
+            "secrets", "ok", f"{count} webhook secret{'s' if count > 1 else ''} in {SECRETS_VARIABLE}"
+        )
+    else:
+        yield Finding(
+            "secrets", "warning", f"{SECRETS_VARIABLE} is not set here: webhooks cannot be verified",
+            "set it for the server (and here) to the payment provider's whsec_ secret before the sale",
+        )  # fmt: skip
+
+
+def sale_settings(conn: Connection) -> Findings:
+    hold_time, payment_window, inbox_limit = fetch_row(
+        conn, "select hold_time, payment_window, inbox_limit from flashsale.settings"
+    )
+    detail = f"hold time {format_duration(hold_time)}, payment window {format_duration(payment_window)}"
+    if hold_time < timedelta(seconds=10) or payment_window < timedelta(minutes=1):
+        remedy = "flashsale psql -c \"select flashsale.change_settings('2 minutes', '15 minutes')\""
+        yield Finding("sale_settings", "warning", f"{detail}: too short for buyers", remedy)
+    elif inbox_limit == 0:
+        remedy = 'flashsale psql -c "select flashsale.change_settings(p_inbox_limit => 10000)"'
+        yield Finding("sale_settings", "warning", "inbox_limit is 0: early webhooks are refused", remedy)
+    else:
+        yield Finding("sale_settings", "ok", detail)
+
+
+def audit(conn: Connection) -> Findings:
+    rows = conn.execute("select check_name, detail from flashsale.audit()").fetchall()
+    for name, detail in rows:
+        remedy = "stop selling this product and find out who wrote to flashsale_data by hand"
+        yield Finding("audit", "failed", f"{name}: {detail}", remedy)
+    if not rows:
+        yield Finding("audit", "ok", "every invariant holds")

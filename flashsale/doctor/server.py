@@ -1,0 +1,102 @@
+"""The PostgreSQL server: version, encoding, clock, durability, settings."""
+
+import time
+
+from flashsale.database.connection import Connection, fetch_row, fetch_value
+from flashsale.database.migrations import OLDEST_SERVER
+from flashsale.doctor.finding import Finding, Findings
+
+CLOCK_WARNING = 1.0
+CLOCK_LIMIT = 30.0
+"""seconds between the clocks; a webhook's timestamp may be off by 300, a hold lasts 120"""
+RECOMMENDED_LOCKS = 256
+"""max_locks_per_transaction; each keyed request of a batch takes one lock"""
+
+
+def database(conn: Connection) -> Findings:
+    yield Finding("database", "ok", f"{conn.info.dbname} as role {conn.info.user}")
+
+
+def server(conn: Connection) -> Findings:
+    version, standby, encoding = fetch_row(
+        conn,
+        "select current_setting('server_version'), pg_is_in_recovery(), current_setting('server_encoding')",
+    )
+    if conn.info.server_version < OLDEST_SERVER:
+        oldest = OLDEST_SERVER // 10000
+        yield Finding("server", "failed", f"PostgreSQL {version}", f"upgrade to PostgreSQL {oldest} or newer")
+    elif standby:
+        yield Finding("server", "failed", "a read-only standby", "connect to the primary")
+    elif encoding != "UTF8":
+        yield Finding("server", "failed", f"the database's encoding is {encoding}", "recreate it with UTF8")
+    else:
+        yield Finding("server", "ok", f"PostgreSQL {version}")
+
+
+def clock(conn: Connection) -> Findings:
+    before = time.time()
+    server_time = float(fetch_value(conn, "select extract(epoch from clock_timestamp())"))
+    after = time.time()
+    offset = server_time - (before + after) / 2
+    # Half of the round-trip time is the uncertainty of the offset.
+    least = max(0.0, abs(offset) - (after - before) / 2)
+    detail = (
+        f"the server's clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
+    )
+    remedy = "synchronize both by NTP (timedatectl, chronyc tracking)"
+    if least >= CLOCK_LIMIT:
+        yield Finding("clock", "failed", detail, remedy)
+    elif least >= CLOCK_WARNING:
+        yield Finding("clock", "warning", detail, remedy)
+    else:
+        yield Finding("clock", "ok", "the clocks of the server and of this machine agree")
+
+
+_SETTINGS = """
+    select p.name, p.setting, 'the server' from pg_settings p where p.name = any (%(names)s)
+    union all
+    select split_part(given, '=', 1), substr(given, strpos(given, '=') + 1),
+           concat_ws(' in ', 'role ' || r.rolname, 'database ' || d.datname)
+      from pg_db_role_setting s
+      left join pg_roles r on r.oid = s.setrole
+      left join pg_database d on d.oid = s.setdatabase
+      cross join unnest(s.setconfig) given
+     where (s.setdatabase = 0 or d.datname = current_database())
+       and split_part(given, '=', 1) = any (%(names)s)
+"""
+_OFF = {"off", "false", "no", "0"}
+
+
+def durability(conn: Connection) -> Findings:
+    """Whether an acknowledged request survives a power failure."""
+    names = ["fsync", "full_page_writes", "synchronous_commit"]
+    failed = [
+        Finding("durability", "failed", f"{name} is off for {where}", _fix(name, "on", where))
+        for name, value, where in conn.execute(_SETTINGS, {"names": names})
+        if value.lower() in _OFF
+    ]
+    yield from failed or [Finding("durability", "ok", "acknowledged commits survive a crash")]
+
+
+def settings(conn: Connection) -> Findings:
+    findings: list[Finding] = []
+    names = ["default_transaction_isolation", "default_transaction_read_only", "max_locks_per_transaction"]
+    for name, value, where in conn.execute(_SETTINGS, {"names": names}):
+        detail = f"{name} is {value} for {where}"
+        if name == "default_transaction_isolation" and value != "read committed":
+            remedy = _fix(name, "'read committed'", where)
+            findings.append(Finding("settings", "failed", f"{detail}: read_events() refuses it", remedy))
+        elif name == "default_transaction_read_only" and value.lower() not in _OFF:
+            findings.append(Finding("settings", "failed", detail, _fix(name, "off", where)))
+        elif name == "max_locks_per_transaction" and int(value) < RECOMMENDED_LOCKS:
+            remedy = f"alter system set {name} = {RECOMMENDED_LOCKS}, and restart PostgreSQL"
+            findings.append(Finding("settings", "warning", detail, remedy))
+    yield from findings or [
+        Finding("settings", "ok", "isolation, read-only mode and lock limit are as recommended")
+    ]
+
+
+def _fix(name: str, value: str, where: str) -> str:
+    if where == "the server":
+        return f"alter system set {name} = {value}; select pg_reload_conf()"
+    return f"alter {where} set {name} = {value}"
