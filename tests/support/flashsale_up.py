@@ -26,7 +26,7 @@ class Up:
 
     count = itertools.count()
 
-    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
+    def __init__(self, folder: Path, command: list[str], cwd: Path = ROOT, **environment: str) -> None:
         self.folder = folder
         self.port = int(environment.get("FLASHSALE_PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
@@ -36,7 +36,7 @@ class Up:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=cwd,
                 env=inherited | settings | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
