@@ -162,7 +162,11 @@ begin
              sum((p_orders[slot]).qty)::int as qty
       from unnest(v_left) as slot
       group by 1, 2) o
-    where l.product_id = o.product_id and l.lapses_at = o.payment_due_at;
+    -- A look-up for each instant (docs/design.md).
+    cross join lateral (
+      select n.ctid from flashsale_data.lapses n
+      where n.product_id = o.product_id and n.lapses_at = o.payment_due_at offset 0) n
+    where l.ctid = n.ctid;
 
     update flashsale_data.stock s
     set version = s.version + 1, awaiting = s.awaiting + c.awaiting, paid = s.paid + c.paid

@@ -142,7 +142,11 @@ begin
     update flashsale_data.lapses l
     set held = l.held - u.qty
     from (select u.product_id, u.expires_at, sum(u.qty)::int as qty from used u group by 1, 2) u
-    where l.product_id = u.product_id and l.lapses_at = u.expires_at;
+    -- A look-up for each instant (docs/design.md).
+    cross join lateral (
+      select n.ctid from flashsale_data.lapses n
+      where n.product_id = u.product_id and n.lapses_at = u.expires_at offset 0) n
+    where l.ctid = n.ctid;
 
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
     select o.product_id, o.payment_due_at, sum(o.qty) from unnest(v_orders) as o group by 1, 2

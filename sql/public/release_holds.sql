@@ -81,7 +81,11 @@ begin
       update flashsale_data.lapses l
       set held = l.held - r.qty
       from (select r.product_id, r.expires_at, sum(r.qty)::int as qty from released r group by 1, 2) r
-      where l.product_id = r.product_id and l.lapses_at = r.expires_at
+      -- A look-up for each instant (docs/design.md).
+      cross join lateral (
+        select n.ctid from flashsale_data.lapses n
+        where n.product_id = r.product_id and n.lapses_at = r.expires_at offset 0) n
+      where l.ctid = n.ctid
     )
     update flashsale_data.stock s
     set held = s.held - r.qty, -- guard: release-returns-units
