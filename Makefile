@@ -29,7 +29,7 @@ lint: ## check style, types and new migrations
 	@.venv/bin/mypy
 	@$(if $(new_migrations),.venv/bin/squawk $(new_migrations))
 
-rehearse: ## sell a throwaway product of the running shop to a crowd and prove that it went right
+rehearse: ## sell a throwaway product of the running server to simulated buyers and check the result
 	@bin/bootstrap rehearse
 	@exec .venv/bin/flashsale rehearse $(ARGS)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench import ROOT
 from bench.generator import LoadPlan, ResponseLog
 from bench.servers import Server
 from bench.wrk import BenchmarkFailed
-from bench import ROOT
 
 BODY = '{"product_id":1,"qty":1}'
 HOLD = (

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import psycopg
 
-import flashsale
 from flashsale.database.connection import fetch_value
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role, create_first_product
@@ -36,7 +35,7 @@ GUNICORN_STOP_TIMEOUT = 40.0
 """seconds; gunicorn gives its workers fewer"""
 HEALTH_TIMEOUT = 60.0
 
-_PACKAGE = Path(flashsale.__file__).parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _CONFIGURATIONS = [_PACKAGE / "gunicorn.conf.py", _PACKAGE.parent / "gunicorn.conf.py"]
 """in a wheel, in a checkout"""
 
