@@ -12,9 +12,7 @@ cluster         the cluster itself (for the whole run)
 Waiting for something to happen, and other things tests share, are in tests/support.
 """
 
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +24,8 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
-from flashsale.local.cluster import PORT, SUPERUSER, Cluster, stop_server
+from flashsale.local.cluster import PORT, SUPERUSER, Cluster
+from tests.support import clusters
 from tests.support.http import running_server
 
 # The run's data is thrown away: nothing is gained by waiting for the disk.
@@ -53,26 +52,17 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make proof` passes to the campaigns in proof/."""
     group = parser.getgroup("proof")
-    group.addoption("--proof-full", action="store_true", help="try everything at full size")
+    group.addoption("--proof-full", action="store_true", help="run campaigns at full size")
     group.addoption("--proof-guard", metavar="NAME", help="only the mutations of this guard")
-    group.addoption("--proof-seed", type=int, default=1, help="where random choices start")
+    group.addoption("--proof-seed", type=int, default=1, help="seed of all random choices")
     group.addoption("--proof-report", metavar="FILE", help="append what was tried, a JSON object a line")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A private cluster as `make up` makes them, so that the suite runs as root too."""
-    # Not pytest's own temporary folder: that one shuts out the account PostgreSQL runs as.
-    directory = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
-    directory.chmod(0o711)
-    made = Cluster(directory)
-    made.create()
-    server = made.start(SETTINGS)
-    try:
-        yield made
-    finally:
-        stop_server(server)
-        shutil.rmtree(directory)
+    with clusters.running_cluster(SETTINGS) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

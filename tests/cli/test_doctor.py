@@ -1,12 +1,9 @@
 """`flashsale doctor`: each check can fail, and names the remedy."""
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -20,6 +17,7 @@ from flashsale.doctor import pg_cron as pg_cron_checks
 from flashsale.doctor import roles, sale, schema, server
 from flashsale.doctor.finding import MIGRATE, Finding
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
+from tests.support.clusters import cluster_folder
 from tests.support.database import needs_pg_cron
 from tests.support.sale_steps import create_product, one
 
@@ -517,10 +515,8 @@ def test_failed_checks_are_printed_and_exit_with_1(flashsale):
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
-    folder.chmod(0o711)
-    yield Cluster(folder)
-    shutil.rmtree(folder)
+    with cluster_folder() as folder:
+        yield Cluster(folder)
 
 
 @pytest.mark.slow

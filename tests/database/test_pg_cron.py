@@ -1,16 +1,14 @@
 """The pg_cron jobs and the role that runs them."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from flashsale.database import pg_cron
 from flashsale.database.migrations import migrate
-from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
+from flashsale.local.cluster import SUPERUSER, Cluster
+from tests.support.clusters import running_cluster
 from tests.support.database import needs_pg_cron
 from tests.support.waiting import wait_until
 
@@ -119,12 +117,7 @@ def test_a_role_without_rights_gets_a_warning(cluster, db, database_url):
 
 @pytest.mark.slow
 def test_without_pg_cron_it_migrates_with_a_warning():
-    folder = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
-    folder.chmod(0o711)
-    cluster = Cluster(folder)
-    cluster.create()
-    server = cluster.start({"fsync": "off"}, with_pg_cron=False)
-    try:
+    with running_cluster({"fsync": "off"}, with_pg_cron=False) as cluster:
         said: list[str] = []
         url = cluster.url(SUPERUSER, "postgres")
         migrate(url, say=said.append)
@@ -132,6 +125,3 @@ def test_without_pg_cron_it_migrates_with_a_warning():
         assert "shared_preload_libraries" in said[-1]
         with psycopg.connect(url) as db:
             assert db.execute("select scheduler from flashsale.readiness()").fetchone() == ("not_installed",)
-    finally:
-        stop_server(server)
-        shutil.rmtree(folder)

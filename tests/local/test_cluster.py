@@ -1,10 +1,8 @@
 """The private cluster: its directories, its account, and leftovers of earlier runs."""
 
 import os
-import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from flashsale.errors import UserError
 from flashsale.local import processes
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
+from tests.support.clusters import cluster_folder
 
 pytestmark = pytest.mark.slow
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
@@ -22,10 +21,8 @@ FAST = {"fsync": "off", "shared_buffers": "16MB"}
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """An empty directory that other accounts can enter, so that root's cluster can run as postgres."""
-    made = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made)
+    with cluster_folder() as made:
+        yield made
 
 
 def ask(cluster: Cluster, query: str) -> object:

@@ -3,10 +3,8 @@
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 from flashsale.local import processes
 from flashsale.local.cluster import Cluster
 from tests.support import ROOT
+from tests.support.clusters import cluster_folder
 from tests.support.http import answers, free_port
 from tests.support.waiting import wait_until
 
@@ -82,10 +81,8 @@ class Up:
 @contextmanager
 def data_folder() -> Iterator[Path]:
     """A data folder that PostgreSQL's account can reach; whatever runs on it is stopped at the end."""
-    parent = Path(tempfile.mkdtemp(prefix="flashsale-test-"))
-    parent.chmod(0o711)
-    try:
-        yield parent / "data"
-    finally:
-        Cluster(parent / "data").stop_leftover()
-        shutil.rmtree(parent)
+    with cluster_folder() as parent:
+        try:
+            yield parent / "data"
+        finally:
+            Cluster(parent / "data").stop_leftover()
