@@ -37,7 +37,7 @@ bench: ## measure everything, an hour, into bench/results/; QUICK=1 takes 5 minu
 	@bin/bootstrap bench
 	@exec .venv/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
-proof: ## try to break every promise, in an hour and a half, into proof/RESULTS.md; SEED=n replays
+proof: ## try to break every promise, in 55 minutes, into proof/RESULTS.md; ARGS=soak one; SEED=n repeats
 	@bin/bootstrap test
 	@exec .venv/bin/python -m proof $(if $(SEED),--seed $(SEED)) $(ARGS)
 

@@ -1,53 +1,38 @@
-"""What a promise's test knows of the campaign it is part of: how far to go, from which seed, whom to tell."""
+"""The parameters of a campaign, and where it records what it tried."""
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
+
+from proof.results import Trial
 
 Size = TypeVar("Size")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of RESULTS.md.
-
-    :param promise: the file it belongs to, test_<promise>.py
-    :param tried: what was done, and how often, in words
-    :param survived: what was seen; "all", or figures
-    """
-
-    promise: str
-    tried: str
-    survived: str
-    seed: int
-
-
 class Campaign:
-    """One test's share of the campaign.
+    """One test's share of a campaign.
 
-    :param promise: the name of its file
     :param test: its node id, which with the seed makes its random numbers
-    :param seed: replays the run, given as --proof-seed
-    :param full: the whole campaign, and not the small one of every day
-    :param report: file to append rows to, a JSON object a line
+    :param seed: repeats the random choices of a run (--proof-seed)
+    :param full: the whole campaign, instead of the small form in `make test`
+    :param report: a file to append trials to, a JSON object a line
     """
 
-    def __init__(self, promise: str, test: str, seed: int, *, full: bool, report: Path | None) -> None:
-        self.promise = promise
+    def __init__(self, test: str, seed: int, *, full: bool, report: Path | None) -> None:
         self.seed = seed
         self.full = full
         self.random = random.Random(f"{seed} {test}")
         self._report = report
 
     def size(self, small: Size, full: Size) -> Size:
-        """How much to try: `small` in every run of the suite, `full` in the campaign."""
+        """How much to try: `small` in `make test`, `full` in the campaign."""
         return full if self.full else small
 
-    def tried(self, tried: str, survived: str = "all") -> None:
-        """Enter a row into the results, once it has survived."""
+    def record(self, tried: str, survived: str = "all", *, figures: str = "", **counts: int) -> None:
+        """Record what was tried, once it has survived. In the nouns of `counts`, _ stands for a blank."""
         if self._report is not None:
-            row = Row(self.promise, tried, survived, self.seed)
+            nouns = {noun.replace("_", " "): count for noun, count in counts.items()}
             with self._report.open("a") as lines:
-                lines.write(json.dumps(asdict(row)) + "\n")
+                lines.write(json.dumps(asdict(Trial(tried, survived, nouns, figures))) + "\n")

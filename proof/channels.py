@@ -1,7 +1,7 @@
-"""Three ways to buy, in the same words: one call each, joined calls, and HTTP.
+"""Three channels with one interface: scalar calls, set-based calls, and HTTP.
 
-Each method takes a list of requests and gives as many answers: an id, a result, or the code of a refusal.
-Whoever is told to come again does.
+Each method takes a list of requests and returns as many outcomes: an id, a status or result, or the SQLSTATE
+of a refusal. What is busy is retried.
 """
 
 import time
@@ -12,114 +12,104 @@ from uuid import uuid4
 import httpx
 import psycopg
 
-from tests.support.sql_calls import (
-    BUSY,
-    apply_payment,
-    apply_payments,
-    create_order,
-    create_orders,
-    outcome,
-    place_hold,
-    place_holds,
-    release_hold,
-    release_holds,
-)
+from tests.support import sql_calls as calls
+from tests.support.sql_calls import BUSY, outcome
 
-CODES = {"insufficient_stock": "SA002", "hold_expired": "SA004"}
+SQLSTATES = {"insufficient_stock": "SA002", "hold_expired": "SA004"}
 
 
-class Till(Protocol):
-    def hold(self, wanted: Sequence[tuple[int, int]]) -> list[int | str]:
+class Channel(Protocol):
+    def hold(self, requests: Sequence[tuple[int, int]]) -> list[int | str]:
         """(product_id, qty) each; hold ids."""
 
     def order(self, holds: Sequence[int]) -> list[int | str]:
         """Order ids."""
 
     def release(self, holds: Sequence[int]) -> list[str]:
-        """What has become of the holds."""
+        """Statuses of the holds."""
 
-    def pay(self, words: Sequence[tuple[str, int, str]]) -> list[str]:
-        """(key, order_id, word) each; results."""
+    def pay(self, webhooks: Sequence[tuple[str, int, str]]) -> list[str]:
+        """(key, order_id, status) each; results."""
 
 
-class Scalar:
+class ScalarCalls:
     def __init__(self, conn: psycopg.Connection) -> None:
         self.conn = conn
 
-    def hold(self, wanted: Sequence[tuple[int, int]]) -> list[int | str]:
-        return [self._ask("hold_id", place_hold, *each) for each in wanted]
+    def hold(self, requests: Sequence[tuple[int, int]]) -> list[int | str]:
+        return [self._call("hold_id", calls.place_hold, *each) for each in requests]
 
     def order(self, holds: Sequence[int]) -> list[int | str]:
-        return [self._ask("order_id", create_order, each) for each in holds]
+        return [self._call("order_id", calls.create_order, each) for each in holds]
 
     def release(self, holds: Sequence[int]) -> list[str]:
-        return [self._ask("status", release_hold, each) for each in holds]
+        return [self._call("status", calls.release_hold, each) for each in holds]
 
-    def pay(self, words: Sequence[tuple[str, int, str]]) -> list[str]:
-        return [self._ask("result", apply_payment, *each) for each in words]
+    def pay(self, webhooks: Sequence[tuple[str, int, str]]) -> list[str]:
+        return [self._call("result", calls.apply_payment, *each) for each in webhooks]
 
-    def _ask(self, name: str, call: Callable, *args: object) -> Any:
-        told = outcome(call, self.conn, *args)
-        return told if isinstance(told, str) else getattr(told, name)
+    def _call(self, column: str, function: Callable, *args: object) -> Any:
+        row = outcome(function, self.conn, *args)
+        return row if isinstance(row, str) else getattr(row, column)
 
 
-class Joined:
+class SetBasedCalls:
     def __init__(self, conn: psycopg.Connection) -> None:
         self.conn = conn
 
-    def hold(self, wanted: Sequence[tuple[int, int]]) -> list[int | str]:
-        return self._ask("hold_id", place_holds, wanted)
+    def hold(self, requests: Sequence[tuple[int, int]]) -> list[int | str]:
+        return self._call("hold_id", calls.place_holds, requests)
 
     def order(self, holds: Sequence[int]) -> list[int | str]:
-        return self._ask("order_id", create_orders, [(each,) for each in holds])
+        return self._call("order_id", calls.create_orders, [(each,) for each in holds])
 
     def release(self, holds: Sequence[int]) -> list[str]:
-        return self._ask("status", release_holds, holds)
+        return self._call("status", calls.release_holds, holds)
 
-    def pay(self, words: Sequence[tuple[str, int, str]]) -> list[str]:
-        return self._ask("result", apply_payments, words)
+    def pay(self, webhooks: Sequence[tuple[str, int, str]]) -> list[str]:
+        return self._call("result", calls.apply_payments, webhooks)
 
-    def _ask(self, name: str, call: Callable, requests: Sequence) -> list[Any]:
-        answers: list[Any] = [BUSY] * len(requests)
-        while BUSY in answers:
-            busy = [i for i, answer in enumerate(answers) if answer == BUSY]
-            for i, told in zip(busy, call(self.conn, *(requests[i] for i in busy)), strict=True):
-                answers[i] = told.sqlstate or getattr(told, name)
-        return answers
+    def _call(self, column: str, function: Callable, requests: Sequence) -> list[Any]:
+        outcomes: list[Any] = [BUSY] * len(requests)
+        while BUSY in outcomes:
+            busy = [i for i, each in enumerate(outcomes) if each == BUSY]
+            for i, row in zip(busy, function(self.conn, *(requests[i] for i in busy)), strict=True):
+                outcomes[i] = row.sqlstate or getattr(row, column)
+        return outcomes
 
 
-class Http:
+class HttpRequests:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
 
-    def hold(self, wanted: Sequence[tuple[int, int]]) -> list[int | str]:
-        return [self._post("hold_id", "holds", product_id=product, qty=qty) for product, qty in wanted]
+    def hold(self, requests: Sequence[tuple[int, int]]) -> list[int | str]:
+        return [self._post("hold_id", "holds", product_id=product, qty=qty) for product, qty in requests]
 
     def order(self, holds: Sequence[int]) -> list[int | str]:
         return [self._post("order_id", "orders", hold_id=hold) for hold in holds]
 
     def release(self, holds: Sequence[int]) -> list[str]:
-        return [self._ask("DELETE", f"/api/holds/{hold}", None, "status") for hold in holds]
+        return [self._request("DELETE", f"/api/holds/{hold}", None, "status") for hold in holds]
 
-    def pay(self, words: Sequence[tuple[str, int, str]]) -> list[str]:
+    def pay(self, webhooks: Sequence[tuple[str, int, str]]) -> list[str]:
         return [
-            self._post("result", "payments/webhook", idempotency_key=key, order_id=order, status=word)
-            for key, order, word in words
+            self._post("result", "payments/webhook", idempotency_key=key, order_id=order, status=status)
+            for key, order, status in webhooks
         ]
 
-    def _post(self, name: str, path: str, **body: object) -> Any:
-        return self._ask("POST", f"/api/{path}", body, name)
+    def _post(self, member: str, path: str, **body: object) -> Any:
+        return self._request("POST", f"/api/{path}", body, member)
 
-    def _ask(self, method: str, path: str, body: object, name: str) -> Any:
+    def _request(self, method: str, path: str, body: object, member: str) -> Any:
         key = {"Idempotency-Key": uuid4().hex}
-        while (answer := self.client.request(method, path, json=body, headers=key)).status_code == 503:
+        while (response := self.client.request(method, path, json=body, headers=key)).status_code == 503:
             time.sleep(0.02)
-        return answered(answer, name)
+        return http_outcome(response, member)
 
 
-def answered(answer: httpx.Response, name: str) -> Any:
-    """The member of an answer that matters, or the refusal's SQLSTATE."""
-    assert answer.status_code in (200, 201, 204, 409, 410), (answer.status_code, answer.text)
-    if answer.status_code == 204:
+def http_outcome(response: httpx.Response, member: str) -> Any:
+    """A member of a response, or the refusal's SQLSTATE."""
+    assert response.status_code in (200, 201, 204, 409, 410), (response.status_code, response.text)
+    if response.status_code == 204:
         return "released"
-    return answer.json()[name] if answer.is_success else CODES[answer.json()["code"]]
+    return response.json()[member] if response.is_success else SQLSTATES[response.json()["code"]]

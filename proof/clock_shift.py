@@ -1,7 +1,7 @@
-"""Time passes without waiting for it.
+"""Time passes without waiting.
 
-To move the clock on by so many seconds is to move every instant that is on record back by as many: nothing in
-the database can tell the two apart, since all that it compares with the clock is on record.
+To advance the clock by so many seconds is to move every recorded instant back by as many: nothing in the
+database can distinguish the two, since all that is compared with the clock is recorded.
 """
 
 import psycopg
@@ -9,7 +9,7 @@ import psycopg
 TICK = 3600
 """seconds; long beside the time that a test takes"""
 
-MOVE_ON = """
+SHIFT = """
 update flashsale_data.holds
   set placed_at = placed_at - interval '{s} s', expires_at = expires_at - interval '{s} s';
 update flashsale_data.orders
@@ -18,12 +18,12 @@ update flashsale_data.payments
   set received_at = received_at - interval '{s} s', wait_ends_at = wait_ends_at - interval '{s} s';
 update flashsale_data.events set at = at - interval '{s} s';
 update flashsale_data.stock set lapsed_through = lapsed_through - interval '{s} s';
-with gone as (delete from flashsale_data.lapses returning *)
+with removed as (delete from flashsale_data.lapses returning *)
 insert into flashsale_data.lapses
-select product_id, lapses_at - interval '{s} s', held, awaiting from gone order by lapses_at
+select product_id, lapses_at - interval '{s} s', held, awaiting from removed order by lapses_at
 """
 
 
-def move_on(conn: psycopg.Connection, ticks: int) -> None:
-    """Let `ticks` pass, and a second more: what was given so many ticks to live has lapsed for sure."""
-    conn.execute(MOVE_ON.format(s=ticks * TICK + 1))
+def advance_clock(conn: psycopg.Connection, ticks: int) -> None:
+    """By `ticks`, and a second more: whatever was to last so many ticks has lapsed."""
+    conn.execute(SHIFT.format(s=ticks * TICK + 1))

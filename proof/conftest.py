@@ -1,24 +1,27 @@
-"""What the tests of the promises know of the campaign."""
+"""Fixtures of the campaigns."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from proof.campaign import Campaign
+from tests.support.database import session_of_new_role
+from tests.support.http import running_server
 
 
 @pytest.fixture
 def campaign(request: pytest.FixtureRequest) -> Campaign:
-    """How far this test goes, its seed and random numbers, and where it reports."""
+    """This test's share of the campaign."""
     report = request.config.getoption("--proof-report")
     return Campaign(
-        request.path.stem.removeprefix("test_"),
         request.node.nodeid,
         request.config.getoption("--proof-seed"),
         full=request.config.getoption("--proof-full"),
@@ -28,14 +31,13 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
 
 @pytest.fixture
 def clone(template: NoopExecutor, cluster: Cluster) -> Iterator[Callable[[], str]]:
-    """clone() is the superuser's URL of one more fresh database, for what would stand in the way of
-    another."""
+    """clone() creates one more fresh database and returns the superuser's URL of it."""
     numbers = itertools.count(1)
-    with ExitStack() as made:
+    with ExitStack() as clones:
 
-        def one_more() -> str:
+        def create() -> str:
             name = f"flashsale_clone_{next(numbers)}"
-            made.enter_context(
+            clones.enter_context(
                 DatabaseJanitor(
                     user=template.user,
                     host=template.host,
@@ -46,4 +48,27 @@ def clone(template: NoopExecutor, cluster: Cluster) -> Iterator[Callable[[], str
             )
             return cluster.url(template.user, name)
 
-        yield one_more
+        yield create
+
+
+@pytest.fixture
+def unprivileged(
+    db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
+) -> Iterator[psycopg.Connection]:
+    """A session of a role whose only privilege is membership in flashsale_api."""
+    with session_of_new_role(db, connect, "flashsale_proof_unprivileged", "flashsale_api") as conn:
+        yield conn
+
+
+@pytest.fixture
+def serve_signed(
+    cluster: Cluster, database_url: str, tmp_path: Path
+) -> Callable[..., AbstractContextManager[str]]:
+    """serve_signed(*secrets) runs a server that accepts webhooks signed with those, and no others."""
+    dbname = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    return lambda *secrets: running_server(
+        cluster.url(APP_ROLE, dbname),
+        tmp_path / "gunicorn.log",
+        FLASHSALE_WEBHOOK_SECRETS=",".join(secrets),
+        FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS="",
+    )

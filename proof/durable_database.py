@@ -1,8 +1,6 @@
-"""PostgreSQL as `make up` runs it: commits wait for the disk, unlike the suite's own cluster."""
+"""PostgreSQL as `make up` runs it: commits wait for the disk, unlike in the suite's own cluster."""
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +10,12 @@ import psycopg
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
+from tests.support.clusters import cluster_folder
 
 DATABASE = "flashsale"
 
 
-class Durable:
+class DurableDatabase:
     """A cluster with one migrated database, which may be killed and started again."""
 
     def __init__(self, directory: Path) -> None:
@@ -34,15 +33,14 @@ class Durable:
         return self.cluster.url(APP_ROLE, DATABASE)
 
     def start(self) -> None:
-        """Start it, clearing up behind one that was killed, as whatever supervises it would."""
+        """Start the server, after removing what a killed one left, as a supervisor does."""
         self.cluster.stop_leftover()
         self.postgres: subprocess.Popen[bytes] = self.cluster.start()
 
     def connect(self, **options: object) -> psycopg.Connection:
         return psycopg.connect(self.url, **{"autocommit": True, **options})
 
-    def accepts(self) -> bool:
-        """Whether PostgreSQL lets anybody in."""
+    def accepts_connections(self) -> bool:
         try:
             with self.connect(connect_timeout=2) as conn:
                 conn.execute("select")
@@ -52,22 +50,19 @@ class Durable:
 
 
 @contextmanager
-def durable_database() -> Iterator[Durable]:
-    # Not pytest's own temporary folder: that one shuts out the account PostgreSQL runs as.
-    directory = Path(tempfile.mkdtemp(prefix="flashsale-proof-"))
-    directory.chmod(0o711)
-    made = Durable(directory)
-    try:
-        made.cluster.create()
-        made.start()
-        with psycopg.connect(made.cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-            conn.execute(f"create database {DATABASE}")
-        migrate(made.url, say=lambda _: None)
-        with made.connect() as conn:
-            create_app_role(conn)
-        yield made
-    finally:
-        if hasattr(made, "postgres"):
-            stop_server(made.postgres)
-        made.cluster.stop_leftover()
-        shutil.rmtree(directory)
+def durable_database() -> Iterator[DurableDatabase]:
+    with cluster_folder() as folder:
+        database = DurableDatabase(folder)
+        try:
+            database.cluster.create()
+            database.start()
+            with psycopg.connect(database.cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+                conn.execute(f"create database {DATABASE}")
+            migrate(database.url, say=lambda _: None)
+            with database.connect() as conn:
+                create_app_role(conn)
+            yield database
+        finally:
+            if hasattr(database, "postgres"):
+                stop_server(database.postgres)
+            database.cluster.stop_leftover()

@@ -1,8 +1,6 @@
-"""A PostgreSQL whose clock stands still, and is set by hand to the microsecond (libfaketime)."""
+"""A PostgreSQL whose clock is set to the microsecond and does not advance (libfaketime)."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -14,19 +12,20 @@ import psycopg
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import create_app_role
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
+from tests.support.clusters import cluster_folder
 
 LIBRARIES = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock:
-    """The wall clock of a cluster. Monotonic time, by which PostgreSQL waits, runs on."""
+    """The wall clock of a cluster. The monotonic clock, by which PostgreSQL waits, runs on."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def set(self, instant: datetime) -> None:
-        """It is `instant`, in UTC, and stays so."""
+        """From now on it is `instant`, in UTC."""
         # Half a microsecond more: the library truncates what a binary fraction may have put just below.
         text = instant.strftime("%Y-%m-%d %H:%M:%S.%f") + "5"
         fresh = self._file.with_suffix(".new")
@@ -35,7 +34,7 @@ class Clock:
         fresh.rename(self._file)
 
 
-class SettableCluster:
+class FaketimeCluster:
     """A cluster under such a clock, with a migrated template."""
 
     def __init__(self, cluster: Cluster, clock: Clock) -> None:
@@ -53,34 +52,30 @@ class SettableCluster:
 
 
 @contextmanager
-def settable_cluster(start: datetime) -> Iterator[SettableCluster]:
-    """Needs one of LIBRARIES. Nothing is scheduled: time only passes when it is set."""
-    # Not pytest's own temporary folder: that one shuts out the account PostgreSQL runs as.
-    directory = Path(tempfile.mkdtemp(prefix="flashsale-clock-"))
-    directory.chmod(0o711)
-    cluster, clock = Cluster(directory), Clock(directory / "clock")
-    clock.set(start)
-    cluster.create()
-    faked = {
-        "LD_PRELOAD": LIBRARIES[0],
-        "FAKETIME_TIMESTAMP_FILE": str(directory / "clock"),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DISABLE_SHM": "1",
-        "TZ": "UTC",
-    }
-    with mock.patch.dict(os.environ, faked):
-        server = cluster.start(
-            {"fsync": "off", "synchronous_commit": "off", "autovacuum": "off"}, with_pg_cron=False
-        )
-    try:
-        with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-            conn.execute("create database flashsale")
-        template = cluster.url(SUPERUSER, "flashsale")
-        migrate(template, schedule=False, say=lambda _: None)
-        with psycopg.connect(template, autocommit=True) as conn:
-            create_app_role(conn)
-        yield SettableCluster(cluster, clock)
-    finally:
-        stop_server(server)
-        shutil.rmtree(directory)
+def faketime_cluster(start: datetime) -> Iterator[FaketimeCluster]:
+    """Needs one of LIBRARIES. No job is scheduled: time only passes when it is set."""
+    with cluster_folder() as folder:
+        cluster, clock = Cluster(folder), Clock(folder / "clock")
+        clock.set(start)
+        cluster.create()
+        environment = {
+            "LD_PRELOAD": LIBRARIES[0],
+            "FAKETIME_TIMESTAMP_FILE": str(folder / "clock"),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1",
+            "TZ": "UTC",
+        }
+        settings = {"fsync": "off", "synchronous_commit": "off", "autovacuum": "off"}
+        with mock.patch.dict(os.environ, environment):
+            server = cluster.start(settings, with_pg_cron=False)
+        try:
+            with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+                conn.execute("create database flashsale")
+            template = cluster.url(SUPERUSER, "flashsale")
+            migrate(template, schedule=False, say=lambda _: None)
+            with psycopg.connect(template, autocommit=True) as conn:
+                create_app_role(conn)
+            yield FaketimeCluster(cluster, clock)
+        finally:
+            stop_server(server)

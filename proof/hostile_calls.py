@@ -1,11 +1,11 @@
-"""Calls of the SQL functions as nobody in his senses makes them."""
+"""Random hostile calls of the SQL functions."""
 
 import random
 from collections.abc import Mapping, Sequence
 
 from tests.support.hostile_arguments import HOSTILE, SANE, SHAPES, Function, literal
 
-# Parts of strings that somebody's string might be made of.
+# Random strings are made of these.
 FRAGMENTS = [
     "a", "Z", "0", " ", "\t", "\r\n", "\x01", "\x1b[2J", "\x7f", "'", '"', "\\", "{", "}", ",", "%", "$1",
         ";", "--", "/*",
@@ -13,17 +13,17 @@ FRAGMENTS = [
     "\uffff",
     "\U0010ffff", "٣", "Ⅷ",
 ]  # fmt: skip
-# Bytes that are no UTF-8: too long, half a surrogate pair, beyond Unicode, cut short.
-NO_UTF8 = [b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xff", b"abc\x80"]
+# Invalid UTF-8: overlong, half a surrogate pair, beyond Unicode, truncated.
+INVALID_UTF8 = [b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xff", b"abc\x80"]
 LONGEST = 1_000_000
-"""characters; of a single string, once in a while"""
+"""characters; of an occasional string"""
 
 
 class HostileCalls:
-    """Makes up calls.
+    """Generates calls.
 
-    :param rng: the same one makes the same calls
-    :param stand_ins: what "@held" and the like mean at the moment; may change under way
+    :param rng: the seed of all choices
+    :param stand_ins: the current values of "@held" and the like; may change between calls
     """
 
     def __init__(self, rng: random.Random, stand_ins: Mapping[str, str]) -> None:
@@ -40,14 +40,14 @@ class HostileCalls:
                 shapes = [rng.choice(SHAPES) for _ in are_arrays]
             return [shape and shape.encode() for shape in shapes]
         size = rng.choice((0, 1, 1, 1, 2, 3, 5, 8, 20))
-        # Mostly one thing is wrong at a time, so that it gets as deep as it can.
+        # Mostly one argument is wrong at a time, so that the call gets as far as it can.
         wrong = rng.random() < 0.3
-        spoilt = rng.randrange(len(are_arrays)) if are_arrays else 0
+        bad_position = rng.randrange(len(are_arrays)) if are_arrays else 0
         made = []
         for position, (name, kind, is_array) in enumerate(
             zip(function.names, function.types, are_arrays, strict=True)
         ):
-            chance = 0.8 if wrong or position == spoilt else 0.05
+            chance = 0.8 if wrong or position == bad_position else 0.05
             element = kind.removesuffix("[]")
             if is_array:
                 made.append(self._array([self._value(name, element, chance) for _ in range(size)]))
@@ -59,7 +59,7 @@ class HostileCalls:
     def _value(self, name: str, kind: str, chance: float) -> str | bytes | None:
         rng = self._rng
         if rng.random() > chance:
-            # In a batch, not always the very same one: an id or key with a number behind it.
+            # Different keys within a batch.
             sane = SANE[name]
             value = sane + str(rng.randrange(50)) if kind == "text" and "key" in name else sane
             return self._stand_ins.get(value, value)
@@ -75,13 +75,13 @@ class HostileCalls:
     def _string(self) -> str | bytes:
         rng = self._rng
         if rng.random() < 0.05:
-            return rng.choice(NO_UTF8)
+            return rng.choice(INVALID_UTF8)
         if rng.random() < 0.002:
             return rng.choice(FRAGMENTS) * (LONGEST // 4)
         return "".join(rng.choices(FRAGMENTS, k=rng.choice((1, 2, 5, 20, 254, 255, 256, 300))))
 
     def _array(self, values: Sequence[str | bytes | None]) -> bytes:
-        # What is no UTF-8 travels as a mark until the literal is made.
+        # Invalid UTF-8 is represented by a mark until the literal is made.
         marks = {f"<bytes {position}>": value for position, value in enumerate(values)}
         text = literal(
             f"<bytes {position}>" if isinstance(value, bytes) else value

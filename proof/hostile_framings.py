@@ -1,7 +1,7 @@
-"""Streams of bytes whose framing is broken or ambiguous, each with the answers that it must bring.
+"""Streams of bytes with malformed or ambiguous framing, each with the responses that it must cause.
 
-Product 1 is for requests whose answers are read. The others have ids that nobody hits upon by chance: one is
-for requests that leave before their answers, one for what is smuggled inside another request.
+Product 1 is for requests whose responses are read. The others have ids that random requests do not hit: one
+is for clients that disconnect before the response, one for requests smuggled inside another request.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ SMUGGLED = b'{"product_id":%d,"qty":1}' % SMUGGLED_PRODUCT
 
 
 INNER = request(b"POST", b"/api/holds", JSON, SMUGGLED)
-"""what must not be taken for a request of its own"""
+"""must not be parsed as a request of its own"""
 
 
 class Framing(NamedTuple):
-    """A stream of bytes, and the status of each answer it must bring before the server closes.
+    """A stream of bytes, and the status of each response before the server closes.
 
-    :param statuses: of all its answers in order; empty, where it is no whole request and none is owed
+    :param statuses: of all responses in order; empty for an incomplete request
     :param closes: the server closes the connection by itself
     """
 
@@ -77,7 +77,7 @@ HEADERS = [
 
 
 def framings() -> list[Framing]:
-    """Every broken framing there is a name for."""
+    """Known attacks on framing, and unusual requests that are valid."""
     refused = (400,)
     return [
         *(Framing(f"request line {line[:30]!r}", _get(line), refused) for line in LINES),
@@ -98,7 +98,7 @@ def framings() -> list[Framing]:
             for coding in CODINGS
         ),
         *(Framing(f"chunk {chunk[:20]!r}", _post(_CHUNKED, chunk + INNER), refused) for chunk in CHUNKS),
-        # Two ideas of where a request ends.
+        # Ambiguous ends of a request.
         Framing(
             "length and chunked", _post(b"Content-Length: 24\r\n" + _CHUNKED, chunked(HOLD) + INNER), refused
         ),
@@ -158,12 +158,12 @@ def framings() -> list[Framing]:
             (404, 200),
         ),
         Framing(
-            "a hold that would rather be h2c, as Java's client sends it",
+            "a hold with an upgrade to h2c, as Java's client sends it",
             request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + LAST,
             (201, 201, 200),
         ),
         Framing("a websocket", request(b"GET", b"/healthz", _WEBSOCKET), (200,)),
-        # Right, but seldom seen.
+        # Valid but unusual.
         Framing("HTTP/1.0", request(b"GET", b"/healthz", version=b"1.0"), (200,)),
         Framing(
             "in absolute form",
@@ -207,7 +207,7 @@ def framings() -> list[Framing]:
             _post(_CHUNKED + b"Connection: close\r\n", b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"),
             (201,),
         ),
-        # Too much.
+        # Too large.
         Framing("a long header", _get(headers=HOST + b"Cookie: " + b"x" * 100_000 + b"\r\n"), (431,)),
         Framing("many headers", _get(headers=HOST + b"X: 1\r\n" * 20_000), (431,)),
         Framing("a long target", _get(b"GET /" + b"x" * 100_000 + b" HTTP/1.1"), (431,)),
@@ -219,7 +219,7 @@ def framings() -> list[Framing]:
             _post(b"Connection: close\r\n" + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"),
             (400,),
         ),
-        # Less than a whole request: nothing is owed.
+        # Incomplete requests: no response.
         Framing("nothing", b"", (), closes=False),
         Framing("half a line", b"GET /heal", (), closes=False),
         Framing("half a head", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-", (), closes=False),

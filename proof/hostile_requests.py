@@ -1,4 +1,4 @@
-"""HTTP requests as hostile clients make them at random: well framed with all else wrong, or spoilt."""
+"""Random hostile HTTP requests: well framed with hostile contents, or corrupted streams."""
 
 import json
 import random
@@ -10,10 +10,10 @@ from tests.support.hostile_bodies import INVALID_HOLDS, MALFORMED, UNKEEPABLE_ME
 
 HOLD_IDS = range(1, 501)
 """some of these holds exist"""
-BEYOND_ANY_BODY = 20_000
-"""bytes; more than a body may have, so that whatever length a spoilt head claims comes to an end"""
+PADDING = 20_000
+"""bytes; more than a body may have, so that a corrupted Content-Length is always satisfied or too large"""
 
-# What stands in a body where something sane should.
+# Hostile values of a member.
 JSON_VALUES = [
     b"", b"null", b"true", b"false", b"0", b"-0", b"-1", b"1", b"1.0", b"1e0", b"1E400", b"-1e400", b"1e-400",
     b"NaN", b"Infinity", b"-Infinity", b"01", b"+1", b".5", b"1.", b"0x1", b"1_0", b"2147483647",
@@ -65,16 +65,16 @@ FIELDS = [
 
 
 class HostileRequests:
-    """Makes up requests.
+    """Generates requests.
 
-    :param rng: the same one makes the same requests
+    :param rng: the seed of all choices
     """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
     def well_framed(self) -> tuple[bytes, bool]:
-        """A request whose end cannot be mistaken, and whether it is a HEAD."""
+        """A request with an unambiguous end, and whether it is a HEAD."""
         rng = self._rng
         if rng.random() < 0.7:
             method, target, body = self._body()
@@ -89,19 +89,19 @@ class HostileRequests:
         headers += b"".join(self._field() for _ in range(rng.choice((0, 0, 0, 1, 2))))
         return request(method, target, headers, body), method == b"HEAD"
 
-    def spoilt(self) -> bytes:
-        """A stream that has been damaged somewhere, and enough behind it that it must come to an end."""
+    def corrupted(self) -> bytes:
+        """A stream with random damage, and enough bytes behind it that its last request is complete."""
         rng = self._rng
-        # No HEAD: damaged, nobody knows whether its answer has a body.
+        # Not a HEAD: once damaged, its response may have a body or not.
         whole = self.well_framed()[0].replace(b"HEAD ", b"GET ", 1)
         stream = bytearray(rng.choice((whole, rng.choice(_FRAMINGS).data[:4000])))
         for _ in range(rng.choice((1, 1, 2, 5))):
-            self._spoil(stream)
-        return bytes(stream) + LAST + b"\x00" * BEYOND_ANY_BODY
+            self._corrupt(stream)
+        return bytes(stream) + LAST + b"\x00" * PADDING
 
-    def _spoil(self, stream: bytearray) -> None:
+    def _corrupt(self, stream: bytearray) -> None:
         rng = self._rng
-        # The head is where it hurts.
+        # Mostly in the head.
         end = stream.find(b"\r\n\r\n") + 4 if rng.random() < 0.8 else len(stream)
         at = rng.randrange(max(1, min(end, len(stream))))
         match rng.randrange(6):
@@ -121,7 +121,7 @@ class HostileRequests:
                 stream[at:at] = b"\r\n%s: %s\r\n" % (rng.choice(FIELDS), rng.choice(LENGTHS))
 
     def _body(self) -> tuple[bytes, bytes, bytes]:
-        """Method, target, and a body with something wrong in it, or nothing."""
+        """Method, target, and a body in which something is mostly wrong."""
         rng = self._rng
         kind = rng.choice(("hold", "order", "webhook", "webhook"))
         number = rng.randrange(10**6)
@@ -161,7 +161,7 @@ class HostileRequests:
         rng.shuffle(pairs)
         body = bytearray(b"{" + b",".join(pairs) + b"}")
         if rng.random() < 0.15:
-            self._spoil(body)
+            self._corrupt(body)
         return b"POST", target, bytes(body)
 
     def _json_value(self) -> bytes:
@@ -187,7 +187,7 @@ class HostileRequests:
         return path + (b"?" + query if query else b"")
 
     def _field(self) -> bytes:
-        """A header that HTTP can carry, whatever the application makes of it."""
+        """A header that is valid in HTTP, with a hostile value."""
         rng = self._rng
         value = rng.choice(
             (

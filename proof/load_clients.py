@@ -1,60 +1,35 @@
 """Buyers: a small HTTP/1.1 client that costs little beside the server it loads, and one step of a sale each.
 
-A step is asked for over HTTP or in SQL. Either way it ends in one of four: what was asked for, Refused,
-NothingDone, or Unknown.
+A step is called over HTTP or in SQL. Either way it ends in one of four: its response, Refused, NotDone, or
+OutcomeUnknown.
 """
 
 import asyncio
 import json
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
 
-
-class Answer(NamedTuple):
-    """What came back, after so many seconds."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    seconds: float
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str | None:
-        """The problem's code, if this is one."""
-        is_problem = self.headers.get("content-type") == "application/problem+json"
-        return self.json["code"] if is_problem else None
-
-    @property
-    def replayed(self) -> bool:
-        return self.headers.get("idempotency-replayed") == "true"
-
-
-class Unanswered(Exception):
-    """The connection ended, or nothing came, before the answer was whole."""
+from proof.raw_http import NoResponse, Response
 
 
 class NotConnected(Exception):
-    """Nobody listens; nothing was sent."""
+    """The connection was refused; nothing was sent."""
 
 
 class Connection:
     """One keep-alive connection, opened when it is needed and again when it broke."""
 
-    def __init__(self, url: str, patience: float = 10) -> None:
+    def __init__(self, url: str, timeout: float = 10) -> None:
         self._address = urlsplit(url)
-        self._patience = patience
+        self._timeout = timeout
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: object = None, key: str | None = None) -> Answer:
-        """:raises Unanswered, NotConnected:"""
+    async def request(self, method: str, path: str, body: object = None, key: str | None = None) -> Response:
+        """:raises NoResponse, NotConnected:"""
         content = b"" if body is None else json.dumps(body).encode()
         head = [f"{method} {path} HTTP/1.1", "Host: shop"]
         if body is not None:
@@ -65,15 +40,15 @@ class Connection:
         began = time.monotonic()
         reader, writer = self._streams or await self._connect()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 writer.write(message)
-                status, headers, answer = await self._read(reader)
+                status, headers, received = await self._read(reader)
         except (OSError, EOFError, TimeoutError) as error:
             await self.close()
-            raise Unanswered(f"{method} {path}: {error!r}") from error
+            raise NoResponse(f"{method} {path}: {error!r}") from error
         if headers.get("connection") == "close":
             await self.close()
-        return Answer(status, headers, answer, time.monotonic() - began)
+        return Response(status, headers, received, time.monotonic() - began)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
@@ -103,7 +78,7 @@ class Connection:
 
 
 def p99(seconds: list[float]) -> float:
-    """What 99 of 100 stayed within."""
+    """The 99th percentile."""
     return sorted(seconds)[min(len(seconds) - 1, len(seconds) * 99 // 100)]
 
 
@@ -111,43 +86,35 @@ def p99(seconds: list[float]) -> float:
 
 
 class Refused(Exception):
-    """No, and it will be no again.
-
-    :param code: as in the README's table
-    """
-
-    def __init__(self, code: str, members: dict[str, Any] | None = None) -> None:
-        super().__init__(code, members)
-        self.code = code
-        self.members = members or {}
+    """The definite refusal of a step."""
 
 
-class NothingDone(Exception):
-    """The server said, or it is plain, that the step has had no effect."""
+class NotDone(Exception):
+    """The step has had no effect: the server reported so, or was not reached."""
 
 
-class Unknown(Exception):
-    """Nobody knows whether the step has had its effect."""
+class OutcomeUnknown(Exception):
+    """The step may have had its effect."""
 
 
 @dataclass(frozen=True)
 class Payment:
-    """What a webhook has done."""
+    """The effect of a webhook."""
 
     order_id: int
     status: str | None
     result: str
 
 
-class OverHttp:
-    """A buyer, and the payment provider, who talk HTTP."""
+class HttpClient:
+    """A buyer and the payment provider, over HTTP."""
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
 
     async def place_hold(self, product_id: int, qty: int, key: str | None) -> int:
-        answer = await self._step("POST", "/api/holds", {"product_id": product_id, "qty": qty}, key)
-        return answer.json["hold_id"]
+        response = await self._step("POST", "/api/holds", {"product_id": product_id, "qty": qty}, key)
+        return response.json["hold_id"]
 
     async def create_order(self, hold_id: int, key: str | None) -> int:
         return (await self._step("POST", "/api/orders", {"hold_id": hold_id}, key)).json["order_id"]
@@ -162,31 +129,26 @@ class OverHttp:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def _step(self, method: str, path: str, body: object = None, key: str | None = None) -> Answer:
+    async def _step(self, method: str, path: str, body: object = None, key: str | None = None) -> Response:
         try:
-            answer = await self._connection.ask(method, path, body, key)
+            response = await self._connection.request(method, path, body, key)
         except NotConnected as error:
-            raise NothingDone(str(error)) from error
-        except Unanswered as error:
-            raise Unknown(str(error)) from error
-        if answer.status < 300:
-            return answer
-        assert answer.code is not None and answer.status != 500, answer
-        if answer.status != 503:
-            raise Refused(answer.code, answer.json)
-        assert int(answer.headers["retry-after"]) >= 1
-        raise Unknown(answer.code) if answer.code == "outcome_unknown" else NothingDone(answer.code)
+            raise NotDone(str(error)) from error
+        except NoResponse as error:
+            raise OutcomeUnknown(str(error)) from error
+        if response.status < 300:
+            return response
+        assert response.code is not None and response.status != 500, response
+        if response.status != 503:
+            raise Refused(response.code)
+        assert int(response.headers["retry-after"]) >= 1
+        raise OutcomeUnknown(response.code) if response.code == "outcome_unknown" else NotDone(response.code)
 
 
-CODES = {
-    "SA002": "insufficient_stock",
-    "SA004": "hold_expired",
-    "SA005": "hold_released",
-    "SA006": "hold_already_used",
-}
+REFUSALS = {"SA002", "SA004", "SA005", "SA006"}
 
 
-class InSql:
+class SqlClient:
     """A service that calls the functions over a connection of its own."""
 
     def __init__(self, url: str) -> None:
@@ -218,13 +180,13 @@ class InSql:
             try:
                 self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
             except psycopg.OperationalError as error:
-                raise NothingDone(str(error)) from error
+                raise NotDone(str(error)) from error
         try:
             return await (await self._connection.execute(query, arguments)).fetchone()
         except psycopg.Error as error:
-            if error.sqlstate in CODES:
-                raise Refused(CODES[error.sqlstate]) from error
+            if error.sqlstate in REFUSALS:
+                raise Refused(error.sqlstate) from error
             if not isinstance(error, psycopg.OperationalError):
                 raise
             await self.close()
-            raise Unknown(str(error)) from error
+            raise OutcomeUnknown(str(error)) from error

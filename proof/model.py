@@ -1,19 +1,17 @@
-"""The contract in plain Python: what every caller must be told, written from the contract and not from the
-SQL.
+"""The contract as a model in plain Python, written from the contract and not from the SQL.
 
-Time stands still in here, and is counted in ticks: whoever moves the database's clock on calls `tick`. New
-ids are the database's to choose, so a request comes with the answer that was seen, and only a new id is taken
-from it.
+Time is counted in ticks and only advances by `tick()`. The database chooses new ids, so a request comes with
+the response that was observed, and only a new id is taken from it.
 
-An answer is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal. What
-other transactions have locked, and a function therefore leaves alone, is its argument `left`.
+A response is a dictionary of what the function returns (without times), or the SQLSTATE of its refusal. The
+argument `skipped` has what other transactions have locked, and a function therefore skips.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-Answer = dict[str, Any] | str
+Response = dict[str, Any] | str
 
 PRICE = 99
 CURRENCY = "USD"
@@ -44,7 +42,7 @@ class Order:
 @dataclass(frozen=True)
 class Payment:
     order_id: int
-    word: str
+    status: str
     amount: str | None
     currency: str | None
     received_at: int
@@ -54,16 +52,16 @@ class Payment:
 
     @property
     def body(self) -> tuple:
-        return self.order_id, self.word, self.amount, self.currency
+        return self.order_id, self.status, self.amount, self.currency
 
 
 @dataclass
 class Model:
-    """A shop: dictionaries of immutable records, cheap to copy.
+    """All state: dictionaries of immutable records, cheap to copy.
 
     :param hold_ticks: how long a hold lasts
     :param order_ticks: how long an order awaits payment
-    :param keep_ticks: how long a webhook that comes now waits for its order
+    :param keep_ticks: how long a new webhook waits for its order
     """
 
     hold_ticks: int = 3
@@ -92,7 +90,7 @@ class Model:
     def tick(self, ticks: int) -> None:
         self.now += ticks
 
-    # --- as it stands at this instant ---
+    # --- the state at this instant ---
 
     def hold_status(self, hold_id: int) -> str:
         hold = self.holds[hold_id]
@@ -130,38 +128,40 @@ class Model:
     def available(self, product_id: int) -> int:
         return self.units(product_id)[0]
 
-    def is_over(self, said: Payment) -> bool:
-        """Whether a stored webhook has waited long enough for its order. It is still counted in the inbox."""
-        return said.result == "stored" and said.waits_until <= self.now
+    def is_wait_over(self, payment: Payment) -> bool:
+        """Whether a stored webhook's deadline has passed. It is still counted in the inbox."""
+        return payment.result == "stored" and payment.waits_until <= self.now
 
-    def over(self) -> dict[str, str]:
-        """What becomes of the stored webhooks whose wait is over."""
+    def waits_over(self) -> dict[str, str]:
+        """The results of the stored webhooks whose wait is over."""
         return {
-            key: "refund_due" if said.word == "success" else "expired"
-            for key, said in self.payments.items()
-            if self.is_over(said)
+            key: "refund_due" if payment.status == "success" else "expired"
+            for key, payment in self.payments.items()
+            if self.is_wait_over(payment)
         }
 
     def result(self, key: str) -> str:
-        """What a webhook reads as."""
-        return self.over().get(key, self.payments[key].result)
+        """The result that a webhook reads as."""
+        return self.waits_over().get(key, self.payments[key].result)
 
     def refunds_due(self) -> list[str]:
         owed = ("refund_due", "amount_mismatch")
         return [
-            key for key, said in self.payments.items() if said.word == "success" and self.result(key) in owed
+            key
+            for key, payment in self.payments.items()
+            if payment.status == "success" and self.result(key) in owed
         ]
 
     def captured(self) -> list[str]:
-        """Payments that the provider has taken the money for, and whose order is known or given up."""
+        """Captured payments that do not wait for their order."""
         return [
             key
-            for key, said in self.payments.items()
-            if said.word == "success" and self.result(key) != "stored"
+            for key, payment in self.payments.items()
+            if payment.status == "success" and self.result(key) != "stored"
         ]
 
     def state(self) -> dict[str, dict]:
-        """Everything, as proof/tables.py reads it."""
+        """As `tables.state()` reads it."""
         return {
             "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
@@ -178,10 +178,10 @@ class Model:
                     if order.cancel_reason == "payment_overdue"
                 },
             },
-            "unswept": self.over(),
+            "unswept": self.waits_over(),
             "payments": {
-                key: [self.result(key), said.order_status]
-                for key, said in self.payments.items()
+                key: [self.result(key), payment.order_status]
+                for key, payment in self.payments.items()
                 if self.result(key) != "expired"
             },
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
@@ -193,7 +193,7 @@ class Model:
 
     # --- requests ---
 
-    def place_hold(self, product_id: int, qty: int, key: str | None, seen: Answer) -> Answer:
+    def place_hold(self, product_id: int, qty: int, key: str | None, observed: Response) -> Response:
         replayed = key in self.hold_keys
         if replayed:
             hold_id = self.hold_keys[key]
@@ -207,7 +207,7 @@ class Model:
         elif qty > self.available(product_id):
             return "SA002"
         else:
-            hold_id = new_id(seen, "hold_id", self.holds)
+            hold_id = new_id(observed, "hold_id", self.holds)
             self.holds[hold_id] = Hold(product_id, qty, self.now + self.hold_ticks)
             if key is not None:
                 self.hold_keys[key] = hold_id
@@ -222,7 +222,7 @@ class Model:
             "replayed": replayed,
         }
 
-    def release_hold(self, hold_id: int, seen: Answer) -> Answer:
+    def release_hold(self, hold_id: int, observed: Response) -> Response:
         if hold_id not in self.holds:
             return "SA003"
         status = self.hold_status(hold_id)
@@ -231,7 +231,9 @@ class Model:
         self.holds[hold_id] = replace(self.holds[hold_id], status="released")
         return {"hold_id": hold_id, "status": "released"}
 
-    def create_order(self, hold_id: int, key: str | None, seen: Answer, left: Collection[str] = ()) -> Answer:
+    def create_order(
+        self, hold_id: int, key: str | None, observed: Response, skipped: Collection[str] = ()
+    ) -> Response:
         replayed = key in self.order_keys
         if replayed:
             order_id = self.order_keys[key]
@@ -242,19 +244,21 @@ class Model:
         elif (status := self.hold_status(hold_id)) != "active":
             return {"expired": "SA004", "released": "SA005", "ordered": "SA006"}[status]
         else:
-            order_id = new_id(seen, "order_id", self.orders)
+            order_id = new_id(observed, "order_id", self.orders)
             hold = self.holds[hold_id]
             self.holds[hold_id] = replace(hold, status="ordered")
             self.orders[order_id] = Order(hold_id, hold.product_id, hold.qty, self.now + self.order_ticks)
             if key is not None:
                 self.order_keys[key] = order_id
-            of_it = [k for k, said in self.payments.items() if said.order_id == order_id and k not in left]
+            of_it = [
+                k for k, payment in self.payments.items() if payment.order_id == order_id and k not in skipped
+            ]
             self.end_waits(*of_it)
             for stored in of_it:
-                said = self.payments.get(stored)
-                if said is not None and said.result == "stored":
-                    result, order_status = self.settle(said)
-                    self.payments[stored] = replace(said, result=result, order_status=order_status)
+                payment = self.payments.get(stored)
+                if payment is not None and payment.result == "stored":
+                    result, order_status = self.settle(payment)
+                    self.payments[stored] = replace(payment, result=result, order_status=order_status)
         order = self.orders[order_id]
         return {
             "order_id": order_id,
@@ -268,14 +272,14 @@ class Model:
         self,
         key: str,
         order_id: int,
-        word: str,
+        status: str,
         amount: str | None,
         currency: str | None,
-        seen: Answer,
-        left: Collection[str] = (),
-    ) -> Answer:
+        observed: Response,
+        skipped: Collection[str] = (),
+    ) -> Response:
         self.end_waits(key)
-        fresh = Payment(order_id, word, amount, currency, self.now, self.now + self.keep_ticks, "stored")
+        fresh = Payment(order_id, status, amount, currency, self.now, self.now + self.keep_ticks, "stored")
         replayed = key in self.payments
         if replayed:
             if self.payments[key].body != fresh.body:
@@ -284,31 +288,31 @@ class Model:
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
-            if len(self.inbox()) + len(self.over()) >= self.inbox_limit:
-                self.end_waits(*(self.over().keys() - left))
+            if len(self.inbox()) + len(self.waits_over()) >= self.inbox_limit:
+                self.end_waits(*(self.waits_over().keys() - skipped))
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
-        said = self.payments[key]
+        payment = self.payments[key]
         return {
             "order_id": order_id,
-            "status": said.order_status,
-            "result": said.result,
+            "status": payment.order_status,
+            "result": payment.result,
             "replayed": replayed,
         }
 
-    def settle(self, said: Payment) -> tuple[str, str]:
+    def settle(self, payment: Payment) -> tuple[str, str]:
         """Section 4 of the contract: the result, and the order's status after it."""
-        order = self.orders[said.order_id]
+        order = self.orders[payment.order_id]
         overdue = self.is_overdue(order)
-        mismatch = (said.amount or order.amount, said.currency or CURRENCY) != (order.amount, CURRENCY)
+        mismatch = (payment.amount or order.amount, payment.currency or CURRENCY) != (order.amount, CURRENCY)
         revivable = overdue or order.cancel_reason in ("payment_failed", "payment_overdue")
         if mismatch:
             result = "amount_mismatch"
-        elif said.word != "success":
+        elif payment.status != "success":
             result = "applied" if order.status == "pending_payment" and not overdue else "no_change"
             if result == "applied":
-                order = replace(order, status="cancelled", cancel_reason=f"payment_{said.word}")
+                order = replace(order, status="cancelled", cancel_reason=f"payment_{payment.status}")
         elif order.status == "pending_payment" and not overdue:
             result = "applied"
             order = replace(order, status="paid")
@@ -319,10 +323,10 @@ class Model:
             result = "refund_due"
             if overdue:
                 order = replace(order, status="cancelled", cancel_reason="payment_overdue")
-        self.orders[said.order_id] = order
-        return result, self.order_status(said.order_id)[0]
+        self.orders[payment.order_id] = order
+        return result, self.order_status(payment.order_id)[0]
 
-    def adjust_stock(self, product_id: int, delta: int, seen: Answer) -> Answer:
+    def adjust_stock(self, product_id: int, delta: int, observed: Response) -> Response:
         if delta == 0:
             return "SA009"
         if product_id not in self.totals:
@@ -336,33 +340,33 @@ class Model:
             "available_stock": self.available(product_id),
         }
 
-    def change_settings(self, keep_ticks: int, seen: Answer, left: Collection[str] = ()) -> Answer:
-        """A shorter wait is the wait of what is stored already, too; a longer one only of what comes."""
+    def change_settings(self, keep_ticks: int, observed: Response, skipped: Collection[str] = ()) -> Response:
+        """A shorter wait also applies to stored webhooks; a longer one only to new ones."""
         self.keep_ticks = keep_ticks
         for key in self.shortened_by(keep_ticks):
-            if key not in left:
-                said = self.payments[key]
-                self.payments[key] = replace(said, waits_until=said.received_at + keep_ticks)
+            if key not in skipped:
+                payment = self.payments[key]
+                self.payments[key] = replace(payment, waits_until=payment.received_at + keep_ticks)
         return {}
 
     def shortened_by(self, keep_ticks: int) -> list[str]:
         """The stored webhooks whose wait is longer than this."""
         return [
             key
-            for key, said in self.payments.items()
-            if said.result == "stored" and said.waits_until > said.received_at + keep_ticks
+            for key, payment in self.payments.items()
+            if payment.result == "stored" and payment.waits_until > payment.received_at + keep_ticks
         ]
 
-    # --- sweeping ---
+    # --- sweep and purge ---
 
     def inbox(self) -> list[str]:
         return [key for key in self.payments if self.result(key) == "stored"]
 
     def end_waits(self, *keys: str) -> None:
-        """Of those of these webhooks that have waited long enough, a captured payment becomes a refund; the
-        others go, and their keys are free."""
+        """Of these webhooks, where the wait is over, a captured payment becomes a refund; the others are
+        deleted, and their keys are free."""
         for key in keys:
-            match self.over().get(key):
+            match self.waits_over().get(key):
                 case "refund_due":
                     self.payments[key] = replace(self.payments[key], result="refund_due")
                 case "expired":
@@ -376,26 +380,26 @@ class Model:
             order = self.orders[order_id]
             self.orders[order_id] = replace(order, status="cancelled", cancel_reason="payment_overdue")
 
-    def lapsed_holds(self) -> list[int]:
+    def expired_holds(self) -> list[int]:
         return [hold_id for hold_id, hold in self.holds.items() if self.hold_status(hold_id) != hold.status]
 
     def mark_expired(self, hold_ids: Iterable[int]) -> None:
         for hold_id in hold_ids:
             self.holds[hold_id] = replace(self.holds[hold_id], status="expired")
 
-    def expire_due(self, limit: int, seen: Answer) -> Answer:
-        """A sweep with nobody beside it and a limit that nothing reaches; how many it marked."""
-        lapsed, overdue = self.lapsed_holds(), self.overdue_orders()
+    def expire_due(self, limit: int, observed: Response) -> Response:
+        """A sweep alone, below its limit. Returns how many it marked."""
+        lapsed, overdue = self.expired_holds(), self.overdue_orders()
         self.mark_expired(lapsed)
         self.mark_overdue(overdue)
-        swept = len(lapsed) + len(overdue) + len(self.over())
-        self.end_waits(*self.over())
+        swept = len(lapsed) + len(overdue) + len(self.waits_over())
+        self.end_waits(*self.waits_over())
         return {"expire_due": swept}
 
     def finished_orders(self) -> list[int]:
-        """Marked cancelled, with no captured payment, and no webhook that is still to be ended."""
-        kept = {said.order_id for said in self.payments.values() if said.word == "success"}
-        kept |= {said.order_id for said in self.payments.values() if said.result == "stored"}
+        """Marked cancelled, without a captured payment and without a stored webhook."""
+        kept = {payment.order_id for payment in self.payments.values() if payment.status == "success"}
+        kept |= {payment.order_id for payment in self.payments.values() if payment.result == "stored"}
         return [
             order_id
             for order_id, order in self.orders.items()
@@ -406,11 +410,11 @@ class Model:
         """Released, or marked expired."""
         return [hold_id for hold_id, hold in self.holds.items() if hold.status in ("expired", "released")]
 
-    def purge(self, seen: Answer, left: Collection[int] = ()) -> Answer:
-        """Remove what is finished, however young; an id or a key of it is unknown again."""
-        orders = [order_id for order_id in self.finished_orders() if order_id not in left]
-        payments = [key for key, said in self.payments.items() if said.order_id in orders]
-        holds = [hold_id for hold_id in self.finished_holds() if hold_id not in left]
+    def purge(self, observed: Response, skipped: Collection[int] = ()) -> Response:
+        """Delete what is finished, of any age; its ids and keys are unknown again."""
+        orders = [order_id for order_id in self.finished_orders() if order_id not in skipped]
+        payments = [key for key, payment in self.payments.items() if payment.order_id in orders]
+        holds = [hold_id for hold_id in self.finished_holds() if hold_id not in skipped]
         holds += [self.orders[order_id].hold_id for order_id in orders]
         for key in payments:
             del self.payments[key]
@@ -425,7 +429,7 @@ class Model:
         return {"orders": len(orders), "payments": len(payments), "holds": len(holds)}
 
 
-def new_id(seen: Answer, name: str, known: Collection[int]) -> int:
-    """The id the database has given; one that cannot be if it gave none, or one there was before."""
-    chosen = seen.get(name) if isinstance(seen, dict) else None
+def new_id(observed: Response, name: str, known: Collection[int]) -> int:
+    """The id that the database chose; an impossible one if it chose none, or a known one."""
+    chosen = observed.get(name) if isinstance(observed, dict) else None
     return -1 - len(known) if chosen is None or chosen in known else chosen

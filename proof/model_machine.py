@@ -1,9 +1,7 @@
-"""A shop that Hypothesis runs: each request is asked of the database and of the model, and both must say the
-same.
+"""A Hypothesis state machine: each request goes to the database and to the model, whose responses must agree.
 
-What is drawn does not depend on what was answered, so that a run can be repeated although ids are random and
-the order of calls that are under way at once is not the same twice: ids and keys are picked by number from
-those known.
+Draws do not depend on responses, so that a run can be repeated although ids are random and concurrent calls
+are not served in a fixed order: ids and keys are drawn as positions among the known ones.
 """
 
 import sys
@@ -15,10 +13,10 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from proof.clock_shift import TICK, move_on
-from proof.model import CURRENCY, PRICE, Answer, Model
-from proof.requests import BUSY, Call, Request, ask, receive, send
-from proof.serial_orders import answered, answered_alone, explain
+from proof.clock_shift import TICK, advance_clock
+from proof.model import CURRENCY, PRICE, Model, Response
+from proof.requests import BUSY, Call, Request, execute, receive, send
+from proof.serial_orders import expected, expected_of_scalar, explain
 from proof.tables import EMPTY, state
 from tests.support.sql_calls import change_settings, next_order_id
 
@@ -27,14 +25,14 @@ CONNECTIONS = 5
 
 pick = st.integers(0, 10**6)
 maybe_key = st.one_of(st.none(), st.integers(0, 40))
-words = st.sampled_from(["success", "success", "failed", "cancelled"])
+statuses = st.sampled_from(["success", "success", "failed", "cancelled"])
 amounts = st.sampled_from([None, None, None, "right", "wrong"])
 currencies = st.sampled_from([None, None, None, CURRENCY, "EUR"])
-wishes = {
+arguments = {
     "place_hold": st.tuples(pick, st.integers(0, 4), maybe_key),
     "release_hold": st.tuples(pick),
     "create_order": st.tuples(pick, maybe_key),
-    "apply_payment": st.tuples(st.integers(0, 60), pick, words, amounts, currencies),
+    "apply_payment": st.tuples(st.integers(0, 60), pick, statuses, amounts, currencies),
     "adjust_stock": st.tuples(pick, st.one_of(st.integers(-3, 3), st.just("all that is available"))),
     "expire_due": st.just(()),
     "purge": st.just(()),
@@ -44,24 +42,26 @@ batched = ("place_hold", "release_hold", "create_order", "apply_payment")
 
 
 def batch(function: str) -> st.SearchStrategy:
-    return st.tuples(st.just(function), st.lists(wishes[function], min_size=1, max_size=4))
+    return st.tuples(st.just(function), st.lists(arguments[function], min_size=1, max_size=4))
 
 
 a_batch = st.sampled_from(batched).flatmap(batch)
 a_call = st.one_of(
-    st.sampled_from(sorted(wishes)).flatmap(lambda function: st.tuples(st.just(function), wishes[function])),
+    st.sampled_from(sorted(arguments)).flatmap(
+        lambda function: st.tuples(st.just(function), arguments[function])
+    ),
     a_batch,
 )
 
 
 class ShopMachine(RuleBasedStateMachine):
-    """One shop, from its opening on."""
+    """One run, from an empty database on."""
 
     conns: Sequence[psycopg.Connection]
     """autocommit, to a database of its own in which plans are kept (tables.keep_plan)"""
 
-    met: Counter[str]
-    """steps, bursts, calls in bursts (raced), and each refusal and result that was the answer"""
+    counts: Counter[str]
+    """steps, bursts, calls in bursts (concurrent), and each refusal and result"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ShopMachine(RuleBasedStateMachine):
     @initialize(
         stocks=st.lists(st.integers(0, 9), min_size=1, max_size=3), limit=st.sampled_from([2, 6, 1000])
     )
-    def open_shop(self, stocks: list[int], limit: int) -> None:
+    def start(self, stocks: list[int], limit: int) -> None:
         model = self.model
         model.inbox_limit = limit
         change_settings(
@@ -83,67 +83,68 @@ class ShopMachine(RuleBasedStateMachine):
             query = "select flashsale.create_product('Shoe', %s, %s)"
             model.totals[self.db.execute(query, (stock, PRICE)).fetchone()[0]] = stock
 
-    # --- one after the other ---
+    # --- single calls ---
 
-    @rule(wish=wishes["place_hold"])
-    def place_hold(self, wish: tuple) -> None:
-        self.ask_one("place_hold", wish)
+    @rule(drawn=arguments["place_hold"])
+    def place_hold(self, drawn: tuple) -> None:
+        self.call_one("place_hold", drawn)
 
-    @rule(wish=wishes["release_hold"])
-    def release_hold(self, wish: tuple) -> None:
-        self.ask_one("release_hold", wish)
+    @rule(drawn=arguments["release_hold"])
+    def release_hold(self, drawn: tuple) -> None:
+        self.call_one("release_hold", drawn)
 
-    @rule(wish=wishes["create_order"])
-    def create_order(self, wish: tuple) -> None:
-        self.ask_one("create_order", wish)
+    @rule(drawn=arguments["create_order"])
+    def create_order(self, drawn: tuple) -> None:
+        self.call_one("create_order", drawn)
 
-    @rule(wish=wishes["apply_payment"])
-    def apply_payment(self, wish: tuple) -> None:
-        self.ask_one("apply_payment", wish)
+    @rule(drawn=arguments["apply_payment"])
+    def apply_payment(self, drawn: tuple) -> None:
+        self.call_one("apply_payment", drawn)
 
-    @rule(wish=wishes["adjust_stock"])
-    def adjust_stock(self, wish: tuple) -> None:
-        self.ask_one("adjust_stock", wish)
+    @rule(drawn=arguments["adjust_stock"])
+    def adjust_stock(self, drawn: tuple) -> None:
+        self.call_one("adjust_stock", drawn)
 
     @rule()
     def sweep(self) -> None:
-        self.ask_one("expire_due", ())
+        self.call_one("expire_due", ())
 
     @rule()
     def purge(self) -> None:
-        self.ask_one("purge", ())
+        self.call_one("purge", ())
 
-    @rule(wish=wishes["change_settings"])
-    def change_settings(self, wish: tuple) -> None:
-        self.ask_one("change_settings", wish)
+    @rule(drawn=arguments["change_settings"])
+    def change_settings(self, drawn: tuple) -> None:
+        self.call_one("change_settings", drawn)
 
-    @rule(wishes=a_batch)
-    def ask_a_batch(self, wishes: tuple[str, list[tuple]]) -> None:
-        self.ask(self.call_for(wishes))
+    @rule(draw=a_batch)
+    def call_batch(self, draw: tuple[str, list[tuple]]) -> None:
+        self.call(self.call_for(draw))
 
     @rule(ticks=st.sampled_from([1, 1, 2, 4, 8]))
     def time_passes(self, ticks: int) -> None:
-        move_on(self.db, ticks)
+        advance_clock(self.db, ticks)
         self.model.tick(ticks)
-        self.counted([])
+        self.check_stock([])
 
-    # --- at once ---
+    # --- concurrent calls ---
 
-    @rule(wishes=st.lists(a_call, min_size=2, max_size=CONNECTIONS))
-    def burst(self, wishes: list[tuple[str, Any]]) -> None:
-        calls = [self.call_for(wish) for wish in wishes]
+    @rule(draws=st.lists(a_call, min_size=2, max_size=CONNECTIONS))
+    def burst(self, draws: list[tuple[str, Any]]) -> None:
+        calls = [self.call_for(draw) for draw in draws]
         for conn, call in zip(self.conns, calls, strict=False):
             send(conn, call)
-        answers = [receive(conn, call) for conn, call in zip(self.conns, calls, strict=False)]
-        told = [
-            list(zip(call.requests, seen, strict=True)) for call, seen in zip(calls, answers, strict=True)
+        responses = [receive(conn, call) for conn, call in zip(self.conns, calls, strict=False)]
+        exchanges = [
+            list(zip(call.requests, observed, strict=True))
+            for call, observed in zip(calls, responses, strict=True)
         ]
         found = state(self.db)
-        explained = explain(self.model, told, found)
-        assert explained is not None, f"from {self.model}: no order of these explains {told} and {found}"
+        explained = explain(self.model, exchanges, found)
+        assert explained is not None, f"from {self.model}: no serial order explains {exchanges} and {found}"
         self.model = explained
-        self.met.update(bursts=1, raced=len(calls))
-        self.counted([seen for call in told for _, seen in call])
+        self.counts.update(bursts=1, concurrent=len(calls))
+        self.check_stock([observed for call in exchanges for _, observed in call])
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:
@@ -153,35 +154,35 @@ class ShopMachine(RuleBasedStateMachine):
             order.status == "paid" for order in self.model.orders.values()
         )
 
-    # --- from what was drawn to a request ---
+    # --- from a draw to a request ---
 
-    def call_for(self, wishes: tuple[str, Any]) -> Call:
-        function, drawn = wishes
+    def call_for(self, draw: tuple[str, Any]) -> Call:
+        function, drawn = draw
         if isinstance(drawn, list):
-            return Call(tuple(self.request(function, wish) for wish in drawn), batch=True)
+            return Call(tuple(self.request(function, each) for each in drawn), batch=True)
         return Call((self.request(function, drawn),))
 
-    def request(self, function: str, wish: tuple) -> Request:
+    def request(self, function: str, drawn: tuple) -> Request:
         match function:
             case "place_hold":
-                product, qty, key = wish
+                product, qty, key = drawn
                 return Request(function, (self.product(product), qty, key and f"cart {key}"))
             case "release_hold":
-                return Request(function, (self.hold(*wish),))
+                return Request(function, (self.hold(*drawn),))
             case "create_order":
-                hold, key = wish
+                hold, key = drawn
                 return Request(function, (self.hold(hold), key and f"checkout {key}"))
             case "apply_payment":
-                key, order, word, amount, currency = wish
+                key, order, status, amount, currency = drawn
                 order_id = self.order(order)
                 if amount is not None and order_id in self.model.orders:
                     right = self.model.orders[order_id].amount
                     amount = right if amount == "right" else "1.00"
                 else:
                     amount = None
-                return Request(function, (f"pay {key}", order_id, word, amount, currency))
+                return Request(function, (f"pay {key}", order_id, status, amount, currency))
             case "adjust_stock":
-                number, delta = wish
+                number, delta = drawn
                 product = self.product(number)
                 if delta == "all that is available":
                     delta = -self.model.available(product) if product in self.model.totals else -1
@@ -189,58 +190,58 @@ class ShopMachine(RuleBasedStateMachine):
             case "expire_due":
                 return Request(function, (1000,))
             case "purge" | "change_settings":
-                return Request(function, wish)
+                return Request(function, drawn)
         raise AssertionError(function)
 
     def product(self, number: int) -> int:
-        """One of those there are; one in forty times one there is not."""
+        """A known one; one in forty times an unknown one."""
         known = list(self.model.totals)
         return 10**9 if number % 40 == 39 else known[number % len(known)]
 
     def hold(self, number: int) -> int:
-        """Mostly one of the last few."""
+        """Mostly one of the newest."""
         known = list(self.model.holds)[-6 if number % 4 else 0 :]
         return 1 if number % 40 == 39 or not known else known[number // 40 % len(known)]
 
     def order(self, number: int) -> int:
-        """Mostly one of the last few; now and then one of the next two, or one that may have been purged."""
+        """Mostly one of the newest; sometimes one of the next two, or one that may have been purged."""
         known = list(self.model.orders)[-4 if number % 4 else 0 :]
         if number % 20 == 19:
             return max(1, next_order_id(self.db) - 1 - number // 20 % 4)
         coming = next_order_id(self.db) if number % 5 == 0 or not known else 0
         return coming + number // 5 % 2 if coming else known[number // 5 % len(known)]
 
-    # --- what was answered ---
+    # --- responses ---
 
-    def ask_one(self, function: str, wish: tuple) -> None:
-        self.ask(Call((self.request(function, wish),)))
+    def call_one(self, function: str, drawn: tuple) -> None:
+        self.call(Call((self.request(function, drawn),)))
 
-    def ask(self, call: Call) -> None:
-        answers = ask(self.db, call)
+    def call(self, call: Call) -> None:
+        responses = execute(self.db, call)
         if call.batch and call.function == "apply_payment":
             self.model.end_waits(*(request.args[0] for request in call.requests))
-        for i, (request, seen) in enumerate(zip(call.requests, answers, strict=True)):
-            if seen == BUSY and names_again(call.requests[:i], request):
+        for i, (request, observed) in enumerate(zip(call.requests, responses, strict=True)):
+            if observed == BUSY and repeats_a_key(call.requests[:i], request):
                 continue
-            expected = (answered if call.batch else answered_alone)(self.model, request, seen)
-            assert seen == expected, f"{request} of {call}: {seen}, where the contract says {expected}"
+            contract = (expected if call.batch else expected_of_scalar)(self.model, request, observed)
+            assert observed == contract, f"{request} of {call}: {observed}, and the contract says {contract}"
         if call.function in ("change_settings", "purge"):
             assert state(self.db) == self.model.state(), f"after {call}"
-        self.counted(answers)
+        self.check_stock(responses)
 
-    def counted(self, answers: Sequence[Answer]) -> None:
-        self.met["steps"] += 1
-        for seen in answers:
-            self.met[seen if isinstance(seen, str) else seen.get("result", "served")] += 1
-            self.met["replayed"] += not isinstance(seen, str) and seen.get("replayed", False)
-            self.met["purged"] += isinstance(seen, dict) and seen.get("orders", 0)
+    def check_stock(self, responses: Sequence[Response]) -> None:
+        self.counts["steps"] += 1
+        for observed in responses:
+            self.counts[observed if isinstance(observed, str) else observed.get("result", "served")] += 1
+            self.counts["replayed"] += not isinstance(observed, str) and observed.get("replayed", False)
+            self.counts["purged"] += isinstance(observed, dict) and observed.get("orders", 0)
         stock = self.db.execute(STOCK, (list(self.model.totals),)).fetchall()
         assert stock == [
             (product_id, *self.model.units(product_id)) for product_id in sorted(self.model.totals)
         ]
 
 
-def names_again(earlier: Sequence[Request], request: Request) -> bool:
-    """Whether an earlier request of the batch has its key: this one may then have to be sent again."""
+def repeats_a_key(earlier: Sequence[Request], request: Request) -> bool:
+    """Whether an earlier request of the batch has its key: this one may then be busy."""
     at = 0 if request.function == "apply_payment" else -1
     return any(request.args[at] is not None and before.args[at] == request.args[at] for before in earlier)

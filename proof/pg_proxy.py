@@ -1,6 +1,6 @@
-"""A wire between API and database that knows where PostgreSQL's messages end, and can be cut at any of them.
+"""A proxy between API and PostgreSQL that breaks a connection at a chosen protocol message.
 
-It listens on a loopback port and carries each connection to the server's unix socket, message by message
+It listens on a loopback port and relays each connection to the server's unix socket, message by message
 (PostgreSQL documentation, 55.7 "Message Formats"): a type byte, then four bytes of length that count
 themselves; the first message of a client has no type. Connections are known by their application_name.
 """
@@ -17,92 +17,88 @@ from dataclasses import dataclass, field
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class To(enum.Enum):
-    """The direction in which a message travels."""
-
-    SERVER = "to the server"
-    CLIENT = "to the client"
+class Direction(enum.Enum):
+    TO_SERVER = "to the server"
+    TO_CLIENT = "to the client"
 
 
-class Manner(enum.Enum):
-    """How a wire ends."""
-
+class Failure(enum.Enum):
     CLOSE = "closed"
     RESET = "reset"
-    SILENCE = "silent"
-    """open, but nothing passes any more"""
+    BLACKHOLE = "silent"
+    """open, but no message is relayed any more"""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where to cut, counted in messages since the wire was armed.
+class FailurePoint:
+    """Where a connection fails, counted in messages since `PgProxy.inject()`.
 
-    :param after: so many messages pass that way; 0 withholds the first
-    :param half: and so does the first half of the next one
-    :param withheld: until then only so many messages pass to the server
+    :param after: so many messages are relayed in that direction; 0 drops the first
+    :param half: and so is the first half of the next one
+    :param server_limit: until then only so many messages are relayed to the server
     """
 
-    to: To
+    direction: Direction
     after: int
     half: bool = False
-    manner: Manner = Manner.CLOSE
-    withheld: int | None = None
+    failure: Failure = Failure.CLOSE
+    server_limit: int | None = None
 
     def __str__(self) -> str:
         half = " and a half" if self.half else ""
-        withheld = "" if self.withheld is None else f", no more than {self.withheld} to the server"
-        return f"{self.manner.value} after {self.after}{half} {self.to.value}{withheld}"
+        limit = "" if self.server_limit is None else f", no more than {self.server_limit} to the server"
+        return f"{self.failure.value} after {self.after}{half} {self.direction.value}{limit}"
 
 
 @dataclass
-class Watch:
-    """What is being waited for on the next connection of a name, and what it has seen.
+class Trace:
+    """The messages of the next connection with a name, and the failure to inject.
 
-    :ivar seen: types of the messages that came, by direction; "startup" for a client's first
-    :ivar pid: the backend behind the connection, once it has said so
-    :ivar opened: nothing passes to the server until then
+    :ivar messages: types of the messages, by direction; "startup" for a client's first
+    :ivar pid: the backend of the connection, once it has sent its key
+    :ivar released: no message is relayed to the server before
     """
 
-    cut: Cut | None
-    seen: dict[To, list[str]] = field(default_factory=lambda: {to: [] for to in To})
-    done: bool = False
+    point: FailurePoint | None
+    messages: dict[Direction, list[str]] = field(default_factory=lambda: {way: [] for way in Direction})
+    failed: bool = False
     pid: int | None = None
-    opened: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
 
-class Wire:
-    """All connections between one client and one server. Made by `wire()`."""
+class PgProxy:
+    """All connections between one client and one server. Made by `pg_proxy()`."""
 
     def __init__(self, server_socket: str) -> None:
         self._server_socket = server_socket
-        self._watches: dict[str, Watch] = {}
+        self._traces: dict[str, Trace] = {}
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._listener = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port: int = self._listener.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(target=self._loop.run_forever, name="wire")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pg_proxy")
         self._thread.start()
 
-    def arm(self, name: str, cut: Cut | None, *, opened: bool = True) -> Watch:
-        """Cut the connection of this name at `cut`, once; None only looks on."""
-        self._watches[name] = watch = Watch(cut)
-        if opened:
-            watch.opened.set()
-        return watch
+    def inject(self, name: str, point: FailurePoint | None, *, released: bool = True) -> Trace:
+        """Break the connection of this name at `point`, once; None only records."""
+        self._traces[name] = trace = Trace(point)
+        if released:
+            trace.released.set()
+        return trace
 
-    def hang_up(self, name: str) -> None:
-        """End the connections of this name, so that the client makes a new one."""
-        asyncio.run_coroutine_threadsafe(self._hang_up(name), self._loop).result()
+    def disconnect(self, name: str) -> None:
+        """Close the connections of this name, so that the client opens a new one."""
+        closing = self._end([connection for connection in self._connections if connection.name == name])
+        asyncio.run_coroutine_threadsafe(closing, self._loop).result()
 
-    async def _hang_up(self, name: str) -> None:
-        ended = [connection for connection in self._connections if connection.name == name]
-        for connection in ended:
-            connection.end(Manner.CLOSE)
-        for connection in ended:
+    def trace(self, name: str) -> Trace | None:
+        return self._traces.get(name)
+
+    async def _end(self, connections: list["_Connection"], failure: Failure = Failure.CLOSE) -> None:
+        for connection in connections:
+            connection.fail(failure)
+        for connection in connections:
             await connection.ended.wait()
-
-    def watch(self, name: str) -> Watch | None:
-        return self._watches.get(name)
 
     async def _serve(self, *client: asyncio.StreamReader | asyncio.StreamWriter) -> None:
         try:
@@ -113,7 +109,7 @@ class Wire:
         connection = _Connection(self, client, server)
         self._connections.add(connection)
         try:
-            await connection.carry()
+            await connection.relay()
         finally:
             self._connections.discard(connection)
 
@@ -125,16 +121,12 @@ class Wire:
 
     async def _close(self) -> None:
         self._listener.close()
-        ended = list(self._connections)
-        for connection in ended:
-            connection.end(Manner.RESET)
-        for connection in ended:
-            await connection.ended.wait()
+        await self._end(list(self._connections), Failure.RESET)
 
 
 class _Connection:
-    def __init__(self, wire: Wire, client: Streams, server: Streams) -> None:
-        self._wire = wire
+    def __init__(self, proxy: PgProxy, client: Streams, server: Streams) -> None:
+        self._proxy = proxy
         self._client = client
         self._server = server
         self._pid: int | None = None
@@ -142,12 +134,12 @@ class _Connection:
         self.name = ""
         self.ended = asyncio.Event()
 
-    async def carry(self) -> None:
-        """Until either side has left."""
+    async def relay(self) -> None:
+        """Until either side has closed."""
         try:
             await asyncio.gather(
-                self._pump(self._client[0], self._server[1], To.SERVER),
-                self._pump(self._server[0], self._client[1], To.CLIENT),
+                self._pump(self._client[0], self._server[1], Direction.TO_SERVER),
+                self._pump(self._server[0], self._client[1], Direction.TO_CLIENT),
             )
             for _, writer in (self._client, self._server):
                 with suppress(OSError):
@@ -155,19 +147,21 @@ class _Connection:
         finally:
             self.ended.set()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, to: To) -> None:
-        first = to is To.SERVER
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction
+    ) -> None:
+        first = direction is Direction.TO_SERVER
         with suppress(OSError, EOFError):
             while True:
                 kind, message = await self._read(source, first)
                 if first:
-                    self._introduce(message)
+                    self._read_startup(message)
                     first = False
                 if kind == "K":
                     (self._pid,) = struct.unpack("!i", message[5:9])
                 if not self._silent:
-                    await self._pass(kind, message, sink, to)
-        self.end(Manner.CLOSE)
+                    await self._forward(kind, message, sink, direction)
+        self.fail(Failure.CLOSE)
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader, startup: bool) -> tuple[str, bytes]:
@@ -176,53 +170,56 @@ class _Connection:
         kind = "startup" if startup else chr(head[0])
         return kind, head + await reader.readexactly(length - 4)
 
-    def _introduce(self, startup: bytes) -> None:
-        words = startup[8:].split(b"\0")
+    def _read_startup(self, message: bytes) -> None:
+        words = message[8:].split(b"\0")
         settings = dict(zip(words[::2], words[1::2], strict=False))
         self.name = settings.get(b"application_name", b"").decode()
 
-    async def _pass(self, kind: str, message: bytes, sink: asyncio.StreamWriter, to: To) -> None:
-        """Hand a message on, or cut, with the message or a part of it gone through or not."""
-        watch = self._wire.watch(self.name)
-        if watch is None or watch.done:
+    async def _forward(
+        self, kind: str, message: bytes, sink: asyncio.StreamWriter, direction: Direction
+    ) -> None:
+        """Forward a message, or fail: after the message, after half of it, or before it."""
+        trace = self._proxy.trace(self.name)
+        if trace is None or trace.failed:
             sink.write(message)
             await sink.drain()
             return
-        while to is To.SERVER and not watch.opened.is_set():
+        while direction is Direction.TO_SERVER and not trace.released.is_set():
             await asyncio.sleep(0.001)
-        watch.pid = self._pid
-        watch.seen[to].append(kind)
-        cut, number = watch.cut, len(watch.seen[to])
-        if cut is not None and to is To.SERVER and cut.withheld is not None and number > cut.withheld:
+        trace.pid = self._pid
+        trace.messages[direction].append(kind)
+        point, number = trace.point, len(trace.messages[direction])
+        limit = point.server_limit if point is not None and direction is Direction.TO_SERVER else None
+        if limit is not None and number > limit:
             return
-        if cut is None or cut.to is not to or number < cut.after + cut.half:
+        if point is None or point.direction is not direction or number < point.after + point.half:
             sink.write(message)
             await sink.drain()
             return
-        watch.done = True
-        if number == cut.after:
+        trace.failed = True
+        if number == point.after:
             sink.write(message)
-        elif cut.half:
+        elif point.half:
             sink.write(message[: (len(message) + 1) // 2])
-        self.end(cut.manner)
+        self.fail(point.failure)
 
-    def end(self, manner: Manner) -> None:
-        if manner is Manner.SILENCE:
+    def fail(self, failure: Failure) -> None:
+        if failure is Failure.BLACKHOLE:
             self._silent = True
             return
         for _, writer in (self._client, self._server):
             peer = writer.get_extra_info("socket")
-            if manner is Manner.RESET and peer.family == socket.AF_INET:
+            if failure is Failure.RESET and peer.family == socket.AF_INET:
                 with suppress(OSError):
                     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.close()
 
 
 @contextmanager
-def wire(server_socket: str) -> Iterator[Wire]:
-    """A wire to the server that listens on this unix socket."""
-    made = Wire(server_socket)
+def pg_proxy(server_socket: str) -> Iterator[PgProxy]:
+    """A proxy of the server that listens on this unix socket."""
+    proxy = PgProxy(server_socket)
     try:
-        yield made
+        yield proxy
     finally:
-        made.close()
+        proxy.close()

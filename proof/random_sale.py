@@ -1,4 +1,4 @@
-"""A sale in random steps, which can be made again in another database."""
+"""A sale in random steps, which can be repeated in another database."""
 
 from collections.abc import Callable
 from random import Random
@@ -11,8 +11,8 @@ from tests.support.sql_calls import outcome
 
 
 class Sale:
-    """Random steps of a sale, in one database; they name holds and orders by number, so that the same steps
-    can be made in another."""
+    """The steps of a sale in one database. They name holds and orders by position, so that they can be
+    repeated in another."""
 
     def __init__(self, conn: psycopg.Connection, stocks: list[int]) -> None:
         self.conn = conn
@@ -51,7 +51,7 @@ class Sale:
         calls.expire_due(self.conn)
 
     def state(self) -> dict[str, list[object]]:
-        """What anybody can read."""
+        """What callers can read."""
         return {
             "available": [calls.available(self.conn, product) for product in self.products],
             "holds": [calls.get_hold(self.conn, hold.hold_id).status for hold in self.holds],
@@ -62,7 +62,7 @@ class Sale:
         }
 
     def assert_exact(self) -> None:
-        """Stock is what is left of the total when everything else is subtracted, and the books balance."""
+        """Available stock is the total less holds and orders, and audit() is empty."""
         state = self.state()
         taken = [0] * len(self.products)
         for hold, status in zip(self.holds, state["holds"], strict=True):
@@ -78,11 +78,11 @@ class Sale:
 
 
 Step = Callable[[Sale], object]
-WORDS = ["success", "failed", "cancelled"]
+STATUSES = ["success", "failed", "cancelled"]
 
 
-def random_step(random: Random, sale: Sale, number: int, words: Callable[[int], list[str]]) -> Step:
-    """One that makes sense in `sale`. `words`: what the provider may say of an order."""
+def random_step(random: Random, sale: Sale, number: int) -> Step:
+    """A step that is possible in `sale`."""
     key = f"key {number}" if random.random() < 0.5 else None
     kind = random.choice(["place", "place", "order", "order", "release", "pay", "pay"])
     if kind in ("order", "release") and sale.holds:
@@ -90,7 +90,7 @@ def random_step(random: Random, sale: Sale, number: int, words: Callable[[int], 
         return (lambda s: s.order(hold, key)) if kind == "order" else (lambda s: s.release(hold))
     if kind == "pay" and sale.orders:
         order = random.randrange(max(0, len(sale.orders) - 8), len(sale.orders))
-        status = random.choice(words(order))
+        status = random.choice(STATUSES)
         return lambda s: s.pay(order, status, f"pay {number}")
     product, qty = random.randrange(len(sale.products)), random.randint(1, 3)
     return lambda s: s.place(product, qty, key)

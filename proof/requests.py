@@ -1,4 +1,4 @@
-"""Requests to the functions as data, sent without waiting: one thread can have several under way."""
+"""Requests to the functions as data, sent asynchronously: one thread can have several under way."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from proof.clock_shift import TICK
-from proof.model import Answer
+from proof.model import Response
 
 BUSY = "55P03"
 NOT_SERIALIZABLE = "40001"
 
-# What the set-based form of each function takes, as its columns' types.
+# The types of the columns of a request.
 COLUMNS = {
     "place_hold": ("bigint", "int", "text"),
     "release_hold": ("bigint",),
@@ -25,7 +25,7 @@ COLUMNS = {
     "change_settings": ("interval",),
     "purge": ("interval",),
 }
-# These answer something else than a row for each request.
+# Functions that do not return a row a request.
 QUERIES = {
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
     "purge": "select jsonb_object_agg(removed, rows) filter (where removed <> 'events')"
@@ -38,7 +38,7 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail")
 @dataclass(frozen=True)
 class Request:
     """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
-    apply_payment(key, order_id, word, amount, currency), adjust_stock(product_id, delta),
+    apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta),
     expire_due(limit), change_settings(keep_ticks), purge()."""
 
     function: str
@@ -46,12 +46,12 @@ class Request:
 
     @property
     def fields(self) -> tuple[str | None, ...]:
-        """The arguments as SQL has them."""
+        """The arguments of the function, as text."""
         args = self.args
         if self.function == "apply_payment":
-            key, order_id, word, amount, currency = args
+            key, order_id, status, amount, currency = args
             payload = {"amount": amount, "currency": currency}
-            args = key, order_id, word, json.dumps({k: v for k, v in payload.items() if v is not None})
+            args = key, order_id, status, json.dumps({k: v for k, v in payload.items() if v is not None})
         elif self.function == "change_settings":
             args = (f"{args[0] * TICK} s",)
         elif self.function == "purge":
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the scalar form, or, with `batch`, of the set-based one with these requests."""
+    """A call of the scalar function, or, with `batch`, of the set-based one."""
 
     requests: tuple[Request, ...]
     batch: bool = False
@@ -89,12 +89,12 @@ class Call:
         return query.encode(), [None if field is None else field.encode() for field in request.fields]
 
 
-def alone(function: str, *args: object) -> Call:
+def scalar(function: str, *args: object) -> Call:
     return Call((Request(function, args),))
 
 
 def array(items: Sequence) -> bytes:
-    """An array as text; JSON's quoting of a string is what PostgreSQL wants of an element."""
+    """An array literal; an element is quoted like a JSON string."""
     return ("{" + ",".join("NULL" if i is None else json.dumps(str(i)) for i in items) + "}").encode()
 
 
@@ -106,8 +106,8 @@ def send(conn: psycopg.Connection, call: Call) -> None:
 
 
 def send_prepared(conn: psycopg.Connection, query: bytes, arguments: Sequence[bytes | None] = ()) -> None:
-    """Each statement is planned once. psycopg would forget it at each rollback, even at one to a savepoint;
-    it must not prepare anything itself on this connection, lest it deallocate these too."""
+    """Each statement is planned once. psycopg would deallocate its own at each rollback, even at one to a
+    savepoint, and with them these: it prepares none on this connection."""
     names = prepared.setdefault(conn, {})
     if query not in names:
         conn.prepare_threshold = None
@@ -116,18 +116,18 @@ def send_prepared(conn: psycopg.Connection, query: bytes, arguments: Sequence[by
     conn.pgconn.send_query_prepared(names[query], arguments)
 
 
-def receive(conn: psycopg.Connection, call: Call) -> list[Answer]:
-    """An answer for each of its requests. A call that failed as a whole has given it to each."""
-    answers: list[Answer] = []
+def receive(conn: psycopg.Connection, call: Call) -> list[Response]:
+    """A response for each request. If the call failed as a whole, each has its SQLSTATE."""
+    responses: list[Response] = []
     while (result := conn.pgconn.get_result()) is not None:
         if result.status == ExecStatus.TUPLES_OK:
-            answers = [answer(result.get_value(i, 0)) for i in range(result.ntuples)]
+            responses = [parse(result.get_value(i, 0)) for i in range(result.ntuples)]
         else:
-            answers = [result.error_field(DiagnosticField.SQLSTATE).decode()] * len(call.requests)
-    return answers
+            responses = [result.error_field(DiagnosticField.SQLSTATE).decode()] * len(call.requests)
+    return responses
 
 
-def answer(text: bytes) -> Answer:
+def parse(text: bytes) -> Response:
     found = json.loads(text, parse_float=str)
     if not isinstance(found, dict):
         return {"expire_due": found}
@@ -136,6 +136,6 @@ def answer(text: bytes) -> Answer:
     return {name: value for name, value in found.items() if name not in TIMES and name not in OF_THE_BATCH}
 
 
-def ask(conn: psycopg.Connection, call: Call) -> list[Answer]:
+def execute(conn: psycopg.Connection, call: Call) -> list[Response]:
     send(conn, call)
     return receive(conn, call)

@@ -1,7 +1,7 @@
-"""States that have landed: databases as earlier versions of sql/ and migrations/ made them, and a sale.
+"""Schema snapshots: dumps of databases as earlier versions of sql/ and migrations/ made them, with a sale.
 
-Kept as dumps in proof/snapshots/, so that an upgrade from each can be tried wherever this folder is. When
-a version has landed whose sql/ or migrations/ are new, keep it, under the next number and its commit:
+They are in proof/snapshots/. After a change of sql/ or migrations/ has landed, add a snapshot under the next
+number and its commit:
 
     python -m proof.schema_snapshots 06.1234abc
 """
@@ -10,7 +10,6 @@ import argparse
 import gzip
 import re
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,17 +17,18 @@ import psycopg
 
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import create_app_role
-from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, stop_server
+from flashsale.local.cluster import SUPERUSER, find_binary
 from tests.support import ROOT
+from tests.support.clusters import running_cluster
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
-# What the server's own version of psql and pg_dump put there, and others do not understand.
+# Written by newer versions of pg_dump, and unknown to older versions of psql.
 _OF_PSQL = re.compile(r"^\\(un)?restrict .*\n", re.MULTILINE)
 
 
-def play_a_sale(conn: psycopg.Connection) -> None:
-    """Holds, orders and payments in every state there is, by what callers have always been promised."""
+def run_sale(conn: psycopg.Connection) -> None:
+    """Holds, orders and payments in every state, by calls that every version has."""
 
     def hold(product: int, qty: int = 1, key: str | None = None) -> int:
         return conn.execute(
@@ -42,21 +42,21 @@ def play_a_sale(conn: psycopg.Connection) -> None:
     def pay(key: str, order_id: int, status: str = "success", payload: str = "{}") -> None:
         conn.execute("select flashsale.apply_payment(%s, %s, %s, %s)", (key, order_id, status, payload))
 
-    def lapsing(seconds: str) -> None:
+    def set_times(seconds: str) -> None:
         conn.execute("select flashsale.change_settings(%s::interval, %s::interval)", (seconds, seconds))
 
     conn.execute("select flashsale.create_product('Sneaker', 100, 99)")
     conn.execute("select flashsale.create_product('Sold out', 3, 12500, 'JPY')")
-    # What a purge has been over.
+    # Purged.
     conn.execute("select flashsale.release_hold(%s)", (hold(1),))
     pay("purged", order(1), "failed")
     conn.execute("select flashsale.purge('0')")
-    # Swept, then lapsed and not swept.
+    # Lapsed and swept, then lapsed and not swept.
     for _ in range(2):
         conn.execute("select flashsale.expire_due(1000)")
-        lapsing("1 day")
+        set_times("1 day")
         waiting = hold(1)
-        lapsing("100 milliseconds")
+        set_times("100 milliseconds")
         for product in (1, 2):
             hold(product)
         conn.execute("select flashsale.create_order(%s)", (waiting,))
@@ -85,16 +85,16 @@ def play_a_sale(conn: psycopg.Connection) -> None:
 
 
 def dump(url: str, *options: str) -> str:
-    """A database as pg_dump writes it, without what differs between two runs."""
+    """The output of pg_dump, without what differs between two runs."""
     done = subprocess.run(
         [find_binary("pg_dump"), *options, f"--dbname={url}"], capture_output=True, text=True, check=True
     )
     return _OF_PSQL.sub("", done.stdout)
 
 
-def restore(state: Path, url: str) -> None:
-    """Fill an empty database with a state."""
-    with gzip.open(state, "rb") as text:
+def restore(snapshot: Path, url: str) -> None:
+    """Load a snapshot into an empty database."""
+    with gzip.open(snapshot, "rb") as text:
         done = subprocess.run(
             [find_binary("psql"), "-qX", "-v", "ON_ERROR_STOP=1", f"--dbname={url}"],
             input=text.read(),
@@ -106,22 +106,15 @@ def restore(state: Path, url: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m proof.schema_snapshots", description=__doc__)
     parser.add_argument("name", help="of the file, without .sql.gz")
-    parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout, to keep what it has")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout, to dump its version")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="flashsale-landed-") as folder:
-        Path(folder).chmod(0o711)
-        cluster = Cluster(Path(folder))
-        cluster.create()
-        server = cluster.start(with_pg_cron=False)
-        try:
-            url = cluster.url(SUPERUSER, "postgres")
-            migrate(url, migrations=options.tree / "migrations", sql=options.tree / "sql", schedule=False)
-            with psycopg.connect(url, autocommit=True) as conn:
-                create_app_role(conn)
-                play_a_sale(conn)
-            text = dump(url).encode()
-        finally:
-            stop_server(server)
+    with running_cluster(with_pg_cron=False) as cluster:
+        url = cluster.url(SUPERUSER, "postgres")
+        migrate(url, migrations=options.tree / "migrations", sql=options.tree / "sql", schedule=False)
+        with psycopg.connect(url, autocommit=True) as conn:
+            create_app_role(conn)
+            run_sale(conn)
+        text = dump(url).encode()
     path = SNAPSHOTS / f"{options.name}.sql.gz"
     path.write_bytes(gzip.compress(text, mtime=0))
     print(f"{path}: {path.stat().st_size} bytes")

@@ -1,28 +1,27 @@
-"""Whether calls that were under way at once could have come one after the other."""
+"""Whether concurrent calls have the effect of a serial order."""
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 
-from proof.model import Answer, Model
+from proof.model import Model, Response
 from proof.requests import BUSY, NOT_SERIALIZABLE, Request
 
-Told = tuple[Request, Answer]
+Exchange = tuple[Request, Response]
 
 
-def explain(model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict]) -> Model | None:
-    """The model after an order of these requests that gives each the answer it has got, and leaves behind
-    what the tables say; none if no order does. The requests of one call stay in their order.
+def explain(model: Model, calls: Sequence[Sequence[Exchange]], found: dict[str, dict]) -> Model | None:
+    """The model after a serial order of these requests that has their responses and leaves `found`;
+    None if there is no such order. The requests of one call stay in their order.
 
-    What was told to send it again, or was undone, has no part in it. A sweep and a purge leave out what
-    others have locked, and so does what ends or shortens the wait of webhooks: each may have done any part of
-    its work, and `found` and its answer tell which.
+    Requests that failed as busy or not serializable have no effect. A sweep and a purge skip what others have
+    locked, and so does what ends or shortens the wait of webhooks: each may have done any part of its work,
+    which `found` and its response show.
     """
     return _explain(model, [[*waits_ended(model, call), *call] for call in calls], found, set())
 
 
-def waits_ended(model: Model, call: Sequence[Told]) -> list[Told]:
-    """What a call does before it serves its requests. Which waits are over then depends on what came
-    before."""
+def waits_ended(model: Model, call: Sequence[Exchange]) -> list[Exchange]:
+    """The waits that a call may end before it serves its requests."""
     keys = tuple(
         r.args[0]
         for r, _ in call
@@ -34,123 +33,125 @@ def waits_ended(model: Model, call: Sequence[Told]) -> list[Told]:
 
 
 def _explain(
-    model: Model, calls: Sequence[Sequence[Told]], found: dict[str, dict], tried: set[tuple]
+    model: Model, calls: Sequence[Sequence[Exchange]], found: dict[str, dict], visited: set[tuple]
 ) -> Model | None:
-    """`tried` is where earlier attempts have been, in vain."""
+    """`visited` has the states that earlier attempts have reached in vain."""
     if not any(calls):
         return model if model.state() == found else None
-    place = (*map(len, calls), repr(model))
-    if place in tried:
+    node = (*map(len, calls), repr(model))
+    if node in visited:
         return None
-    tried.add(place)
+    visited.add(node)
     for i, call in enumerate(calls):
         if not call:
             continue
-        (request, seen), *later = call
-        for after in outcomes(model, request, seen, found):
-            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found, tried)
+        (request, observed), *later = call
+        for after in outcomes(model, request, observed, found):
+            explained = _explain(after, [*calls[:i], later, *calls[i + 1 :]], found, visited)
             if explained is not None:
                 return explained
     return None
 
 
-def one_by_one(model: Model, told: Sequence[Told], found: dict[str, dict]) -> bool:
-    """Whether these requests, each after the other's commit, were answered as the contract says, and left
-    behind what it says. Nothing is locked then."""
+def one_by_one(model: Model, exchanges: Sequence[Exchange], found: dict[str, dict]) -> bool:
+    """Whether these requests, each after the commit of the one before, have the responses of the contract and
+    leave the state `found`."""
     after = model.copy()
     return (
-        all(answered_alone(after, request, seen) == seen for request, seen in told) and after.state() == found
+        all(expected_of_scalar(after, request, observed) == observed for request, observed in exchanges)
+        and after.state() == found
     )
 
 
-def outcomes(model: Model, request: Request, seen: Answer, found: dict[str, dict]) -> Iterator[Model]:
-    """The models in which the request has been answered so."""
-    if seen in (BUSY, NOT_SERIALIZABLE):
+def outcomes(model: Model, request: Request, observed: Response, found: dict[str, dict]) -> Iterator[Model]:
+    """The models after the request in which it has this response."""
+    if observed in (BUSY, NOT_SERIALIZABLE):
         yield model
         return
     match request.function:
         case "end_waits":
-            # Not of webhooks that others have locked.
-            for keys in subsets([key for key in request.args if key in model.over()]):
+            # Locked webhooks are skipped.
+            for keys in subsets([key for key in request.args if key in model.waits_over()]):
                 after = model.copy()
                 after.end_waits(*keys)
                 yield after
         case "expire_due":
-            if isinstance(seen, dict):
+            if isinstance(observed, dict):
                 yield from sweeps(model, found)
         case "purge":
-            yield from purges(model, seen, found)
+            yield from purges(model, observed, found)
         case _:
-            for left in what_it_left(model, request, found):
+            for skipped in what_it_skipped(model, request, found):
                 after = model.copy()
-                if answered(after, request, seen, **left) == seen and not overtakes(after, request, found):
+                if expected(after, request, observed, **skipped) == observed and not overtakes(
+                    after, request, found
+                ):
                     yield after
-            if undone(model, request, seen) or seen == undecided(model, request):
+            if rolled_back(model, request, observed) or observed == still_stored(model, request):
                 yield model
 
 
-def what_it_left(model: Model, request: Request, found: dict[str, dict]) -> Iterator[dict]:
-    """Which webhooks the request may have left alone, since others had them locked, as an argument."""
+def what_it_skipped(model: Model, request: Request, found: dict[str, dict]) -> Iterator[dict]:
+    """The webhooks that the request may have skipped because they were locked, as an argument."""
     match request.function:
         case "change_settings":
-            yield from ({"left": left} for left in waits_left_long(model, *request.args, found))
+            yield from ({"skipped": skipped} for skipped in waits_not_shortened(model, *request.args, found))
         case "create_order" | "apply_payment":
-            # Whose wait was over all along, and has not been ended.
+            # Those whose wait was over and has not been ended.
             yield {}
-            left = model.over().keys() & found["unswept"].keys()
-            if left:
-                yield {"left": left}
+            skipped = model.waits_over().keys() & found["unswept"].keys()
+            if skipped:
+                yield {"skipped": skipped}
         case _:
             yield {}
 
 
-def waits_left_long(model: Model, keep_ticks: int, found: dict[str, dict]) -> Iterator[tuple[str, ...]]:
-    """Which webhooks a shorter inbox_keep may have left alone: those that another transaction was storing,
-    applying or ending. Where they stand now tells, unless they have left the inbox, or their key was free
-    and is used again."""
-    unsure, left = [], []
+def waits_not_shortened(model: Model, keep_ticks: int, found: dict[str, dict]) -> Iterator[tuple[str, ...]]:
+    """The webhooks that a shorter inbox_keep may have skipped: those that another transaction was storing,
+    applying or ending. Their deadline shows it, unless they are no longer stored or their key was reused."""
+    unsure, skipped = [], []
     for key in model.shortened_by(keep_ticks):
-        said = model.payments[key]
-        shortened = said.received_at + keep_ticks
-        now_until = model.now + found["ticks_left"][key] if key in found["ticks_left"] else None
-        if now_until == said.waits_until and shortened > model.now:
-            left.append(key)
-        elif now_until != shortened and key not in found["unswept"]:
+        payment = model.payments[key]
+        shortened = payment.received_at + keep_ticks
+        deadline = model.now + found["ticks_left"][key] if key in found["ticks_left"] else None
+        if deadline == payment.waits_until and shortened > model.now:
+            skipped.append(key)
+        elif deadline != shortened and key not in found["unswept"]:
             unsure.append(key)
-    yield from ((*left, *some) for some in subsets(unsure))
+    yield from ((*skipped, *some) for some in subsets(unsure))
 
 
-def undone(model: Model, request: Request, seen: Answer) -> bool:
-    """Whether a refusal of the scalar form may have undone what it did first: to end waits."""
-    if request.function != "apply_payment" or not isinstance(seen, str):
+def rolled_back(model: Model, request: Request, observed: Response) -> bool:
+    """Whether a refusal of the scalar function may have rolled back the end of waits."""
+    if request.function != "apply_payment" or not isinstance(observed, str):
         return False
     after = model.copy()
-    return answered(after, request, seen) == seen and after.payments != model.payments
+    return expected(after, request, observed) == observed and after.payments != model.payments
 
 
-def undecided(model: Model, request: Request) -> Answer | None:
-    """What a webhook's key is told whose wait is over while another transaction may yet apply it, ends its
-    wait or shortens it: that it is stored."""
-    if request.function != "apply_payment" or request.args[0] not in model.over():
+def still_stored(model: Model, request: Request) -> Response | None:
+    """The response for a webhook whose wait is over, while another transaction may still apply it, end its
+    wait or shorten it: stored."""
+    if request.function != "apply_payment" or request.args[0] not in model.waits_over():
         return None
-    said = model.payments[request.args[0]]
-    if said.body != request.args[1:]:
+    payment = model.payments[request.args[0]]
+    if payment.body != request.args[1:]:
         return "SA008"
-    return {"order_id": said.order_id, "status": None, "result": "stored", "replayed": True}
+    return {"order_id": payment.order_id, "status": None, "result": "stored", "replayed": True}
 
 
 def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
-    """What a sweep can have marked. Of an order that has been paid since, the tables do not tell. What was
-    purged has been marked."""
+    """What a sweep can have marked. The tables do not show it for an order that has been paid since. What was
+    purged had been marked."""
     marked, orders = found["marked"], found["orders"]
     overdue = [str(order) for order in model.overdue_orders()]
     paid = [order for order in overdue if order in orders and orders[order][0] == "paid"]
-    over = model.over().keys()
-    for ended in {(), tuple(over - found["unswept"].keys())}:
+    waits_over = model.waits_over().keys()
+    for ended in {(), tuple(waits_over - found["unswept"].keys())}:
         for marked_before in subsets(paid):
             after = model.copy()
             after.mark_expired(
-                h for h in after.lapsed_holds() if str(h) in marked or str(h) not in found["holds"]
+                h for h in after.expired_holds() if str(h) in marked or str(h) not in found["holds"]
             )
             after.mark_overdue(
                 int(o) for o in overdue if o in marked or o in marked_before or o not in orders
@@ -159,20 +160,23 @@ def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
             yield after
 
 
-def purges(model: Model, seen: Answer, found: dict[str, dict]) -> Iterator[Model]:
-    """What a purge can have removed: of what is not there any more as much as its answer counts. The rest is
-    another purge's."""
-    if not isinstance(seen, dict):
+def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator[Model]:
+    """What a purge can have deleted: of the missing rows as many as its response counts. Another purge has
+    deleted the rest."""
+    if not isinstance(observed, dict):
         return
     orders, holds = model.finished_orders(), model.finished_holds()
     for removed_orders, removed_holds in itertools.product(
-        itertools.combinations([o for o in orders if str(o) not in found["orders"]], seen["orders"]),
+        itertools.combinations([o for o in orders if str(o) not in found["orders"]], observed["orders"]),
         itertools.combinations(
-            [h for h in holds if str(h) not in found["holds"]], seen["holds"] - seen["orders"]
+            [h for h in holds if str(h) not in found["holds"]], observed["holds"] - observed["orders"]
         ),
     ):
         after = model.copy()
-        if after.purge(seen, left={*orders, *holds}.difference(removed_orders, removed_holds)) == seen:
+        if (
+            after.purge(observed, skipped={*orders, *holds}.difference(removed_orders, removed_holds))
+            == observed
+        ):
             yield after
 
 
@@ -182,20 +186,20 @@ def subsets(items: Sequence) -> Iterator[tuple]:
 
 
 def overtakes(model: Model, request: Request, found: dict[str, dict]) -> bool:
-    """Whether a webhook in the inbox is there before one that has arrived earlier."""
+    """Whether an earlier webhook of the inbox would be stored after this one."""
     place = found["inbox"].get(request.args[0], 0) if request.function == "apply_payment" else 0
     return any(key not in model.payments for key, earlier in found["inbox"].items() if earlier < place)
 
 
-def answered(model: Model, request: Request, seen: Answer, **left: Collection) -> Answer:
-    """What the contract says to this request; the model is then as it is after it."""
-    return getattr(model, request.function)(*request.args, seen, **left)
+def expected(model: Model, request: Request, observed: Response, **skipped: Collection) -> Response:
+    """The response of the contract to this request. The model is then in the state after it."""
+    return getattr(model, request.function)(*request.args, observed, **skipped)
 
 
-def answered_alone(model: Model, request: Request, seen: Answer) -> Answer:
-    """The same of a call of the scalar form: a refusal undoes all that the call has done."""
+def expected_of_scalar(model: Model, request: Request, observed: Response) -> Response:
+    """The same for a scalar function: a refusal rolls back all that the call did."""
     payments = dict(model.payments)
-    answer = answered(model, request, seen)
-    if isinstance(answer, str):
+    response = expected(model, request, observed)
+    if isinstance(response, str):
         model.payments = payments
-    return answer
+    return response

@@ -1,4 +1,4 @@
-"""Bait: objects of a stranger's own under the names by which our functions mean PostgreSQL's."""
+"""Objects with the names of those of PostgreSQL that our functions use."""
 
 from collections.abc import Iterator
 
@@ -6,19 +6,15 @@ import psycopg
 
 from tests.support.sale_steps import one
 
-BAIT_BODY = (
-    "language plpgsql as 'begin raise exception using errcode = ''XX999'', message = current_user; end'"
-)
-
-
+RAISES = "language plpgsql as 'begin raise exception using errcode = ''XX999'', message = current_user; end'"
 OPERANDS = [
     "bigint", "integer", "text", "timestamp with time zone", "numeric", "interval", "boolean", "jsonb",
     "anyarray",
 ]  # fmt: skip
 
 
-def bait(db: psycopg.Connection, schema: str) -> Iterator[str]:
-    """Statements that make, in a schema, something for every name that means PostgreSQL's own to us."""
+def shadowing_objects(db: psycopg.Connection, schema: str) -> Iterator[str]:
+    """Statements that create, in a schema, an object for every such name; to use one is an error."""
     source = one(
         db,
         "select string_agg(prosrc, ' ') from pg_proc where pronamespace::regnamespace::text ~ '^flashsale'",
@@ -36,7 +32,7 @@ def bait(db: psycopg.Connection, schema: str) -> Iterator[str]:
         (source,),
     ).fetchall()
     for name, arguments, returns in functions:
-        yield f"create function {schema}.{name}({arguments}) returns {returns} {BAIT_BODY}"
+        yield f"create function {schema}.{name}({arguments}) returns {returns} {RAISES}"
     operators = db.execute(
         """
         select o.oprname, format_type(o.oprleft, null), format_type(o.oprright, null),
@@ -49,8 +45,8 @@ def bait(db: psycopg.Connection, schema: str) -> Iterator[str]:
         {"kinds": OPERANDS},
     ).fetchall()
     for number, (symbol, left, right, returns) in enumerate(operators):
-        function = f"{schema}.caught_{number}"
-        yield f"create function {function}({left}, {right}) returns {returns} {BAIT_BODY}"
+        function = f"{schema}.shadow_{number}"
+        yield f"create function {function}({left}, {right}) returns {returns} {RAISES}"
         yield (
             f"create operator {schema}.{symbol} (leftarg = {left}, rightarg = {right}, function = {function})"
         )
@@ -61,6 +57,6 @@ def bait(db: psycopg.Connection, schema: str) -> Iterator[str]:
         (source,),
     ).fetchall()
     for (name,) in tables:
-        yield f"create table {schema}.{name} (bait int)"
+        yield f"create table {schema}.{name} (shadow int)"
     for name in ("text", "int4", "int8", "bool", "timestamptz", "jsonb", "numeric", "record"):
         yield f"create domain {schema}.{name} as pg_catalog.text check (false)"

@@ -1,4 +1,4 @@
-"""What the tables say when all is quiet, in the words of proof/model.py."""
+"""The tables between transactions, in the form of proof/model.py."""
 
 import json
 
@@ -8,7 +8,7 @@ from psycopg.pq import ExecStatus
 from proof.clock_shift import TICK
 from proof.requests import send_prepared
 
-# No truncate: every function would be planned anew.
+# Not truncate: every function would be planned again.
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
@@ -67,8 +67,8 @@ select jsonb_build_object(
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
 """.encode()
 
-# audit() is planned anew at each call, which takes longer than to run it on a few rows. This is its own text,
-# in a function that keeps its plan.
+# audit() is planned at each call, which takes longer than to run it on a few rows. This is its text, in a
+# function that keeps its plan.
 KEEP_PLAN = """
 create schema proof;
 do $do$
@@ -83,7 +83,7 @@ $do$
 
 
 def keep_plan(conn: psycopg.Connection) -> None:
-    """Once in a database in which `state` is to be read often."""
+    """Needed once in each database before `state()`."""
     conn.execute(KEEP_PLAN)
 
 

@@ -162,8 +162,9 @@ def test_each_mutation_is_caught(
             result = f"caught by {next(iter(caught))}" if caught else "SURVIVED"
             with capsys.disabled():
                 print(f"{mutation.description}: {result}")
-    campaign.tried(
+    campaign.record(
         f"{len(mutations)} mutations of the code, each against its tests",
         f"not caught: {'; '.join(survived)}" if survived else "all caught",
+        mutations=len(mutations),
     )
     assert survived == []

@@ -1,6 +1,6 @@
-"""An operator's transaction holds one product: its callers hear so within 2 seconds, nobody else notices.
+"""An operator's transaction locks one product: its callers get a 503 within 2 s, others are not delayed.
 
-The others buy at a steady pace, before and while the product is stuck: what changes is the neighbour alone.
+Other buyers buy at a steady pace before and while the product is locked.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import itertools
 import statistics
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -16,39 +15,41 @@ import pytest
 
 from proof.campaign import Campaign
 from proof.durable_database import durable_database
-from proof.load_clients import Answer, Connection, p99
+from proof.load_clients import Connection, p99
+from proof.raw_http import Response
 from tests.support.http import running_server
 
 pytestmark = pytest.mark.slow
 
-QUICKLY = 2.0
-"""seconds until who wants the stuck product hears that it is"""
-WITHIN = 2.0
-"""times its baseline: what p99 of the others stays within"""
+RESPONSE_LIMIT = 2.0
+"""seconds until a request for the locked product has its 503"""
+P99_LIMIT = 2.0
+"""latencies the baseline: the p99 of the others"""
 NEIGHBOURS = 16
 PACE = 0.1
 """seconds between one step of a neighbour and the next"""
-STUCK_BUYERS = 8
+BUYERS_OF_LOCKED = 8
 FLOOR = 0.005
-"""seconds; below it a p99 is the scheduler's of the operating system, and says nothing of a neighbour"""
+"""seconds; a p99 below it is due to the scheduler of the operating system"""
 
-Step = Callable[[], Awaitable[Answer]]
+WantedRequest = tuple[str, str, object]
+"""method, path, body"""
 
 
-class Times:
-    """How long answers took, second by second."""
+class Latencies:
+    """Of responses, by second."""
 
     def __init__(self) -> None:
         self.windows: dict[int, list[float]] = {}
         self.count: Counter[str] = Counter()
 
-    def add(self, what: str, answer: Answer) -> None:
-        self.windows.setdefault(int(time.monotonic()), []).append(answer.seconds)
-        self.count[f"{what} {answer.status}"] += 1
+    def add(self, what: str, response: Response) -> None:
+        self.windows.setdefault(int(time.monotonic()), []).append(response.seconds)
+        self.count[f"{what} {response.status}"] += 1
 
     @property
     def p99(self) -> float:
-        """The median over windows of three seconds, so that one hiccup of the machine decides nothing."""
+        """The median over windows of three seconds, so that a single outlier does not matter."""
         seconds = sorted(self.windows)
         windows = [
             list(itertools.chain.from_iterable(self.windows[s] for s in seconds[i : i + 3]))
@@ -57,8 +58,8 @@ class Times:
         return statistics.median(p99(window) for window in windows)
 
 
-async def neighbour(url: str, products: list[int], number: int, until: float, times: Times) -> None:
-    """Goes through the whole flow again and again, one step each PACE."""
+async def neighbour(url: str, products: list[int], number: int, until: float, latencies: Latencies) -> None:
+    """The whole flow again and again, one step each PACE."""
     async with Connection(url) as connection:
         await asyncio.sleep(PACE * number / NEIGHBOURS)
         due = time.monotonic()
@@ -67,10 +68,10 @@ async def neighbour(url: str, products: list[int], number: int, until: float, ti
             nonlocal due
             due = max(due + PACE, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            answer = await connection.ask(method, path, body, key)
-            assert answer.status in (200, 201, 204), (what, answer)
-            times.add(what, answer)
-            return answer.json if answer.body else None
+            response = await connection.request(method, path, body, key)
+            assert response.status in (200, 201, 204), (what, response)
+            latencies.add(what, response)
+            return response.json if response.body else None
 
         for turn in itertools.count():
             if time.monotonic() >= until:
@@ -86,91 +87,96 @@ async def neighbour(url: str, products: list[int], number: int, until: float, ti
             await step("payment", "POST", "/api/payments/webhook", event)
 
 
-async def neighbours(url: str, products: list[int], seconds: float) -> Times:
-    times = Times()
+async def neighbours(url: str, products: list[int], seconds: float) -> Latencies:
+    latencies = Latencies()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(neighbour(url, products, n, until, times) for n in range(NEIGHBOURS)))
-    return times
+    await asyncio.gather(*(neighbour(url, products, n, until, latencies) for n in range(NEIGHBOURS)))
+    return latencies
 
 
-async def stuck_buyer(url: str, ask: tuple[str, str, object], until: float, heard: list[Answer]) -> None:
+async def buyer_of_locked(url: str, wanted: WantedRequest, until: float, received: list[Response]) -> None:
     async with Connection(url) as connection:
         while time.monotonic() < until:
-            heard.append(await connection.ask(*ask))
+            received.append(await connection.request(*wanted))
             await asyncio.sleep(PACE)
 
 
-async def with_one_stuck(
-    url: str, stuck: list[tuple[str, str, object]], products: list[int], seconds: float
-) -> tuple[Times, list[Answer]]:
-    heard: list[Answer] = []
+async def with_one_locked(
+    url: str, wanted: list[WantedRequest], products: list[int], seconds: float
+) -> tuple[Latencies, list[Response]]:
+    received: list[Response] = []
     until = time.monotonic() + seconds
-    times, *_ = await asyncio.gather(
+    latencies, *_ = await asyncio.gather(
         neighbours(url, products, seconds),
-        *(stuck_buyer(url, stuck[n % len(stuck)], until, heard) for n in range(STUCK_BUYERS)),
+        *(buyer_of_locked(url, wanted[n % len(wanted)], until, received) for n in range(BUYERS_OF_LOCKED)),
     )
-    return times, heard
+    return latencies, received
 
 
-def steps(conn: psycopg.Connection, product: int) -> dict[str, list[tuple[str, str, object]]]:
-    """What buyers ask of one product: a hold; or each of all steps that its lock is in the way of."""
+def steps(conn: psycopg.Connection, product: int) -> dict[str, list[WantedRequest]]:
+    """Requests that need the lock of one product: holds alone, or one of each kind."""
     query = "select hold_id from flashsale.place_hold(%s, 1)"
-    ordered, held, given_back = [conn.execute(query, (product,)).fetchone()[0] for _ in range(3)]
+    ordered, held, to_release = [conn.execute(query, (product,)).fetchone()[0] for _ in range(3)]
     query = "select order_id from flashsale.create_order(%s)"
     (order,) = conn.execute(query, (ordered,)).fetchone()
     place = ("POST", "/api/holds", {"product_id": product, "qty": 1})
-    pay = {"idempotency_key": "stuck", "order_id": order, "status": "success"}
+    pay = {"idempotency_key": "locked", "order_id": order, "status": "success"}
     return {
         "holds": [place],
         "all steps": [
             place,
             ("POST", "/api/orders", {"hold_id": held}),
-            ("DELETE", f"/api/holds/{given_back}", None),
+            ("DELETE", f"/api/holds/{to_release}", None),
             ("POST", "/api/payments/webhook", pay),
         ],
     }
 
 
-def test_a_stuck_product_is_nobody_elses_trouble(campaign: Campaign) -> None:
+def test_a_locked_product_delays_no_other(campaign: Campaign) -> None:
     seconds = campaign.size(1.5, 30)
-    with durable_database() as shop, running_server(shop.app_url, shop.log) as url, shop.connect() as conn:
+    with (
+        durable_database() as database,
+        running_server(database.app_url, database.log) as url,
+        database.connect() as conn,
+    ):
         products = [
             conn.execute("select flashsale.create_product('Shoe', 1000000, 99)").fetchone()[0]
             for _ in range(4)
         ]
         asyncio.run(neighbours(url, products, campaign.size(0.2, 10)))  # warms up
-        for wanted in campaign.size(["all steps"], ["holds", "all steps"]):
-            stuck = conn.execute("select flashsale.create_product('Hat', 1000000, 9)").fetchone()[0]
-            asked = steps(conn, stuck)[wanted]
+        for kind in campaign.size(["all steps"], ["holds", "all steps"]):
+            locked = conn.execute("select flashsale.create_product('Hat', 1000000, 9)").fetchone()[0]
+            wanted = steps(conn, locked)[kind]
             before = asyncio.run(neighbours(url, products, seconds))
-            with shop.connect(autocommit=False) as operator:
+            with database.connect(autocommit=False) as operator:
                 operator.execute(
-                    "select from flashsale_data.stock where product_id = %s for update", (stuck,)
+                    "select from flashsale_data.stock where product_id = %s for update", (locked,)
                 )
-                during, heard = asyncio.run(with_one_stuck(url, asked, products, seconds))
+                during, received = asyncio.run(with_one_locked(url, wanted, products, seconds))
                 operator.rollback()
-            for ask in asked:
-                answer = asyncio.run(_once(url, ask))
-                assert answer.status in (200, 201, 204), "let go, it is sold again"
+            for each in wanted:
+                assert asyncio.run(_once(url, each)).status in (200, 201, 204), "unlocked, it is served"
 
-            told = Counter((answer.status, answer.code) for answer in heard)
-            # A call that a busy machine kept past its callers' patience has an unknown outcome.
-            assert told.keys() <= {(503, "busy"), (503, "outcome_unknown")}
-            assert told[503, "busy"] >= 0.9 * len(heard)
-            assert all(int(answer.headers["retry-after"]) >= 1 for answer in heard)
-            slowest = max(answer.seconds for answer in heard)
-            assert slowest < campaign.size(2 * QUICKLY, QUICKLY)
-            assert set(during.count) == set(before.count), "the neighbours went through the whole flow"
-            figures = f"p99 {before.p99 * 1000:.1f} ms before, {during.p99 * 1000:.1f} ms meanwhile"
+            outcomes = Counter((response.status, response.code) for response in received)
+            # A call that a busy machine delays beyond the response timeout has an unknown outcome.
+            assert outcomes.keys() <= {(503, "busy"), (503, "outcome_unknown")}
+            assert outcomes[503, "busy"] >= 0.9 * len(received)
+            assert all(int(response.headers["retry-after"]) >= 1 for response in received)
+            slowest = max(response.seconds for response in received)
+            assert slowest < campaign.size(2 * RESPONSE_LIMIT, RESPONSE_LIMIT)
+            assert set(during.count) == set(before.count), "the neighbours ran the whole flow"
+            figures = f"p99 {before.p99 * 1000:.1f} ms, then {during.p99 * 1000:.1f}"
             if campaign.full:
-                assert during.p99 < max(WITHIN * before.p99, FLOOR), f"{wanted}: {figures}"
-            campaign.tried(
-                f"a product locked for {seconds:.0f} s under {len(heard):,} requests for it ({wanted})",
-                f"503 after {slowest:.2f} s at most; the others' {figures}",
+                assert during.p99 < max(P99_LIMIT * before.p99, FLOOR), f"{kind}: {figures}"
+            campaign.record(
+                f"a product locked for {seconds:.0f} s under {len(received):,} requests for it ({kind})",
+                f"503 after {slowest:.2f} s at most; others: {figures}",
+                figures=figures,
+                blocked_requests=len(received),
             )
         assert conn.execute("select * from flashsale.audit()").fetchall() == []
 
 
-async def _once(url: str, ask: tuple[str, str, object]) -> Answer:
+async def _once(url: str, wanted: WantedRequest) -> Response:
     async with Connection(url) as connection:
-        return await connection.ask(*ask)
+        return await connection.request(*wanted)

@@ -1,4 +1,4 @@
-"""Upgrade: from every state that ever landed to the newest, with data and traffic, equals a fresh install."""
+"""Upgrade: from every schema snapshot, with data and traffic, to a schema that equals a fresh install's."""
 
 import re
 import threading
@@ -18,21 +18,21 @@ from proof.schema_snapshots import SNAPSHOTS, dump, restore
 from tests.support.sale_steps import audit, one
 from tests.support.waiting import wait_until
 
-LANDED = sorted(SNAPSHOTS.glob("*.sql.gz"))
+ALL_SNAPSHOTS = sorted(SNAPSHOTS.glob("*.sql.gz"))
 RETRYABLE = {"40001", "40P01", "55P03", "57014"}
 MIXED = ("42", "XX000")
-"""what a call may fail with that has met old functions and new ones"""
+"""prefixes of the SQLSTATEs of a call that meets old and new functions"""
 
 
 def catalog(url: str) -> list[str]:
-    """Everything that pg_dump knows of a database but its rows, in no particular order."""
+    """All objects of a database as pg_dump writes them, in no particular order."""
     objects = re.split(r"\n--\n-- Name: ", dump(url, "--schema-only"))[1:]
-    # The order in which rights were given is nobody's business.
+    # The order of grants does not matter.
     return sorted("\n".join(sorted(text.split("\n"))) if "Type: ACL" in text else text for text in objects)
 
 
-def told(conn: psycopg.Connection) -> list[tuple]:
-    """What a database says of its own version."""
+def version(conn: psycopg.Connection) -> list[tuple]:
+    """The version that a database records."""
     return [
         *conn.execute("select version, digest from flashsale_data.schema_state").fetchall(),
         *conn.execute("select migration_id from flashsale_migrations._yoyo_migration order by 1").fetchall(),
@@ -40,20 +40,20 @@ def told(conn: psycopg.Connection) -> list[tuple]:
 
 
 def assert_as_fresh(url: str, fresh: str) -> None:
-    """The database at `url` differs from a fresh one in nothing but its rows."""
+    """The database at `url` differs from a fresh one only in its rows."""
     expected, found = catalog(fresh), catalog(url)
     missing, surplus = set(expected) - set(found), set(found) - set(expected)
     assert not missing and not surplus, "\n\n".join(["missing:", *missing, "surplus:", *surplus])
     assert len(found) == len(expected)
     with psycopg.connect(url, autocommit=True) as upgraded, psycopg.connect(fresh) as new:
-        assert told(upgraded) == told(new)
+        assert version(upgraded) == version(new)
         assert list(differences(upgraded, SQL)) == []
         assert list(wrong_grants(upgraded, SQL)) == []
         assert audit(upgraded) == []
 
 
 class Traffic:
-    """Callers who buy from a product of their own, one after the other, until they are told to stop."""
+    """Callers who buy a product of their own again and again."""
 
     def __init__(self, url: str, product: int, callers: int) -> None:
         self.sales = [0] * callers
@@ -75,12 +75,12 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
-    def goes_on(self) -> None:
-        """Return once every caller has bought five times more."""
+    def wait_for_sales(self) -> None:
+        """Until every caller has bought five times more."""
         goal = [sales + 5 for sales in self.sales]
         wait_until(
-            lambda: self.failed or all(has >= wants for has, wants in zip(self.sales, goal, strict=True)),
-            "everybody has bought five times more",
+            lambda: self.failed or all(now >= then for now, then in zip(self.sales, goal, strict=True)),
+            "every caller has bought five times more",
         )
         assert self.failed == []
 
@@ -102,7 +102,7 @@ class Traffic:
             self.failed.append(error)
 
     def _call(self, conn: psycopg.Connection, query: str, *args: object) -> object:
-        """As a caller is told to: what can be tried again is, with the same key."""
+        """Retries, with the same key, what can be retried."""
         while True:
             was_switching = self.is_switching
             try:
@@ -124,8 +124,8 @@ ROWS = {
 }
 
 
-def books(conn: psycopg.Connection, products: list[int]) -> dict[str, list[tuple]]:
-    """All that is written of some products, with what was paid for them, waits for an order, and is set."""
+def rows_of(conn: psycopg.Connection, products: list[int]) -> dict[str, list[tuple]]:
+    """The rows of some products, with their payments, the stored webhooks and the settings."""
     found = {
         table: conn.execute(
             f"select {columns} from flashsale_data.{table} where product_id = any (%s) order by 1, 2",
@@ -146,50 +146,52 @@ def books(conn: psycopg.Connection, products: list[int]) -> dict[str, list[tuple
     return found
 
 
-@pytest.mark.parametrize("state", LANDED, ids=lambda path: path.name.removesuffix(".sql.gz"))
-def test_a_landed_state_with_data_and_traffic(
-    state: Path, empty_database: str, database_url: str, cluster: Cluster, campaign: Campaign
+@pytest.mark.parametrize("snapshot", ALL_SNAPSHOTS, ids=lambda path: path.name.removesuffix(".sql.gz"))
+def test_an_upgrade_with_data_and_traffic(
+    snapshot: Path, empty_database: str, database_url: str, cluster: Cluster, campaign: Campaign
 ) -> None:
-    restore(state, empty_database)
+    restore(snapshot, empty_database)
     callers = cluster.url(APP_ROLE, psycopg.conninfo.conninfo_to_dict(empty_database)["dbname"])
     with psycopg.connect(empty_database, autocommit=True) as conn:
         assert audit(conn) == []
         products = [number for (number,) in conn.execute("select product_id from flashsale_data.products")]
-        before = books(conn, products)
+        before = rows_of(conn, products)
         assert {status for row in before["holds"] for status in row if status in STATUSES} == STATUSES
         sold = one(conn, "select flashsale.create_product('Sold meanwhile', 1000000, 99)")
-        # What a later version may have given up.
-        conn.execute(OF_OLD)
+        # Objects that later versions do not have.
+        conn.execute(OLD_OBJECTS)
         switches = 0
         with Traffic(callers, sold, campaign.size(2, 8)) as traffic:
-            traffic.goes_on()
-            # At full size again and again: with nothing to change, it must disturb nobody either.
+            traffic.wait_for_sales()
+            # At full size again and again: a migrate with nothing to change delays no caller.
             for _ in range(campaign.size(1, 10)):
                 traffic.is_switching = True
                 migrate(empty_database, schedule=False, say=lambda _: None)
                 traffic.is_switching = False
                 switches += 1
-            traffic.goes_on()
+            traffic.wait_for_sales()
         assert traffic.failed == []
-        # One switch, at one instant: whoever is under way fails once, and the next call is served.
+        # One switch at one instant: each caller fails at most once.
         mixed = sum(count for sqlstate, count in traffic.retried.items() if sqlstate.startswith(MIXED))
         assert mixed <= switches * len(traffic.sales), traffic.retried
-        assert books(conn, products) == before
+        assert rows_of(conn, products) == before
         (paid,) = conn.execute("select paid from flashsale.stock where product_id = %s", (sold,)).fetchone()
         assert paid == sum(traffic.sales)
     assert_as_fresh(empty_database, database_url)
     again = ", ".join(f"{count} by {sqlstate}" for sqlstate, count in traffic.retried.most_common()) or "none"
-    campaign.tried(
-        f"upgrade from {state.name.removesuffix('.sql.gz')}, {sum(traffic.sales):,} sales meanwhile",
-        f"equals a fresh install, data unchanged; calls tried again: {again}",
+    campaign.record(
+        f"upgrade from {snapshot.name.removesuffix('.sql.gz')}, {sum(traffic.sales):,} sales meanwhile",
+        f"equals a fresh install, data unchanged; retries: {again}",
+        upgrades=1,
+        sales_meanwhile=sum(traffic.sales),
     )
 
 
-OF_OLD = """
-    create function flashsale_data.of_old() returns int language sql as 'select 1';
-    alter function flashsale_data.of_old() owner to flashsale_owner;
-    create view flashsale.of_old as select 1 as one;
-    alter view flashsale.of_old owner to flashsale_owner;
+OLD_OBJECTS = """
+    create function flashsale_data.old_object() returns int language sql as 'select 1';
+    alter function flashsale_data.old_object() owner to flashsale_owner;
+    create view flashsale.old_object as select 1 as one;
+    alter view flashsale.old_object owner to flashsale_owner;
     grant execute on function flashsale.audit() to flashsale_api;
 """
 STATUSES = {"active", "ordered", "expired", "released"}
@@ -202,7 +204,7 @@ def test_a_migrate_that_stopped_after(
     apply(empty_database, upto, say=lambda _: None)
     migrate(empty_database, schedule=False, say=lambda _: None)
     assert_as_fresh(empty_database, database_url)
-    campaign.tried(f"a migrate that stopped after {upto}, run again", "equals a fresh install")
+    campaign.record(f"a migrate that stopped after {upto}, run again", "equals a fresh install")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_a_migrate_that_stopped_after(
         "alter function flashsale.place_hold(bigint, int, text) reset search_path",
     ],
 )
-def test_control_a_difference_is_noticed(change: str, database_url: str, empty_database: str) -> None:
+def test_control_a_difference_fails(change: str, database_url: str, empty_database: str) -> None:
     migrate(empty_database, schedule=False, say=lambda _: None)
     with psycopg.connect(empty_database, autocommit=True) as conn:
         conn.execute(change)

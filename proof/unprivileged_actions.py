@@ -1,4 +1,4 @@
-"""What a role with only flashsale_api may not do: to each object there is, and to become somebody else."""
+"""What a role with only flashsale_api must not be able to do: to each object, and to escalate privileges."""
 
 from flashsale.database.seed import APP_ROLE
 
@@ -47,12 +47,12 @@ ACTIONS["p"] = [action.replace("function", "procedure") for action in ACTIONS["f
 ESCALATIONS = [
     "set role flashsale_owner", "set role flashsale_ops", "set role postgres", f"set role {APP_ROLE}",
     "set session authorization postgres", "set session authorization flashsale_owner",
-    "grant flashsale_owner to flashsale_proof_stranger", "grant flashsale_ops to flashsale_proof_stranger",
-    "alter role flashsale_proof_stranger superuser", "alter role flashsale_proof_stranger createrole",
+    "grant flashsale_owner to {role}", "grant flashsale_ops to {role}",
+    "alter role {role} superuser", "alter role {role} createrole",
     "alter role flashsale_api login", "alter role flashsale_owner login", "create role mine",
     "alter role all set search_path = mine", "alter role flashsale_owner set search_path = mine",
     "alter database {database} set search_path = mine",
-    "alter database {database} owner to flashsale_proof_stranger",
+    "alter database {database} owner to {role}",
     "alter system set shared_preload_libraries = ''",
     "alter default privileges for role flashsale_owner grant all on tables to public",
     "create schema mine", "create schema flashsale_mine", "create table public.mine ()",

@@ -1,4 +1,4 @@
-"""A flood of signed webhooks, sent by a process of its own: it takes nothing from others but the machine."""
+"""A sender of signed webhooks, for a process of its own."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ CONNECTIONS = 16
 
 
 def signed(webhook: Webhook, number: int, order_id: int) -> bytes:
-    """The request that tells of a payment, as the provider sends it."""
+    """A payment's webhook, as the provider sends it."""
     at = datetime.now(UTC)
     body = json.dumps({"idempotency_key": f"flood {number}", "order_id": order_id, "status": "success"})
     headers = b"webhook-id: msg_%d\r\nwebhook-timestamp: %d\r\nwebhook-signature: %s\r\n" % (
@@ -35,27 +35,25 @@ def prepare(secret: str, numbers: Sequence[int], first_order_id: int) -> list[by
 
 
 def send(server: str, requests: list[bytes]) -> Counter[str]:
-    """Send them as fast as they are answered, on a few connections; how often each was answered with what.
-
-    What is counted is the status, and the code of a problem.
-    """
+    """Send them on CONNECTIONS connections, each after the response to the one before. Returns how often each
+    status came, with the code of a problem."""
     address = urlsplit(server)
 
     def one_connection(share: list[bytes]) -> Counter[str]:
-        answers: Counter[str] = Counter()
-        with socket.create_connection((address.hostname, address.port), timeout=30) as wire:
-            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        responses: Counter[str] = Counter()
+        with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for data in share:
-                wire.sendall(data)
-                # Such an answer is small, and ends with its JSON.
-                answer = wire.recv(1 << 14)
-                while not answer.endswith(b"}"):
-                    more = wire.recv(1 << 14)
-                    assert more, answer
-                    answer += more
-                head, _, body = answer.partition(b"\r\n\r\n")
-                answers[f"{head[9:12].decode()} {json.loads(body).get('code', '')}".strip()] += 1
-        return answers
+                connection.sendall(data)
+                # The response is small and ends with its JSON.
+                response = connection.recv(1 << 14)
+                while not response.endswith(b"}"):
+                    more = connection.recv(1 << 14)
+                    assert more, response
+                    response += more
+                head, _, body = response.partition(b"\r\n\r\n")
+                responses[f"{head[9:12].decode()} {json.loads(body).get('code', '')}".strip()] += 1
+        return responses
 
     shares = [requests[n::CONNECTIONS] for n in range(CONNECTIONS)]
     with ThreadPoolExecutor(CONNECTIONS) as pool:

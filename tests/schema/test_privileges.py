@@ -5,6 +5,7 @@ import pytest
 from psycopg import errors, sql
 
 from tests.support import ROOT
+from tests.support.database import session_of_new_role
 from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 SCHEMAS = ["flashsale", "flashsale_data"]
@@ -27,11 +28,8 @@ PUBLIC, OPERATORS, VIEWS = names("public"), names("operators"), names("views")
 @pytest.fixture
 def operator(db, connect):
     """A session of a role that may log in and is an operator, nothing else."""
-    db.execute("create role flashsale_test_operator login in role flashsale_ops")
-    conn = connect("flashsale_test_operator")
-    yield conn
-    conn.close()
-    db.execute("drop role flashsale_test_operator")
+    with session_of_new_role(db, connect, "flashsale_test_operator", "flashsale_ops") as conn:
+        yield conn
 
 
 @pytest.fixture
@@ -43,11 +41,8 @@ def caller(connect):
 @pytest.fixture
 def stranger(db, connect):
     """A session of a role that has been given nothing."""
-    db.execute("create role flashsale_test_stranger login")
-    conn = connect("flashsale_test_stranger")
-    yield conn
-    conn.close()
-    db.execute("drop role flashsale_test_stranger")
+    with session_of_new_role(db, connect, "flashsale_test_stranger") as conn:
+        yield conn
 
 
 def found(conn, query, *args):

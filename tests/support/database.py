@@ -5,6 +5,7 @@ A test that changes functions or tables does so in a transaction it rolls back, 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -55,6 +56,21 @@ def emptied_database(dbname: str) -> tuple[Callable, Callable]:
             yield conn
 
     return shared, postgresql
+
+
+@contextmanager
+def session_of_new_role(
+    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], role: str, member_of: str = ""
+) -> Iterator[psycopg.Connection]:
+    """A session of a role that is a member of `member_of` and has no other privilege; both end together."""
+    db.execute(f"create role {role} login {member_of and f'in role {member_of}'}")
+    conn = connect(role)
+    try:
+        yield conn
+    finally:
+        conn.close()
+        db.execute(f"drop owned by {role}")
+        db.execute(f"drop role {role}")
 
 
 def _empty(conn: psycopg.Connection, seeded: dict[str, list]) -> None:

@@ -1,0 +1,137 @@
+"""What the transactions of an interleaving start from, and the operations that they run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from proof.clock_shift import advance_clock
+from proof.model import Model, Response
+from proof.requests import Call, execute, scalar
+from proof.serial_orders import expected
+from tests.support.sql_calls import next_order_id
+
+SHORTER_KEEP = 4
+"""ticks"""
+FAILED_EARLY = "failed early"
+"""a webhook's key"""
+
+
+@dataclass
+class Situation:
+    """The ids that operations use.
+
+    :param order: the webhooks are about it
+    :param wanted: units of a new hold
+    :param other: a second webhook with the key FAILED_EARLY is about this order
+    """
+
+    model: Model
+    product: int
+    hold: int
+    order: int
+    wanted: int
+    other: int
+
+
+def in_time(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """2 of 6 units are available, 3 are wanted; the order is pending."""
+    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
+    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    return Situation(model, product, hold, order["order_id"], 3, order["order_id"])
+
+
+def late(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """The order is overdue and a hold has expired, both not swept; all available units are wanted."""
+    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
+    call(db, model, "place_hold", product, 1, None)
+    advance_clock(db, model.order_ticks)
+    model.tick(model.order_ticks)
+    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    return Situation(model, product, hold, order["order_id"], 4, order["order_id"])
+
+
+def before_order(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """The webhooks are about the next order, which the hold becomes; all units are held, 2 are wanted."""
+    call(db, model, "place_hold", product, 4, None)
+    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    next_id = next_order_id(db)
+    return Situation(model, product, hold, next_id, 2, next_id)
+
+
+def paid_early(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As before_order, but the waits of a success and a failed webhook for the order are over, unswept. A
+    second success still waits, unless inbox_keep is shortened. Another order is pending, and 2 of 6 units are
+    available."""
+    return after_waits(
+        db, model, product, over={FAILED_EARLY: "failed", "paid early": "success"},
+        waiting={"paid again early": "success"}, waits=SHORTER_KEEP + 1,
+    )  # fmt: skip
+
+
+def cancelled_early(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As paid_early, but a cancelled webhook is stored instead of the successes and still waits, even if
+    inbox_keep is shortened: the order is cancelled when it is created."""
+    return after_waits(
+        db, model, product, over={FAILED_EARLY: "failed"}, waiting={"cancelled early": "cancelled"},
+        waits=SHORTER_KEEP - 1,
+    )  # fmt: skip
+
+
+def refused(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As paid_early, with the failed webhook scalar."""
+    return after_waits(db, model, product, over={FAILED_EARLY: "failed"}, waiting={}, waits=0)
+
+
+def after_waits(
+    db: psycopg.Connection,
+    model: Model,
+    product: int,
+    *,
+    over: dict[str, str],
+    waiting: dict[str, str],
+    waits: int,
+) -> Situation:
+    """`over` and `waiting` are webhooks for the next order, as statuses by key; the latter came `waits` ticks
+    ago."""
+    next_id = next_order_id(db) + 1
+    for webhooks, ticks in ((over, model.keep_ticks - waits), (waiting, waits)):
+        for key, status in webhooks.items():
+            call(db, model, "apply_payment", key, next_id, status, None, None)
+        advance_clock(db, ticks)
+        model.tick(ticks)
+    other = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
+    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    assert next_order_id(db) == next_id
+    return Situation(model, product, hold, next_id, 3, other["order_id"])
+
+
+SITUATIONS = (in_time, late, before_order, paid_early, cancelled_early)
+LAPSED_WAITS = (paid_early, cancelled_early)
+"""with early webhooks whose wait is over"""
+
+
+def call(db: psycopg.Connection, model: Model, function: str, *args: object) -> Response:
+    """A response, on which database and model agree."""
+    request = scalar(function, *args)
+    (observed,) = execute(db, request)
+    assert expected(model, request.requests[0], observed) == observed
+    return observed
+
+
+OPERATIONS: dict[str, Callable[[Situation], Call]] = {
+    "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart"),
+    "release": lambda s: scalar("release_hold", s.hold),
+    "create_order": lambda s: scalar("create_order", s.hold, "checkout"),
+    "success": lambda s: scalar("apply_payment", "pays", s.order, "success", None, None),
+    "failed": lambda s: scalar("apply_payment", "fails", s.order, "failed", None, None),
+    "cancelled": lambda s: scalar("apply_payment", "cancels", s.order, "cancelled", None, None),
+    "sweep": lambda s: scalar("expire_due", 1000),
+    "adjust_stock": lambda s: scalar("adjust_stock", s.product, -2),
+    "second success": lambda s: scalar("apply_payment", "pays again", s.order, "success", None, None),
+    "purge": lambda s: scalar("purge"),
+    "shorter inbox_keep": lambda s: scalar("change_settings", SHORTER_KEEP),
+    "adjust_stock to zero": lambda s: scalar("adjust_stock", s.product, -s.model.available(s.product)),
+    "key reused": lambda s: scalar("apply_payment", FAILED_EARLY, s.other, "success", None, None),
+    "early replay": lambda s: scalar("apply_payment", FAILED_EARLY, s.order, "failed", None, None),
+}
