@@ -78,53 +78,24 @@ HEADERS = [
 
 def framings() -> list[Framing]:
     """Known attacks on framing, and unusual requests that are valid."""
-    refused = (400,)
-    return [
-        *(Framing(f"request line {line[:30]!r}", _get(line), refused) for line in LINES),
-        *(
-            Framing(f"header {header!r}", _get(headers=HOST + header + b"\r\n"), refused)
-            for header in HEADERS
-        ),
-        *(
-            Framing(f"length {length!r}", _post(b"Content-Length: %s\r\n" % length, HOLD + INNER), refused)
-            for length in LENGTHS
-        ),
-        *(
-            Framing(
-                f"coding {coding!r}",
-                _post(b"Transfer-Encoding: %s\r\n" % coding, chunked(HOLD) + INNER),
-                refused,
-            )
-            for coding in CODINGS
-        ),
-        *(Framing(f"chunk {chunk[:20]!r}", _post(_CHUNKED, chunk + INNER), refused) for chunk in CHUNKS),
+    malformed = {
+        **{f"request line {line[:30]!r}": _get(line) for line in LINES},
+        **{f"header {header!r}": _get(headers=HOST + header + b"\r\n") for header in HEADERS},
+        **{f"length {n!r}": _post(b"Content-Length: %s\r\n" % n, HOLD + INNER) for n in LENGTHS},
+        **{f"coding {c!r}": _post(b"Transfer-Encoding: %s\r\n" % c, chunked(HOLD) + INNER) for c in CODINGS},
+        **{f"chunk {chunk[:20]!r}": _post(_CHUNKED, chunk + INNER) for chunk in CHUNKS},
         # Ambiguous ends of a request.
-        Framing(
-            "length and chunked", _post(b"Content-Length: 24\r\n" + _CHUNKED, chunked(HOLD) + INNER), refused
-        ),
-        Framing(
-            "chunked and length", _post(_CHUNKED + b"Content-Length: 3\r\n", b"0\r\n\r\n" + INNER), refused
-        ),
-        Framing("two lengths", _post(b"Content-Length: 24\r\nContent-Length: 25\r\n", HOLD + INNER), refused),
-        Framing("the same length twice", _post(b"Content-Length: 24\r\n" * 2, HOLD + INNER), refused),
-        Framing(
-            "two codings",
-            _post(_CHUNKED + b"Transfer-Encoding: identity\r\n", chunked(HOLD) + INNER),
-            refused,
-        ),
-        Framing(
-            "folded coding", _post(b"Transfer-Encoding:\r\n chunked\r\n", chunked(HOLD) + INNER), refused
-        ),
-        Framing(
-            "coding by a bare line feed",
-            _post(b"X: y\nTransfer-Encoding: chunked\r\n", chunked(HOLD) + INNER),
-            refused,
-        ),
-        Framing(
-            "coding in HTTP/1.0",
-            request(b"POST", b"/api/holds", JSON + _CHUNKED, version=b"1.0") + INNER,
-            refused,
-        ),
+        "length and chunked": _post(b"Content-Length: 24\r\n" + _CHUNKED, chunked(HOLD) + INNER),
+        "chunked and length": _post(_CHUNKED + b"Content-Length: 3\r\n", b"0\r\n\r\n" + INNER),
+        "two lengths": _post(b"Content-Length: 24\r\nContent-Length: 25\r\n", HOLD + INNER),
+        "the same length twice": _post(b"Content-Length: 24\r\n" * 2, HOLD + INNER),
+        "two codings": _post(_CHUNKED + b"Transfer-Encoding: identity\r\n", chunked(HOLD) + INNER),
+        "folded coding": _post(b"Transfer-Encoding:\r\n chunked\r\n", chunked(HOLD) + INNER),
+        "bare line feed": _post(b"X: y\nTransfer-Encoding: chunked\r\n", chunked(HOLD) + INNER),
+        "coding in HTTP/1.0": request(b"POST", b"/api/holds", JSON + _CHUNKED, version=b"1.0") + INNER,
+    }
+    return [
+        *(Framing(name, data, (400,)) for name, data in malformed.items()),
         Framing("a request in a GET's body", request(b"GET", b"/healthz", body=INNER) + LAST, (200, 200)),
         Framing(
             "a request in a HEAD's chunks",

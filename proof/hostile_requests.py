@@ -44,24 +44,14 @@ PATHS = [
     b"/api/payments/webhook", b"/healthz", b"/readyz", b"/openapi.json", b"/docs", b"/", b"/problems/",
     b"/api/",
 ]  # fmt: skip
-METHODS = [
-    b"GET",
-    b"HEAD",
-    b"POST",
-    b"PUT",
-    b"PATCH",
-    b"DELETE",
-    b"OPTIONS",
-    b"TRACE",
-    b"PROPFIND",
-    b"CONNECT",
-]
+METHODS = b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND CONNECT".split()
 PARAMETERS = [b"after", b"limit", b"hold_id", b"x", b"", b"%00", b"limit%5B%5D"]
 FIELDS = [
     b"Idempotency-Key", b"X-Request-ID", b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"Accept",
     b"Accept-Encoding", b"If-None-Match", b"Range", b"Cookie", b"X-Forwarded-For", b"X-HTTP-Method-Override",
     b"Content-Encoding", b"Origin", b"Forwarded", b"Last-Event-ID", b"Connection",
 ]  # fmt: skip
+VALUES = [b"pay_1", b"a b", b"\xc3\xa9", b"\xff", b"x" * 300, b"bytes=0-1", b"v1,Zm9v", b"close", b"DELETE"]
 
 
 class HostileRequests:
@@ -137,9 +127,9 @@ class HostileRequests:
         target = {"hold": b"/api/holds", "order": b"/api/orders", "webhook": b"/api/payments/webhook"}[kind]
         roll = rng.random()
         if roll < 0.15:
-            table = {"hold": [data for data, _ in INVALID_HOLDS], "order": MALFORMED, "webhook": _payloads()}[
-                kind
-            ]
+            payloads = [payload.encode() for payload in PAYLOADS]
+            holds = [data for data, _ in INVALID_HOLDS]
+            table = {"hold": holds, "order": MALFORMED, "webhook": payloads}[kind]
             return b"POST", target, rng.choice([*MALFORMED, *table])
         if roll < 0.6:
             members[rng.choice(list(members))] = self._json_value()
@@ -189,27 +179,9 @@ class HostileRequests:
     def _field(self) -> bytes:
         """A header that is valid in HTTP, with a hostile value."""
         rng = self._rng
-        value = rng.choice(
-            (
-                *SEGMENTS,
-                b"pay_1",
-                b"a b",
-                b"\xc3\xa9",
-                b"\xff",
-                b"x" * 300,
-                b"",
-                b"bytes=0-1",
-                b"v1,Zm9v",
-                b"close",
-                b"DELETE",
-            )
-        )
+        value = rng.choice((*SEGMENTS, *VALUES))
         name = rng.choice(FIELDS)
         return b"" if name == b"Connection" else b"%s: %s\r\n" % (name, value)
-
-
-def _payloads() -> list[bytes]:
-    return [payload.encode() for payload in PAYLOADS]
 
 
 _FRAMINGS = framings()

@@ -6,7 +6,7 @@ are not served in a fixed order: ids and keys are drawn as positions among the k
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -54,6 +54,16 @@ a_call = st.one_of(
 )
 
 
+def single_call(function: str) -> Callable[..., None]:
+    """The rule for a call of the scalar function."""
+
+    @rule(drawn=arguments[function])
+    def step(self: "ShopMachine", drawn: tuple) -> None:
+        self.call(Call((self.request(function, drawn),)))
+
+    return step
+
+
 class ShopMachine(RuleBasedStateMachine):
     """One run, from an empty database on."""
 
@@ -85,37 +95,9 @@ class ShopMachine(RuleBasedStateMachine):
 
     # --- single calls ---
 
-    @rule(drawn=arguments["place_hold"])
-    def place_hold(self, drawn: tuple) -> None:
-        self.call_one("place_hold", drawn)
-
-    @rule(drawn=arguments["release_hold"])
-    def release_hold(self, drawn: tuple) -> None:
-        self.call_one("release_hold", drawn)
-
-    @rule(drawn=arguments["create_order"])
-    def create_order(self, drawn: tuple) -> None:
-        self.call_one("create_order", drawn)
-
-    @rule(drawn=arguments["apply_payment"])
-    def apply_payment(self, drawn: tuple) -> None:
-        self.call_one("apply_payment", drawn)
-
-    @rule(drawn=arguments["adjust_stock"])
-    def adjust_stock(self, drawn: tuple) -> None:
-        self.call_one("adjust_stock", drawn)
-
-    @rule()
-    def sweep(self) -> None:
-        self.call_one("expire_due", ())
-
-    @rule()
-    def purge(self) -> None:
-        self.call_one("purge", ())
-
-    @rule(drawn=arguments["change_settings"])
-    def change_settings(self, drawn: tuple) -> None:
-        self.call_one("change_settings", drawn)
+    place_hold, release_hold, create_order, apply_payment, adjust_stock, sweep, purge, change_settings = (
+        single_call(function) for function in arguments
+    )
 
     @rule(draw=a_batch)
     def call_batch(self, draw: tuple[str, list[tuple]]) -> None:
@@ -212,9 +194,6 @@ class ShopMachine(RuleBasedStateMachine):
         return coming + number // 5 % 2 if coming else known[number // 5 % len(known)]
 
     # --- responses ---
-
-    def call_one(self, function: str, drawn: tuple) -> None:
-        self.call(Call((self.request(function, drawn),)))
 
     def call(self, call: Call) -> None:
         responses = execute(self.db, call)

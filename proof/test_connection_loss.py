@@ -199,8 +199,7 @@ def test_a_connection_that_falls_silent(campaign: Campaign, proxied: ProxiedServ
     for point in campaign.random.sample(points, times):
         fail_at(proxied, make, point)
     campaign.record(
-        f"{make.__name__.replace('_', ' ')}: the connection falls silent, {times} times",
-        silences=times,
+        f"{make.__name__.replace('_', ' ')}: the connection falls silent, {times} times", silences=times
     )
 
 

@@ -78,13 +78,8 @@ async def buyer(
             key, product = f"{name}-{turn}", random.choice(products)
             what = random.choice(["paid"] * 5 + ["failed", "released", "hold lapses", "order lapses"])
             await step("GET", f"/api/products/{product}", {200})
-            placed = await step(
-                "POST",
-                "/api/holds",
-                {201},
-                {"product_id": product, "qty": random.randint(1, 3)},
-                f"hold-{key}",
-            )
+            wanted = {"product_id": product, "qty": random.randint(1, 3)}
+            placed = await step("POST", "/api/holds", {201}, wanted, f"hold-{key}")
             hold = placed.json["hold_id"]
             if what == "released":
                 await step("DELETE", f"/api/holds/{hold}", {204})

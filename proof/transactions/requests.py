@@ -17,11 +17,7 @@ PRICE = 5
 PRODUCTS = 6
 SHORTEST_INBOX_KEEP = 1.0
 """seconds; the shortest that can be set"""
-SETTINGS = {
-    "hold_time": (0.3, 1.0),
-    "payment_window": (0.5, 1.5),
-    "inbox_keep": (SHORTEST_INBOX_KEEP, 1.6),
-}
+SETTINGS = {"hold_time": (0.3, 1.0), "payment_window": (0.5, 1.5), "inbox_keep": (SHORTEST_INBOX_KEEP, 1.6)}
 """seconds, from and to"""
 STALE = (0.9, 3.0)
 """seconds since a webhook was sent: its wait is about to end, or has just ended"""
