@@ -39,7 +39,9 @@ def _get(line: bytes = b"GET /healthz HTTP/1.1", headers: bytes = HOST, *, then:
     return line + b"\r\n" + headers + b"\r\n" + then
 
 
-LAST = request(b"GET", b"/healthz", b"Connection: close\r\n")
+_CLOSE = b"Connection: close\r\n"
+_HEALTH, LAST = request(b"GET", b"/healthz"), request(b"GET", b"/healthz", _CLOSE)
+_PLACE = request(b"POST", b"/api/holds", JSON, HOLD)
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 _WEBSOCKET = (
@@ -113,81 +115,59 @@ def framings() -> list[Framing]:
             _post(_CHUNKED, chunked(b"{", end=b"0\r\nX: POST /api/holds\r\n\r\n")) + LAST,
             (400, 200),
         ),
+        Framing("a request after h2c", request(b"GET", b"/healthz", _H2C) * 2 + LAST, (200, 200, 200)),
         Framing(
-            "a request after an upgrade to h2c",
-            request(b"GET", b"/healthz", _H2C) * 2 + LAST,
-            (200, 200, 200),
-        ),
-        Framing(
-            "a request in a body, after an upgrade to h2c",
+            "a request in a body after h2c",
             request(b"POST", b"/nowhere", JSON + _H2C, INNER) + LAST,
             (404, 200),
         ),
         Framing(
-            "a request in chunks, after an upgrade to h2c",
+            "a request in chunks after h2c",
             _post(_H2C + _CHUNKED, chunked(INNER), b"/nowhere") + LAST,
             (404, 200),
         ),
         Framing(
-            "a hold with an upgrade to h2c, as Java's client sends it",
+            "a hold with h2c, as Java sends it",
             request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + LAST,
             (201, 201, 200),
         ),
         Framing("a websocket", request(b"GET", b"/healthz", _WEBSOCKET), (200,)),
         # Valid but unusual.
         Framing("HTTP/1.0", request(b"GET", b"/healthz", version=b"1.0"), (200,)),
-        Framing(
-            "in absolute form",
-            _get(b"GET http://shop.example/healthz HTTP/1.1", HOST + b"Connection: close\r\n"),
-            (200,),
-        ),
+        Framing("in absolute form", _get(b"GET http://shop.example/healthz HTTP/1.1", HOST + _CLOSE), (200,)),
         Framing("empty lines before", b"\r\n\r\n" + LAST, (200,)),
-        Framing("a pipeline", request(b"GET", b"/healthz") * 50 + LAST, (200,) * 51),
+        Framing("a pipeline", _HEALTH * 50 + LAST, (200,) * 51),
+        Framing("a hold, then garbage", _PLACE * 2 + b"\x00\r\n\r\n", (201, 201, 400)),
+        Framing("holds, then half a coding", _PLACE * 2 + _post(_CHUNKED, b"x\r\n"), (201, 201, 400)),
         Framing(
-            "a hold, then garbage",
-            request(b"POST", b"/api/holds", JSON, HOLD) * 2 + b"\x00\r\n\r\n",
-            (201, 201, 400),
-        ),
-        Framing(
-            "holds, then half a coding",
-            request(b"POST", b"/api/holds", JSON, HOLD) * 2 + _post(_CHUNKED, b"x\r\n"),
-            (201, 201, 400),
-        ),
-        Framing(
-            "garbage in a body that was refused",
+            "garbage in a refused body",
             _post(_CHUNKED, b"5000\r\n" + b"[" * 0x5000 + b"\r\nx\r\n", b"/nowhere"),
             (400,),
         ),
-        Framing(
-            "a pipeline, then garbage",
-            request(b"GET", b"/healthz") * 3 + b"\x00\r\n\r\n",
-            (200, 200, 200, 400),
-        ),
+        Framing("a pipeline, then garbage", _HEALTH * 3 + b"\x00\r\n\r\n", (200, 200, 200, 400)),
         Framing(
             "expects",
-            request(b"POST", b"/api/holds", JSON + b"Expect: 100-continue\r\nConnection: close\r\n", HOLD),
+            request(b"POST", b"/api/holds", JSON + b"Expect: 100-continue\r\n" + _CLOSE, HOLD),
             (201,),
         ),
         Framing(
             "chunk by chunk",
-            _post(_CHUNKED + b"Connection: close\r\n", chunked(*(HOLD[n : n + 1] for n in range(len(HOLD))))),
+            _post(_CHUNKED + _CLOSE, chunked(*(HOLD[n : n + 1] for n in range(len(HOLD))))),
             (201,),
         ),
         Framing(
             "chunks with extensions",
-            _post(_CHUNKED + b"Connection: close\r\n", b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"),
+            _post(_CHUNKED + _CLOSE, b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"),
             (201,),
         ),
         # Too large.
         Framing("a long header", _get(headers=HOST + b"Cookie: " + b"x" * 100_000 + b"\r\n"), (431,)),
         Framing("many headers", _get(headers=HOST + b"X: 1\r\n" * 20_000), (431,)),
         Framing("a long target", _get(b"GET /" + b"x" * 100_000 + b" HTTP/1.1"), (431,)),
-        Framing(
-            "an endless body", _post(b"Connection: close\r\n" + _CHUNKED, chunked(*[b"[" * 4096] * 8)), (413,)
-        ),
+        Framing("an endless body", _post(_CLOSE + _CHUNKED, chunked(*[b"[" * 4096] * 8)), (413,)),
         Framing(
             "a long chunk extension",
-            _post(b"Connection: close\r\n" + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"),
+            _post(_CLOSE + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"),
             (400,),
         ),
         # Incomplete requests: no response.

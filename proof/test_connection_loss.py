@@ -207,6 +207,7 @@ def test_failure_under_a_batch(campaign: Campaign, proxied: ProxiedServer, make:
     """Among the rows of its result: before the commit, or at a random message."""
     bursts, many = campaign.size(2, 20), 200
     outcomes: Counter[tuple[str, int]] = Counter()
+    failed_before_commit = 0
     for burst in range(bursts):
         calls = [make(proxied.db) for _ in range(many)]
         proxied.send_until_definite(make(proxied.db))
@@ -219,7 +220,9 @@ def test_failure_under_a_batch(campaign: Campaign, proxied: ProxiedServer, make:
         trace = proxied.proxy.inject(CONNECTIONS[make], point, released=False)
         responses = asyncio.run(send_as_batch(proxied.url, calls, trace))
         assert trace.failed, f"the failure was not reached: {point}, {trace.messages}"
-        assert trace.messages[Direction.TO_CLIENT][-1] == "D" or not before_commit
+        # On a busy machine the first call may have taken so many that it fails instead.
+        received = trace.messages[Direction.TO_CLIENT]
+        failed_before_commit += before_commit and "Z" in received and received[-1] == "D"
         proxied.wait_until_backend_ends(trace)
         for call, response in zip(calls, responses, strict=True):
             first, done = outcome(response), proxied.effects(call)
@@ -229,10 +232,10 @@ def test_failure_under_a_batch(campaign: Campaign, proxied: ProxiedServer, make:
             again = proxied.send_until_definite(call)
             assert again.status_code == call.served
             assert proxied.effects(call) == 1
-    assert outcomes["outcome_unknown", 0] and outcomes["served", 1]
+    assert failed_before_commit and outcomes["outcome_unknown", 0] and outcomes["served", 1]
     campaign.record(
         f"{make.__name__.replace('_', ' ')}: the connection fails under a batch of {many}, {bursts} times",
-        f"all; {bursts // 2} times between the first rows and the commit",
+        f"all; {failed_before_commit} times between the first rows and the commit",
         failed_batches=bursts,
     )
 

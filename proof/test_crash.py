@@ -23,6 +23,7 @@ from proof.durable_database import DurableDatabase, durable_database
 from proof.load_clients import HttpClient, SqlClient
 from tests.support.http import running_server
 from tests.support.processes import gunicorn, is_running
+from tests.support.sql_calls import create_product
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -110,10 +111,7 @@ def test_acknowledged_writes_survive_every_kill(
     with database.connect() as conn:
         if not conn.execute("select 1 from pg_settings where name = 'cron.database_name'").fetchone():
             pytest.skip("pg_cron is not installed")
-        products = [
-            conn.execute("select flashsale.create_product('Shoe', %s, 99)", (stock,)).fetchone()[0]
-            for stock in (1_000_000, 1_000_000, 1_000_000, 40)
-        ]
+        products = [create_product(conn, stock) for stock in (*[1_000_000] * 3, 40)]
     kills = [kind for kind, (_, small, full) in KILLS.items() for _ in range(campaign.size(small, full))]
     campaign.random.shuffle(kills)
     writes, stopped = AcknowledgedWrites(), False

@@ -22,6 +22,7 @@ from proof.load_clients import Connection, p99
 from proof.raw_http import Response
 from tests.support.http import running_server
 from tests.support.processes import gunicorn
+from tests.support.sql_calls import create_product
 
 pytestmark = pytest.mark.slow
 
@@ -158,10 +159,7 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
     ):
         conn.execute("select flashsale.change_settings(%s::interval, %s::interval)", (LAPSE, LAPSE))
         conn.execute("select flashsale.change_settings(p_inbox_keep => '10 seconds')")
-        products = [
-            conn.execute("select flashsale.create_product('Shoe', 10000000, 99)").fetchone()[0]
-            for _ in range(4)
-        ]
+        products = [create_product(conn, 10000000) for _ in range(4)]
         asyncio.run(sale(database, url, products, "warm", campaign.size(0.3, 20), Observed(), [], campaign))
         with database.connect(autocommit=False) as old:
             old.execute("set transaction isolation level repeatable read")

@@ -18,6 +18,7 @@ from proof.durable_database import durable_database
 from proof.load_clients import Connection, p99
 from proof.raw_http import Response
 from tests.support.http import running_server
+from tests.support.sql_calls import create_product
 
 pytestmark = pytest.mark.slow
 
@@ -139,13 +140,10 @@ def test_a_locked_product_delays_no_other(campaign: Campaign) -> None:
         running_server(database.app_url, database.log) as url,
         database.connect() as conn,
     ):
-        products = [
-            conn.execute("select flashsale.create_product('Shoe', 1000000, 99)").fetchone()[0]
-            for _ in range(4)
-        ]
+        products = [create_product(conn, 1000000) for _ in range(4)]
         asyncio.run(neighbours(url, products, campaign.size(0.2, 10)))  # warms up
         for kind in campaign.size(["all steps"], ["holds", "all steps"]):
-            locked = conn.execute("select flashsale.create_product('Hat', 1000000, 9)").fetchone()[0]
+            locked = create_product(conn, 1000000)
             wanted = steps(conn, locked)[kind]
             before = asyncio.run(neighbours(url, products, seconds))
             with database.connect(autocommit=False) as operator:
