@@ -7,7 +7,6 @@
 create or replace function flashsale_data.announce_early_payments(p_order_ids bigint[])
 returns text[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_keys  text[];

@@ -3,7 +3,6 @@
 create or replace function flashsale_data.append_events(p_events flashsale_data.events[])
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if cardinality(p_events) > 0 then

@@ -5,7 +5,6 @@
 create or replace function flashsale_data.batch_size(p_size int, variadic p_dims text[])
 returns int
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   c_most constant int := 1000;

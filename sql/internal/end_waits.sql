@@ -9,7 +9,6 @@
 create or replace function flashsale_data.end_waits(p_keys text[], p_now timestamptz)
 returns int
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ended int;

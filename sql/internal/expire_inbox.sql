@@ -3,7 +3,6 @@
 create or replace function flashsale_data.expire_inbox(p_limit int)
 returns int
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now   timestamptz := clock_timestamp();

@@ -4,7 +4,6 @@ create or replace function flashsale_data.expire_orders(
   p_product_ids bigint[], p_instants timestamptz[], p_limit int)
 returns int
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count int;

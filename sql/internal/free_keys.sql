@@ -11,7 +11,6 @@ create or replace function flashsale_data.free_keys(
   p_idempotency_keys text[], p_fresh boolean[], p_over boolean[], p_order_ids bigint[], p_wait boolean,
   p_now timestamptz, out fresh boolean[], out busy boolean[], out ended int)
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_keys      text[];

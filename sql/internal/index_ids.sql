@@ -5,7 +5,6 @@
 -- a request finds its own by subscript, at a cost that does not grow with the call.
 create or replace function flashsale_data.index_ids(p_ids bigint[], out ids bigint[], out slots int[])
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Most calls are about one product.

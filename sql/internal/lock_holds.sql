@@ -7,7 +7,6 @@
 create or replace function flashsale_data.lock_holds(
   p_hold_ids bigint[], out holds flashsale_data.holds[], out ctids tid[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lowest record;

@@ -6,7 +6,6 @@
 create or replace function flashsale_data.lock_keys(p_scope text, p_keys text[])
 returns text[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_keys   text[] := array(select distinct k from unnest(p_keys) k where k is not null order by k);

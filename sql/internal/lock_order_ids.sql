@@ -8,7 +8,6 @@
 create or replace function flashsale_data.lock_order_ids(p_order_ids bigint[], p_wait boolean)
 returns bigint[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   c_space  constant int := hashtext('flashsale.order_id');

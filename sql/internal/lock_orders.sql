@@ -6,7 +6,6 @@
 create or replace function flashsale_data.lock_orders(
   p_order_ids bigint[], out orders flashsale_data.orders[], out ctids tid[], out absent boolean[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_alone        boolean := cardinality(p_order_ids) = 1;

@@ -17,7 +17,6 @@ create or replace function flashsale_data.lock_stock(
   p_product_ids bigint[], p_wait boolean default true,
   out ctids tid[], out available int[], out effective_nows timestamptz[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_through timestamptz[];

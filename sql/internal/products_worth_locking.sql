@@ -9,7 +9,6 @@
 create or replace function flashsale_data.products_worth_locking(
   p_product_ids bigint[], out wanted bigint[], out known boolean[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();

@@ -4,7 +4,6 @@
 create or replace function flashsale_data.raise_refusal(p_sqlstate text, p_detail text)
 returns void
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using

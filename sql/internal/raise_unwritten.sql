@@ -4,7 +4,6 @@
 create or replace function flashsale_data.raise_unwritten(p_table text)
 returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'internal_error', -- guard: unwritten-rows

@@ -7,7 +7,6 @@ create or replace function flashsale_data.recorded_payments(
   p_idempotency_keys text[], p_errors text[], p_locked_keys text[], p_now timestamptz,
   out recorded flashsale_data.payments[], out over boolean[], out fresh boolean[])
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   select array_agg(r.recorded), array_agg(r.over),

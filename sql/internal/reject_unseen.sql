@@ -11,7 +11,6 @@ create or replace function flashsale_data.reject_unseen(
   p_order_ids bigint[] default '{}', p_order_keys text[] default '{}')
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not flashsale_data.keeps_snapshot() then -- guard: unseen-rows

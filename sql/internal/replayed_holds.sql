@@ -8,7 +8,6 @@ create or replace function flashsale_data.replayed_holds(
   out firsts int[], out sqlstates text[],
   out holds flashsale_data.holds[], out orders flashsale_data.orders[])
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   select array_agg(r.first), array_agg(r.refusal),

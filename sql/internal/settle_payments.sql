@@ -19,7 +19,6 @@ create or replace function flashsale_data.settle_payments(
   p_payments flashsale_data.payments[], p_slots int[], p_orders flashsale_data.orders[], p_ctids tid[],
   out results text[], out order_statuses text[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

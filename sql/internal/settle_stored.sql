@@ -8,7 +8,6 @@
 create or replace function flashsale_data.settle_stored(p_order_ids bigint[], p_now timestamptz)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_waiting   flashsale_data.payments[];

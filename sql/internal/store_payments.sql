@@ -5,7 +5,6 @@
 create or replace function flashsale_data.store_payments(p_payments flashsale_data.payments[])
 returns int
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_settings flashsale_data.settings;

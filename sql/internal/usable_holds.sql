@@ -6,7 +6,6 @@ create or replace function flashsale_data.usable_holds(
   p_hold_ids bigint[], p_idempotency_keys text[], p_locked_keys text[], p_now timestamptz)
 returns bigint[]
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_usable bigint[];

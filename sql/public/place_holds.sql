@@ -33,7 +33,7 @@ declare
   -- by request
   v_sqlstates      text[]   := array_fill(null::text, array[v_size]);
   v_hold_ids       bigint[] := array_fill(null::bigint, array[v_size]);
-  v_left_over      int[];
+  v_details        text[]   := v_sqlstates;
   v_replayed       boolean[];
   v_slots          int[];
   v_slot           int;
@@ -67,10 +67,9 @@ begin
   end if;
 
   -- 2 Lock the products worth locking; read the clock
-  select x.ids, x.slots into v_products, v_slots
-  from flashsale_data.index_ids(p_product_ids) x;
-  select w.wanted, w.known into v_wanted, v_known
-  from flashsale_data.products_worth_locking(v_products) w;
+  select x.ids, x.slots, w.wanted, w.known into v_products, v_slots, v_wanted, v_known
+  from flashsale_data.index_ids(p_product_ids) x
+  cross join flashsale_data.products_worth_locking(x.ids) w;
   if cardinality(array_remove(v_wanted, null)) > 0 then
     select l.ctids, l.available, l.effective_nows into v_ctids, v_available, v_effective_nows
     from flashsale_data.lock_stock(v_wanted) l;
@@ -91,12 +90,13 @@ begin
   for v_i in 1 .. v_size loop
     v_slot := v_slots[v_i];
     if v_keyed then
-      continue when v_sqlstates[v_i] is not null;
+      v_refusal := v_sqlstates[v_i];
       v_hold_id := (v_holds[v_i]).hold_id;
       v_placer := v_placers[v_firsts[v_i]];
     end if;
 
     v_refusal := case
+      when v_refusal is not null then v_refusal
       when v_hold_id is not null then
         case when v_keeps_snapshot and v_ctids[v_slot] is null then '55P03' end
       when v_placer is not null then
@@ -111,9 +111,19 @@ begin
 
     if v_refusal is not null then
       v_sqlstates[v_i] := v_refusal;
-      if v_refusal = 'SA002' and v_available[v_slot] > 0 then
-        v_left_over[v_i] := v_available[v_slot];
-      end if;
+      v_details[v_i] := case v_refusal
+        when 'SA001' then format('There is no product %s.', p_product_ids[v_i])
+        when 'SA002' then
+          case when v_available[v_slot] > 0
+               then format('Product %s has %s available, not %s.',
+                           p_product_ids[v_i], v_available[v_slot], p_qtys[v_i])
+               else format('Product %s is sold out.', p_product_ids[v_i]) end
+        when 'SA008' then 'This idempotency key came with another product or quantity.'
+        when 'SA009' then
+          case when length(p_idempotency_keys[v_i]) not between 1 and 255
+               then 'An idempotency key has 1 to 255 characters.'
+               else 'A hold needs a product and a quantity of at least 1.' end end;
+      v_refusal := null;
     elsif v_placer is not null then
       v_hold_ids[v_i] := v_hold_ids[v_placer];
       v_replayed[v_i] := true;
@@ -171,28 +181,15 @@ begin
   end if;
 
   return query
-  select request.request_no, request.sqlstate,
-         case request.sqlstate
-           when 'SA001' then format('There is no product %s.', request.product_id)
-           when 'SA002' then
-             case when v_left_over[request.i] is null
-                  then format('Product %s is sold out.', request.product_id)
-                  else format('Product %s has %s available, not %s.',
-                              request.product_id, v_left_over[request.i], request.qty) end
-           when 'SA008' then 'This idempotency key came with another product or quantity.'
-           when 'SA009' then
-             case when length(request.key) between 1 and 255 or request.key is null
-                  then 'A hold needs a product and a quantity of at least 1.'
-                  else 'An idempotency key has 1 to 255 characters.' end end,
-         request.sqlstate is null and coalesce(v_replayed[request.i], false),
+  select request.request_no, request.sqlstate, request.detail, coalesce(v_replayed[request.i], false),
          request.hold_id, request.product_id, request.qty,
-         case when request.sqlstate is null then coalesce((v_holds[request.i]).status, 'active') end,
-         case when request.sqlstate is null
+         case when request.hold_id is not null then coalesce((v_holds[request.i]).status, 'active') end,
+         case when request.hold_id is not null
               then coalesce((v_holds[request.i]).expires_at, v_expiries[v_slots[request.i]]) end,
-         case when request.sqlstate is null then (v_orders[request.i]).order_id end,
-         case when request.sqlstate is null then (v_orders[request.i]).status end
-  from unnest(p_request_nos, p_product_ids, p_qtys, p_idempotency_keys, v_sqlstates, v_hold_ids)
-    with ordinality as request (request_no, product_id, qty, key, sqlstate, hold_id, i)
+         case when request.hold_id is not null then (v_orders[request.i]).order_id end,
+         case when request.hold_id is not null then (v_orders[request.i]).status end
+  from unnest(p_request_nos, v_sqlstates, v_details, v_hold_ids, p_product_ids, p_qtys) with ordinality
+    as request (request_no, sqlstate, detail, hold_id, product_id, qty, i)
   order by request.i;
 end
 $$;
