@@ -154,18 +154,12 @@ begin
     from unnest(v_changed) as slot
     where o.ctid = p_ctids[slot];
 
-    update flashsale_data.lapses l
-    set awaiting = l.awaiting - o.qty
-    from (
-      select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at,
-             sum((p_orders[slot]).qty)::int as qty
-      from unnest(v_left) as slot
-      group by 1, 2) o
-    -- A look-up for each instant (docs/design.md).
-    cross join lateral (
-      select n.ctid from flashsale_data.lapses n
-      where n.product_id = o.product_id and n.lapses_at = o.payment_due_at offset 0) n
-    where l.ctid = n.ctid;
+    -- The rows exist; on conflict finds them by their key (docs/design.md).
+    insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
+    select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at, sum((p_orders[slot]).qty)
+    from unnest(v_left) as slot
+    group by 1, 2
+    on conflict (product_id, lapses_at) do update set awaiting = l.awaiting - excluded.awaiting;
 
     update flashsale_data.stock s
     set version = s.version + 1, awaiting = s.awaiting + c.awaiting, paid = s.paid + c.paid

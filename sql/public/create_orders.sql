@@ -139,14 +139,10 @@ begin
       where h.ctid = v_ctids[i]
       returning h.product_id, h.expires_at, h.qty
     )
-    update flashsale_data.lapses l
-    set held = l.held - u.qty
-    from (select u.product_id, u.expires_at, sum(u.qty)::int as qty from used u group by 1, 2) u
-    -- A look-up for each instant (docs/design.md).
-    cross join lateral (
-      select n.ctid from flashsale_data.lapses n
-      where n.product_id = u.product_id and n.lapses_at = u.expires_at offset 0) n
-    where l.ctid = n.ctid;
+    -- The rows exist; on conflict finds them by their key (docs/design.md).
+    insert into flashsale_data.lapses as l (product_id, lapses_at, held)
+    select u.product_id, u.expires_at, sum(u.qty) from used u group by 1, 2
+    on conflict (product_id, lapses_at) do update set held = l.held - excluded.held;
 
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
     select o.product_id, o.payment_due_at, sum(o.qty) from unnest(v_orders) as o group by 1, 2

@@ -78,14 +78,10 @@ begin
       select 'hold_released', clock_timestamp(), r.product_id, r.hold_id, r.qty
       from released r
     ), lapsing as (
-      update flashsale_data.lapses l
-      set held = l.held - r.qty
-      from (select r.product_id, r.expires_at, sum(r.qty)::int as qty from released r group by 1, 2) r
-      -- A look-up for each instant (docs/design.md).
-      cross join lateral (
-        select n.ctid from flashsale_data.lapses n
-        where n.product_id = r.product_id and n.lapses_at = r.expires_at offset 0) n
-      where l.ctid = n.ctid
+      -- The rows exist; on conflict finds them by their key (docs/design.md).
+      insert into flashsale_data.lapses as l (product_id, lapses_at, held)
+      select r.product_id, r.expires_at, sum(r.qty) from released r group by 1, 2
+      on conflict (product_id, lapses_at) do update set held = l.held - excluded.held
     )
     update flashsale_data.stock s
     set held = s.held - r.qty, -- guard: release-returns-units

@@ -15,6 +15,7 @@ from tests.support.sql_calls import (
     available,
     change_settings,
     create_order,
+    create_orders,
     create_overdue_order,
     create_product,
     expire_due,
@@ -360,6 +361,24 @@ def test_a_sweep_lets_the_order_in_progress_of_a_lapsing_hold_decide(
     first.rollback()
     assert order.result() == "SA004"
     assert expire_due(db) == 1
+
+
+def test_a_late_payment_and_an_open_sweep_count_the_units_of_one_instant(
+    db, product, first, second, connect, blocked
+):
+    holds = place_holds(db, (product, 1), (product, 2))
+    change_settings(db, payment_window="100 ms")
+    paid, swept = create_orders(db, *[(hold.hold_id,) for hold in holds])
+    wait_until_past(db, swept.payment_due_at)
+    place_hold(db, product)
+    payer = connect(autocommit=False)
+    payer.execute("select from flashsale_data.orders where order_id = %s for update", (paid.order_id,))
+    assert expire_due(first) == 1
+    payer.rollback()
+    payment = blocked(apply_payment, second, "p", paid.order_id)
+    first.commit()
+    assert payment.result().result == "applied"
+    assert audit(db) == []
 
 
 def test_an_order_finds_a_hold_expired_that_is_being_swept(db, product, first, second):
