@@ -50,7 +50,6 @@ declare
   v_placers        int[];
   v_placer         int;
   -- by product, found by the request's slot
-  v_products       bigint[];
   v_wanted         bigint[];
   v_known          boolean[];
   v_ctids          tid[];
@@ -67,7 +66,7 @@ begin
   end if;
 
   -- 2 Lock the products worth locking; read the clock
-  select x.ids, x.slots, w.wanted, w.known into v_products, v_slots, v_wanted, v_known
+  select x.slots, w.wanted, w.known into v_slots, v_wanted, v_known
   from flashsale_data.index_ids(p_product_ids) x
   cross join flashsale_data.products_worth_locking(x.ids) w;
   if cardinality(array_remove(v_wanted, null)) > 0 then
