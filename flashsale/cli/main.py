@@ -6,11 +6,14 @@ import psycopg
 from flashsale.cli.audit import audit
 from flashsale.cli.completion import completion
 from flashsale.cli.cron import cron
-from flashsale.cli.database import destroy, migrate, psql, up
+from flashsale.cli.destroy import destroy
 from flashsale.cli.doctor import doctor
 from flashsale.cli.events import events
+from flashsale.cli.migrate import migrate
 from flashsale.cli.product import product
+from flashsale.cli.psql import psql
 from flashsale.cli.rehearse import rehearse
+from flashsale.cli.up import up
 from flashsale.cli.watch import watch
 from flashsale.cli.webhook import webhook
 from flashsale.database.connection import describe_error
