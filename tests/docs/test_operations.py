@@ -1,4 +1,4 @@
-"""docs/operations.md, as printed, in the middle of a sale that somebody blocks."""
+"""The examples of docs/operations.md, run in order during a sale that an open transaction blocks."""
 
 import re
 import threading
@@ -22,10 +22,10 @@ RULES = ROOT / "ops/alerts.yml"
 
 @contextmanager
 def sale(cluster: Cluster) -> Iterator[None]:
-    """The sale that the document speaks of, until paul's session is ended."""
+    """The sale of the document: paul's open transaction locks product 1 until his session is terminated."""
     url = cluster.url(SUPERUSER, "flashsale")
     with psycopg.connect(url, autocommit=True) as conn:
-        # However long the document takes, nothing lapses meanwhile.
+        # Long enough that nothing lapses while the document runs.
         conn.execute("select flashsale.change_settings('1 hour', '1 hour')")
         paid = create_order(conn, place_hold(conn, 1))
         create_order(conn, place_hold(conn, 1, 2))
@@ -46,7 +46,7 @@ def sale(cluster: Cluster) -> Iterator[None]:
             wait_until_blocked(warehouse, watcher=conn)
             yield
             waiting.join(20)
-            assert held, "who waited for paul was served"
+            assert held, "the session that waited for paul was served"
         finally:
             paul.close()
             waiting.join()
@@ -76,18 +76,18 @@ def test_every_command_prints_what_the_document_says(tmp_path: Path) -> None:
             up.stop()
 
 
-def test_every_alarm_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+def test_every_alert_has_means_look_and_do() -> None:
     text = OPERATIONS.read_text()
-    alarms = re.findall(
+    alerts = re.findall(
         r"^### Flashsale\w+ \((?:page|ticket)\)\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE
     )
-    assert len(alarms) == len(re.findall("^### Flashsale", text, re.MULTILINE)) > 0
-    for alarm in alarms:
-        assert re.findall(r"^- \*\*(\w+):\*\*", alarm, re.MULTILINE) == ["Means", "Look", "Do"], alarm
+    assert len(alerts) == len(re.findall("^### Flashsale", text, re.MULTILINE)) > 0
+    for alert in alerts:
+        assert re.findall(r"^- \*\*(\w+):\*\*", alert, re.MULTILINE) == ["Means", "Look", "Do"], alert
 
 
-@pytest.mark.skipif(not RULES.exists(), reason="there are no alarm rules")
-def test_alarms_are_those_of_the_rules() -> None:
-    told = re.findall(r"^### (Flashsale\w+) \((\w+)\)", OPERATIONS.read_text(), re.MULTILINE)
+@pytest.mark.skipif(not RULES.exists(), reason="there are no alert rules")
+def test_alerts_are_those_of_the_rules() -> None:
+    documented = re.findall(r"^### (Flashsale\w+) \((\w+)\)", OPERATIONS.read_text(), re.MULTILINE)
     rules = re.findall(r"- alert: (\w+).*?severity: (\w+)", RULES.read_text(), re.DOTALL)
-    assert sorted(told) == sorted(rules)
+    assert sorted(documented) == sorted(rules)
