@@ -1,4 +1,4 @@
-"""docs/reference.md says what is so: its rendered parts are current, its tables are those of the code."""
+"""docs/reference.md: its rendered parts are current, and its tables agree with the code."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from api import stock_feed
+from api.database import batching, client, connection
+from api.server import admission
 from docs.render import REFERENCE, render
 from tests.support import ROOT
 from tests.support.database import emptied_database
@@ -27,7 +30,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def first_cells(heading: str) -> set[str]:
-    """What is set as code in the first column."""
+    """The names set as code in the first column."""
     return {name for first, *_ in rows(heading) for name in re.findall(r"`(\w+)`", first)}
 
 
@@ -97,6 +100,32 @@ def test_settings_defaults_and_ranges_are_those_of_the_database(db: psycopg.Conn
             assert default == str(defaults[name])
         else:
             assert db.execute(same.format(name), (default, default)).fetchone()[0]
+
+
+def test_limits_are_those_of_the_constants() -> None:
+    limits = batching.Limits()
+    batch_size = (ROOT / "sql/internal/batch_size.sql").read_text()
+    constants = {
+        "c_most": int(re.search(r"c_most constant int := (\d+);", batch_size)[1]),
+        "Limits.max_batch_size": limits.max_batch_size,
+        "Limits.max_queue_size": limits.max_queue_size,
+        "Limits.max_slow_queue_size": limits.max_slow_queue_size,
+        "Limits.queue_timeout": limits.queue_timeout,
+        "Limits.response_timeout": limits.response_timeout,
+        "Limits.contention_ttl": limits.contention_ttl,
+        "FAST_LOCK_TIMEOUT": client.FAST_LOCK_TIMEOUT,
+        "SLOW_LOCK_TIMEOUT": client.SLOW_LOCK_TIMEOUT,
+        "STATEMENT_TIMEOUT": connection.STATEMENT_TIMEOUT / 1000,
+        "MAX_CONCURRENT_REQUESTS": admission.MAX_CONCURRENT_REQUESTS,
+        "MAX_WAIT_SECONDS": admission.MAX_WAIT_SECONDS,
+        "max_subscribers": stock_feed.Limits().max_subscribers,
+    }
+    documented = {}
+    for values, names, *_ in rows("Settings"):
+        if values[0].isdigit():
+            numbers = [float(number.replace(",", "")) for number in re.findall(r"[\d,.]*\d", values)]
+            documented |= zip(re.findall(r"`([\w.]+)`", names), numbers, strict=True)
+    assert documented == constants
 
 
 def test_variables_are_those_that_the_code_reads() -> None:
