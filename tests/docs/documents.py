@@ -1,17 +1,17 @@
-"""Documents whose examples are run: what is in them, and somebody who types it all, in order.
+"""Reads the examples of a document, and runs them in order.
 
-Fenced blocks say by their language what they are:
+The language of a fenced block determines how it is run:
 
-    console   lines after "$ " go to one shell, the others are what it prints
-    sql       goes to psql: as a superuser where the sentence before says so, else as the document's role
+    console   lines after "$ " are passed to one shell, the others are its output
+    sql       is passed to psql: as a superuser if the sentence before says so, else as the document's role
     python    one program, all blocks of a document together
-    text      what the sql or python block before it prints
-    sh        for people; tests/docs/test_every_document.py looks whether there are such commands
-    yaml      settings of another program, for people
-    json      what a program prints, held against it by a test of its own
+    text      the output of the sql or python block before it
+    sh        is not run; tests/docs/test_every_document.py checks that the commands exist
+    yaml      settings of another program; not run
+    json      a program's output, which another test checks
     none      no example
 
-"…" stands for what differs each time; on a line of its own, for any lines.
+"…" stands for text that differs each time; on a line of its own, for any lines.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ PATIENCE = 60
 class Block(NamedTuple):
     """A fenced block.
 
-    :param before: the paragraph that leads up to it
+    :param before: the paragraph before it
     """
 
     kind: str
@@ -49,9 +49,9 @@ class Block(NamedTuple):
 
 
 class Example(NamedTuple):
-    """Something to type.
+    """A command to run.
 
-    :param printed: what comes back; None where the document does not say
+    :param printed: its expected output; None if the document does not give it
     """
 
     kind: str
@@ -69,7 +69,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def examples(path: Path) -> list[Example]:
-    """What the document gives to type, in order."""
+    """The commands of the document, in order."""
     found = []
     for block in blocks(path):
         if block.kind == "console":
@@ -83,7 +83,7 @@ def examples(path: Path) -> list[Example]:
 
 
 def prints(example: Example, printed: str) -> bool:
-    """Whether it printed what the document says, not counting what only aligns a table."""
+    """Whether `printed` matches the document, apart from the alignment of tables."""
     if example.printed is None:
         return True
     lines = [
@@ -99,12 +99,12 @@ def _plain(text: str) -> list[str]:
 
 
 class Reader:
-    """Types examples, and knows what has come of those before.
+    """Runs examples in one shell and one Python namespace; later ones see the effects of earlier ones.
 
     :param superuser: database URL of a superuser
-    :param role: database URL of the role that the document speaks of
-    :param instead: what to type in place of words of the document, such as its port
-    :param environment: of the shell and of Python, over that of the tests
+    :param role: database URL of the document's role
+    :param instead: replacements for words of the document, such as its port
+    :param environment: of the shell, in addition to that of the tests
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Reader:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.names: dict = {"__name__": "document"}
-        """what the document's Python has defined"""
+        """the names that the document's Python has defined"""
         self._urls = {True: superuser, False: role}
         self._instead = {".venv/": f"{ROOT}/.venv/", **(instead or {})}
         self._environment = dict(environment or {})
@@ -139,11 +139,11 @@ class Reader:
         self._bash.communicate()
 
     def type(self, example: Example) -> str:
-        """Do it; what is printed."""
+        """Run an example; returns its output."""
         return getattr(self, f"_{example.kind}")(example)
 
     def type_all(self, path: Path) -> None:
-        """Do all of a document; each example has to print what the document says."""
+        """Run all examples of a document; each must print what the document says."""
         for example in examples(path):
             printed = self.type(example)
             assert prints(example, printed), f"{path.name}: {example.text}\nprints\n{printed}"

@@ -1,4 +1,4 @@
-"""docs/design.md: its diagram has the states that the database has."""
+"""docs/design.md: its diagram has exactly the states of the database."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What holds of every document: no example goes untyped, no link leads nowhere, no command is unknown."""
+"""Checks of every document: every example is run by a test, every link has a target, every command exists."""
 
 import re
 from pathlib import Path
@@ -11,16 +11,16 @@ from tests.docs.documents import PATHS, blocks, examples
 from tests.support import ROOT
 
 TYPED = {"README.md", "operations.md", "services.md"}
-"""those whose examples a test of their own types"""
+"""the documents whose examples a test runs"""
 
 
 def prose(path: Path) -> str:
-    """Without fenced blocks."""
+    """The text without fenced blocks."""
     return re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
-    """The names that code hosts give to headings."""
+    """The anchors that code hosts give to headings."""
     headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""docs/services.md: every example, in order, as printed; and what it promises of them when things break."""
+"""docs/services.md: every example, run in order; and its functions when transactions and connections fail."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ shared, postgresql = emptied_database("flashsale_guide")
 
 @pytest.fixture(scope="module")
 def guide(shared: tuple[str, dict], cluster: Cluster, tmp_path_factory) -> Iterator[Reader]:
-    """Somebody who has typed all of the guide."""
+    """The reader that has run the whole guide."""
     admin, _ = shared
     service = cluster.url("warehouse", "flashsale_guide")
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def guide(shared: tuple[str, dict], cluster: Cluster, tmp_path_factory) -> Itera
 
 @pytest.fixture
 def names(guide: Reader, db: psycopg.Connection) -> dict:
-    """What the guide's Python has defined, for a shop and a warehouse with nothing in them."""
+    """The names that the guide's Python has defined, with an empty shop and warehouse."""
     db.execute(
         "truncate warehouse.carts, warehouse.shipments; update warehouse.progress set last_event_id = 0"
     )
@@ -183,7 +183,7 @@ def test_readers_at_once_and_late_commits_neither_miss_nor_repeat_one(names, db,
 
 
 def test_the_control_a_place_kept_apart_from_the_work_repeats_events(names, db):
-    """The guide's point: with the cursor in a transaction of its own, dying in between does its harm."""
+    """The control: with the position stored in a separate transaction, a crash in between repeats events."""
     pay(db, order(db, create_product(db)))
     shipped = []
 

@@ -1,4 +1,4 @@
-"""The README's five minutes, against `flashsale up`, as printed."""
+"""The examples of README.md (tour and rehearsal), run in order against `flashsale up`."""
 
 from pathlib import Path
 

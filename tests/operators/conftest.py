@@ -1,4 +1,4 @@
-"""Here every test shares one database, emptied before each."""
+"""The tests of this folder share one database, which is emptied before each test."""
 
 from tests.support.database import emptied_database
 

@@ -1,4 +1,4 @@
-"""adjust_stock(): more units, or fewer, but never fewer than are taken."""
+"""adjust_stock(): adds or removes units, but leaves at least those that are held, awaiting or paid."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""audit(): silent when all is well, and loud about each thing that can be wrong."""
+"""audit(): no row if every invariant holds, and a row for each corruption."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -24,7 +24,7 @@ from tests.support.sale_steps import (
 
 
 class Shop:
-    """One of everything: what each corruption picks from."""
+    """A row of every kind, for the corruptions."""
 
     def __init__(self, db):
         db.execute("select flashsale.change_settings('1 hour', '1 hour')")
@@ -185,7 +185,7 @@ def test_every_check_is_tried_above(db):
         (
             "a payment lost",
             ["delete from flashsale_data.payments where idempotency_key = 'twice'"],
-            set(),  # nothing is left to tell of it: no table can know better than its rows
+            set(),  # no other row refers to it, so that the loss cannot be detected
         ),
         (
             "a cancelled order revived by hand",
@@ -242,7 +242,7 @@ def test_what_has_lapsed_and_is_not_tidied_is_no_fault(db):
     wait_until_lapsed(db)
     assert hold_status(db, hold) == "active"
     assert audit(db) == []
-    place_hold(db, product, 10)  # takes the lapsed units, and marks nothing
+    place_hold(db, product, 10)  # takes the lapsed units, and records nothing
     assert hold_status(db, hold) == "active"
     assert audit(db) == []
     expire_due(db, 1)
@@ -262,7 +262,7 @@ def test_a_hold_and_a_due_payment_may_lapse_at_one_instant(db):
 
 
 def test_it_is_silent_while_everybody_writes(db, connect):
-    """One statement sees one snapshot: never a counter without its rows."""
+    """The audit is one statement and has one snapshot, in which counters and rows agree."""
     products = [create_product(db, stock=200) for _ in range(2)]
     db.execute("select flashsale.change_settings('100 milliseconds', '200 milliseconds')")
     stop = Event()

@@ -1,4 +1,4 @@
-"""change_settings(): behaviour that every caller shares, changed in one place."""
+"""change_settings(): changes the settings that all callers share."""
 
 from datetime import timedelta
 
@@ -125,7 +125,7 @@ def test_the_inbox_takes_no_more_than_its_limit(db):
 
 
 def test_a_webhook_that_an_order_has_passed_over_does_not_wait_on(db):
-    """It had waited too long when its order came; a longer inbox_keep must not make it wait again."""
+    """Its wait had ended when its order was created; a longer inbox_keep must not resume it."""
     product = create_product(db)
     coming = order(db, product) + 1
     assert pay(db, coming, key="early") == "stored"

@@ -1,4 +1,4 @@
-"""count_events(): how fast the sale goes; and what is built on it."""
+"""count_events(): events of the last 10 seconds; and the view sale, which uses it."""
 
 from decimal import Decimal
 

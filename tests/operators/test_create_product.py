@@ -1,4 +1,4 @@
-"""create_product(): what may go on sale, and how it starts."""
+"""create_product(): which arguments are accepted, and the product that it creates."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""expire_due(): marking what has lapsed, which no answer depends on."""
+"""expire_due(): records what has lapsed; no answer depends on it."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +28,7 @@ def statuses(db):
 
 
 def marks(db):
-    """How often each thing was marked, by what the ledger says."""
+    """How often each hold and order was recorded as lapsed, according to the ledger."""
     return [
         times
         for (times,) in db.execute(
@@ -227,7 +227,7 @@ def test_a_locked_product_holds_up_no_other(db, connect):
 
 
 def test_a_locked_product_does_not_use_up_the_limit(db, connect):
-    """It has more lapsed units, and older ones, than a call marks."""
+    """The locked product has more lapsed units than a call records, and older ones."""
     locked, other = create_product(db, stock=50), create_product(db)
     make_short(db)
     place_many(db, locked, 20)
@@ -243,7 +243,7 @@ def test_a_locked_product_does_not_use_up_the_limit(db, connect):
 
 
 def test_locked_holds_do_not_use_up_the_limit(db, connect):
-    """Their units have been given back: another hold was placed since."""
+    """Their units have been returned already, by a hold that was placed since."""
     product, other = create_product(db, stock=50), create_product(db)
     make_short(db)
     place_many(db, product, 20)
@@ -268,7 +268,7 @@ def test_two_sweepers_mark_different_things(db, connect):
     wait_until_lapsed(db)
     first, second = connect(autocommit=False), connect()
     second.execute("set lock_timeout = '1ms'")
-    expire_due(db, 1)  # has all units given back: else the first would hold the products' locks, too
+    expire_due(db, 1)  # returns all lapsed units: otherwise the first would lock the products, too
     marked_first = expire_due(first, 1)
     marked_second = expire_due(second)
     first.commit()
@@ -375,7 +375,7 @@ def test_five_thousand_holds_that_lapse_in_one_instant_are_on_sale_at_that_insta
 
 
 def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
-    """Each hold that became an order leaves one behind: on a good day, thousands before the first lapse."""
+    """Each hold that becomes an order leaves an instant without units: thousands may precede others."""
     product = create_product(db)
     db.execute(
         "insert into flashsale_data.lapses (product_id, lapses_at)"
@@ -392,7 +392,7 @@ def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
 
 
 def make_stale(db):
-    """Webhooks came longer ago than the inbox keeps them."""
+    """Move the stored webhooks back in time, so that their wait has ended."""
     db.execute(
         "update flashsale_data.payments set received_at = received_at - interval '2 days',"
         " wait_ends_at = wait_ends_at - interval '2 days'"

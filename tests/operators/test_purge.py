@@ -1,4 +1,4 @@
-"""purge(): what is finished and old goes; the shop's books stay."""
+"""purge(): deletes what is finished and old; paid orders, captured payments and refunds stay."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,13 +33,13 @@ def count(db, table, condition="true"):
 
 
 def grow_old(db, age):
-    """All that is there came about `age` earlier."""
+    """Move all rows back in time by `age`."""
     for table, column in [("holds", "placed_at"), ("orders", "created_at"), ("events", "at")]:
         db.execute(f"update flashsale_data.{table} set {column} = {column} - %s::interval", (age,))
 
 
 def stay(db):
-    """What may not go: paid orders, captured payments and refunds, word for word."""
+    """The rows that a purge must not change: paid orders, captured payments, refunds, products, stock."""
     return [
         db.execute(query).fetchall()
         for query in [
@@ -54,7 +54,7 @@ def stay(db):
 
 @pytest.fixture
 def product(db):
-    """A product with every kind of past behind it."""
+    """A product with a hold and an order in each state."""
     product = create_product(db, stock=50)
     make_short(db)
     lapsed, overdue = place_hold(db, product, 2), order(db, product, 3)
@@ -161,7 +161,7 @@ def test_only_what_is_older_goes(db, product):
 
 
 def test_events_are_removed_from_the_front_only(db, product):
-    """An old event behind a young one stays: a reader must not find holes."""
+    """An old event after a young one stays: only a prefix of the ledger is deleted."""
     db.execute("update flashsale_data.events set at = at - interval '40 days' where event_id <> 3")
     assert purge(db, "39 days")["events"] == 2
     assert one(db, "select min(event_id) from flashsale_data.events") == 3
@@ -224,7 +224,7 @@ def test_a_purge_while_selling_leaves_the_books_right(db, connect, product):
 
 
 def test_an_order_with_a_stored_webhook_waits_for_the_sweep(db, connect):
-    """Its order has passed it over, and left it to a sweep that was then rolled back."""
+    """Its wait had ended and a sweep had locked it when its order was created; the sweep was rolled back."""
     product, sweeper = create_product(db), connect(autocommit=False)
     coming = order(db, product) + 1
     db.execute("select flashsale.change_settings(p_inbox_keep => '1 second')")

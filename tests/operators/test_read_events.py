@@ -1,4 +1,4 @@
-"""read_events(): the ledger in an order that never skips a late commit."""
+"""read_events(): returns the ledger without skipping events that are committed late."""
 
 from contextlib import contextmanager
 
@@ -23,7 +23,7 @@ from tests.support.sale_steps import (
 
 
 def read(conn, after=0, limit=10000):
-    """Ids and kinds."""
+    """Ids and kinds of events."""
     return conn.execute("select event_id, kind from flashsale.read_events(%s, %s)", (after, limit)).fetchall()
 
 
@@ -37,7 +37,7 @@ def newest(conn):
 
 @contextmanager
 def without_announcements(db):
-    """Writers do not announce themselves before they draw an id."""
+    """Removes the announcement that a writer makes before it draws an id."""
     db.execute(
         "create or replace function flashsale_data.announce_ledger_write() returns void language sql as ''"
     )
@@ -205,7 +205,7 @@ def test_a_late_commit_is_not_skipped_however_high_the_ids(db, connect, last):
 
 
 def test_an_announcement_made_since_the_reader_looked_does_not_hold_it_up(db, connect):
-    """Writers go on while the reader reads the announcements: one may be of a later id than it has read."""
+    """A writer may announce a later id than the last one that the reader has read before."""
     place_hold(db, create_product(db))
     connect(autocommit=False).execute(
         "select pg_advisory_xact_lock_shared(hashtext('flashsale.ledger'), %s)", (newest(db) + 3,)
@@ -278,7 +278,7 @@ CHANGES = {
 
 
 class Situation:
-    """A shop in which any of the changes can happen."""
+    """A shop in which every kind of change is possible."""
 
     def __init__(self, db):
         self.db = db

@@ -1,4 +1,4 @@
-"""The view scheduler: when anybody last swept, and what has waited since."""
+"""The view scheduler: when the sweep last ran, and since when the oldest lapsed row has waited."""
 
 from datetime import timedelta
 

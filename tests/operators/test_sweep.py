@@ -1,4 +1,4 @@
-"""sweep(): expire_due() until nothing is due, in transactions of its own. What pg_cron calls."""
+"""sweep(), the job of pg_cron: calls expire_due() until nothing is due, a transaction for each call."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -37,7 +37,7 @@ def test_sweep_records_a_sign_of_life_even_when_nothing_is_due(db):
 
 
 def test_sweep_shows_its_sign_of_life_before_it_has_finished(db, connect):
-    """Long work must not look like death."""
+    """A sweep that runs for long must not be reported as dead."""
     holder, sweeper = connect(autocommit=False), connect()
     holder.execute("lock table flashsale_data.lapses")
     with ThreadPoolExecutor(1) as pool:

@@ -22,7 +22,7 @@ from tests.support.sale_steps import (
 
 @pytest.fixture
 def ops(db, connect):
-    """A session with an operator's rights."""
+    """A session with an operator's privileges."""
     conn = connect()
     conn.execute("set role flashsale_ops")
     return conn
@@ -30,12 +30,12 @@ def ops(db, connect):
 
 @pytest.fixture
 def soon(db):
-    """Holds and orders lapse soon, but leave time to look before they do."""
+    """Holds and orders lapse soon, but late enough to query them before."""
     db.execute("select flashsale.change_settings('1 second', '1 second')")
 
 
 def watch(db, ops, query, instant):
-    """What `query` answers up to and from `instant` on: the two sets of answers."""
+    """The results of `query` before `instant` and from `instant` on, as two sets."""
     early, late = set(), set()
     while not late:
         before = one(db, "select clock_timestamp()")
@@ -111,7 +111,7 @@ def test_active_holds_say_how_long_they_have_left(db, ops):
     placed, expires, left, now = ops.execute(
         "select placed_at, expires_at, time_left, statement_timestamp() from flashsale.active_holds"
     ).fetchone()
-    # Its time runs from its product's lock; placed_at is when its row was written, a moment later.
+    # expires_at counts from the lock on its product; placed_at is when the row was written, a moment later.
     assert before <= placed <= now
     assert before + timedelta(minutes=2) <= expires < now + timedelta(minutes=2, milliseconds=100)
     assert expires - now - timedelta(seconds=1) < left <= expires - now
@@ -229,7 +229,7 @@ def test_a_payment_whose_order_never_came(db, ops):
 
 
 def test_the_reason_stays_when_the_order_is_paid_after_all(db, ops):
-    """Two late payments of a failed order: none left for the first, units again for the second."""
+    """Two late payments of a failed order: no units available at the first, enough at the second."""
     product = create_product(db, stock=1)
     made = order(db, product)
     pay(db, made, "failed")

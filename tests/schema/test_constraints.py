@@ -1,4 +1,4 @@
-"""The last guards: what the tables refuse whatever the code, and whoever sends it, says."""
+"""Constraints: rows that the tables refuse, also from a superuser or a defective function."""
 
 import psycopg
 import pytest
@@ -10,7 +10,7 @@ from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 
 class Shop:
-    """Rows to break: a product with 5 units, a hold of 2, a paid order of 1, a pending one of 1."""
+    """The rows that the tests try to corrupt: 5 units, a hold of 2, a paid order of 1, a pending one of 1."""
 
     def __init__(self, db):
         self.product = create_product(db, stock=5)
@@ -135,7 +135,7 @@ def test_a_superuser_is_refused_by(db, shop, guard, statement):
 
 
 def test_every_guard_is_tried_above(db):
-    """The two carried keys are tried by purge()'s own upsert, a singleton's key by its check."""
+    """All but the primary keys of products, of purge()'s upsert, and of the tables with one row."""
     guards = {
         name
         for (name,) in db.execute(
@@ -166,7 +166,7 @@ def test_what_everything_rests_on_is_never_null(db, shop, column):
 
 
 def test_the_guards_stop_the_code_too(db, shop):
-    """If place_holds() granted more units than there are, the table would still refuse them."""
+    """With the guard of place_holds() removed, the constraint refuses to sell more units than exist."""
     with db.transaction(force_rollback=True):
         for text in replaced(ROOT, "units-left", ["when true then null"]).values():
             db.execute(text)

@@ -1,4 +1,4 @@
-"""What makes the SQL easy to find one's way in: names, one object a file, a comment on each."""
+"""The conventions of sql/ and of the tables: names, one object a file, a comment on each object."""
 
 import re
 
@@ -27,7 +27,7 @@ def rows(db, query):
 
 
 def statements(path):
-    """The file without comments and bodies, which hold semicolons of their own."""
+    """The statements of a file, without comments and function bodies, which contain semicolons."""
     text = re.sub(r"\$\$.*?\$\$", "$$", path.read_text(), flags=re.DOTALL)
     text = re.sub(r"--.*", "", text)
     text = re.sub(r"'(?:[^']|'')*'", "''", text)
@@ -130,7 +130,7 @@ def test_a_comment_fits_on_a_line(db):
 
 
 def test_every_constraint_is_named_by_its_author():
-    """A name PostgreSQL makes up changes with the order of columns; migrations could not rely on it."""
+    """Generated names depend on the order of columns, so that migrations cannot rely on them."""
     for path in sorted((ROOT / "migrations").glob("*.sql")):
         text = re.sub(r"--.*", "", path.read_text())
         for table in re.findall(r"create table .*?;", text, flags=re.DOTALL):
@@ -160,7 +160,7 @@ def test_constraints_and_indexes_begin_with_their_tables_name(db):
 
 
 def test_instants_end_in_at(db):
-    """But for the ledger's plain `at`, and the instant through which stock is up to date."""
+    """Exceptions: `events.at`, and `stock.lapsed_through`."""
     odd = rows(
         db,
         f"select attrelid::regclass || '.' || attname from pg_attribute where attrelid in ({TABLES})"
@@ -207,6 +207,6 @@ def test_states_are_text_with_a_check_not_enums(db):
 
 
 def test_no_table_has_triggers_or_rules(db):
-    """What happens is in the functions, where a reader looks for it."""
+    """All behaviour is in the functions."""
     assert one(db, f"select count(*) from pg_trigger where tgrelid in ({TABLES}) and not tgisinternal") == 0
     assert one(db, f"select count(*) from pg_rewrite where ev_class in ({TABLES})") == 0

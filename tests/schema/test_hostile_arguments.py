@@ -1,4 +1,4 @@
-"""Whatever is passed to whatever function: it is done, or refused in words, and the books stay right."""
+"""Hostile arguments to every function: a call succeeds or is refused with a sentence; audit() is empty."""
 
 import psycopg
 import pytest
@@ -21,7 +21,7 @@ from tests.support.sale_steps import audit, create_product, order, pay, place_ho
 
 @pytest.fixture
 def shop(db):
-    """What exists, so that some arguments get further than a first look; hold ids stand in for "@held"."""
+    """Rows that some arguments refer to; returns the ids of the holds "@held" and "@used"."""
     product = create_product(db, stock=50)
     pay(db, order(db, product), key="pay")
     order(db, product)
@@ -40,7 +40,7 @@ def one_of(kind):
 
 
 def arguments(types):
-    """One list of arguments; arrays mostly line up, or nothing but their not doing so would be tried."""
+    """A list of arguments. Arrays mostly have one length, since the call is refused otherwise."""
     arrays = [kind.endswith("[]") for kind in types]
 
     def of_size(size):
@@ -61,7 +61,7 @@ def arguments(types):
 
 
 def call(db, shop, function, values):
-    """Call it; what must not happen fails the test."""
+    """Call the function; an unexpected error or row fails the test."""
     for stand_in, hold in shop.items():
         values = [value and value.replace(stand_in, hold) for value in values]
     try:

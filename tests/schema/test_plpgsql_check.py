@@ -15,7 +15,7 @@ FINDINGS = """
 
 @pytest.fixture
 def checker(db):
-    """A superuser's session with plpgsql_check in it, for as long as its transaction lasts."""
+    """A superuser's session in whose transaction plpgsql_check is installed."""
     if not db.execute("select from pg_available_extensions where name = 'plpgsql_check'").rowcount:
         pytest.skip("plpgsql_check is not installed for this server; bin/bootstrap test offers it")
     with db.transaction(force_rollback=True):
@@ -28,7 +28,7 @@ def test_it_finds_nothing(checker):
 
 
 def test_it_reads_every_function_there_is(checker):
-    """What it cannot read it would not complain of."""
+    """plpgsql_check finds nothing in languages that it cannot read."""
     others = checker.execute(
         "select p.oid::regprocedure::text, l.lanname from pg_proc p join pg_language l on l.oid = p.prolang"
         " where p.pronamespace in ('flashsale'::regnamespace, 'flashsale_data'::regnamespace)"

@@ -1,4 +1,4 @@
-"""Who may do what: flashsale_api the public functions, flashsale_ops the operators' too, and nobody more."""
+"""Privileges: flashsale_api has the public functions, flashsale_ops also those of operators, PUBLIC none."""
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ ROUTINES = """
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname = any (%s)
 """
-# What somebody else may see and run without being asked.
+# Schemas other than those of PostgreSQL.
 FOREIGN = "select nspname from pg_namespace where nspname not in ('pg_catalog', 'information_schema')"
 
 
@@ -27,20 +27,20 @@ PUBLIC, OPERATORS, VIEWS = names("public"), names("operators"), names("views")
 
 @pytest.fixture
 def operator(db, connect):
-    """A session of a role that may log in and is an operator, nothing else."""
+    """A session of a login role that is a member of flashsale_ops only."""
     with session_of_new_role(db, connect, "flashsale_test_operator", "flashsale_ops") as conn:
         yield conn
 
 
 @pytest.fixture
 def caller(connect):
-    """A session of the HTTP server's role, which is in flashsale_api, nothing else."""
+    """A session of the HTTP server's role, which is a member of flashsale_api only."""
     return connect("flashsale_app")
 
 
 @pytest.fixture
 def stranger(db, connect):
-    """A session of a role that has been given nothing."""
+    """A session of a role without any grant."""
     with session_of_new_role(db, connect, "flashsale_test_stranger") as conn:
         yield conn
 
@@ -50,7 +50,7 @@ def found(conn, query, *args):
 
 
 def callable_by(conn):
-    """The routines this session may name and execute."""
+    """The routines that this session can execute."""
     return found(
         conn,
         ROUTINES + " and has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute')",
@@ -59,7 +59,7 @@ def callable_by(conn):
 
 
 def readable_by(conn):
-    """The relations on which this session has any right at all, in either schema."""
+    """The relations of both schemas on which this session has any privilege."""
     return found(
         conn,
         """
@@ -147,7 +147,7 @@ def test_nobody_may_create_anything_in_the_schemas(caller, operator):
 
 
 def test_no_other_schema_opens_a_back_door(caller):
-    """The migration tool's tables, too, are nobody's business."""
+    """The tables of the migration tool are not readable either."""
     usable = found(caller, FOREIGN + " and has_schema_privilege(oid, 'usage') and nspname !~ '^pg_'")
     assert usable == {"flashsale", "public"}
 
@@ -187,7 +187,7 @@ def test_only_what_others_call_is_security_definer(db):
 
 
 def test_no_view_runs_a_function_its_readers_may_not_call(operator, caller):
-    """A view lends its owner's rights to tables, not to functions."""
+    """A view uses its owner's privileges for tables, but its reader's for functions."""
     for view in VIEWS:
         operator.execute(f"select * from {view}")
     caller.execute("select * from flashsale.refusals")
@@ -244,7 +244,7 @@ def test_the_api_is_turned_away_from(db, caller, folder):
             caller.execute(statement)
 
 
-# An attacker who may make objects of his own puts them in front of pg_catalog's, and calls.
+# An attacker creates objects that shadow those of pg_catalog, and calls the functions.
 
 BAIT = [
     "create table {schema}.bait (caught text)",
@@ -313,7 +313,7 @@ OPERATOR_CALLS = [
 @pytest.mark.parametrize("home", ["attack", "pg_temp"])
 def test_objects_in_front_of_pg_catalogs_catch_nobody(db, connect, home):
     create_product(db)
-    attacker = connect()  # may make objects of any kind; a caller's own rights would allow for fewer
+    attacker = connect()  # a superuser: may create objects of every kind, more than a caller could
     with attacker.transaction(force_rollback=True):
         if home == "attack":
             attacker.execute("create schema attack; grant all on schema attack to public")
