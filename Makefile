@@ -1,15 +1,15 @@
 # Two commands do everything: `make up` and `make test`. Each first installs what is missing.
 
 .DEFAULT_GOAL := help
-# What has landed is never edited, so nothing is to be said about it any more.
+# Landed migrations are not linted: they are never edited.
 new_migrations := $(filter-out migrations/0001.% migrations/0002.% migrations/0003.%,$(wildcard migrations/*.sql))
 .PHONY: help up test test-fast lint rehearse bench proof migrate psql clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
-# exec: make's own child is the server, so a signal to either stops both. setpriv: should make
-# itself be killed outright, the server is told to stop rather than left behind.
+# exec: make's own child is the server, so a signal to either stops both. setpriv: if make itself is
+# killed, the server receives SIGTERM.
 up: ## start everything in the foreground on http://127.0.0.1:8000; Ctrl-C stops it
 	@bin/bootstrap
 	@exec setpriv --pdeathsig TERM .venv/bin/flashsale up

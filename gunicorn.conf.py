@@ -21,7 +21,8 @@ if _settings.metrics_port is not None:
     bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
 
 # One process makes the largest batches, and competes with no other for a hot row. More processes help only
-# where Python is limited by one core; each has its own 7 to 13 connections (api/database/client.py).
+# where Python is limited by one core. Each has its own connections: 7 when idle, at most 13, and one more
+# while metrics are scraped (api/database/client.py).
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 
 # Workers share their metrics in files of this directory. This file is loaded by the master: after a reload it

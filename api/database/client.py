@@ -2,8 +2,9 @@
 
 A function that writes has two connections, for the fast and the slow path (batching.py), the latter opened
 when it is first needed; a function that reads has one. A pool of up to two serves calls that are not
-batched. That is 7 connections when idle and at most 13 for each process. More would not be faster: calls of
-one function mostly wait for the same rows, and one connection carries hundreds of requests at a time.
+batched. That is 7 connections when idle and at most 13 for each process, and one more while metrics are
+scraped (get_figures). More would not be faster: calls of one function mostly wait for the same rows, and one
+connection carries hundreds of requests at a time.
 """
 
 import asyncio

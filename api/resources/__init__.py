@@ -1,1 +1,1 @@
-"""One file a URL: parse the request, call one SQL function, respond."""
+"""One file a kind of resource: parse the request, call one SQL function, respond."""
