@@ -1,5 +1,6 @@
 """`make proof`: what runs beside what, and what RESULTS.md shows."""
 
+import re
 import threading
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def rows(markdown: str) -> list[list[str]]:
 def test_every_campaign_has_a_promise() -> None:
     campaigns = {path.stem.removeprefix("test_") for path in PROOF.glob("test_*.py")}
     assert campaigns == set(PROMISES)
+
+
+def test_the_readme_names_campaigns_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    promised = text[text.index("**Promised**") : text.index("**Not promised")]
+    named = {
+        name
+        for names in re.findall(r"\(((?:`\w+`(?:, )?)+)\)", promised)
+        for name in re.findall(r"\w+", names)
+    }
+    assert len(named) > 5
+    assert named <= set(PROMISES)
 
 
 def test_the_results_are_rendered_and_fit_on_a_screen() -> None:
