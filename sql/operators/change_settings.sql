@@ -26,10 +26,6 @@ begin
   elsif extract(epoch from p_inbox_keep) not between 1 and 30 * 86400 then
     perform flashsale_data.raise_refusal('SA009', 'inbox_keep is 1 second to 30 days.');
   end if;
-  if p_inbox_keep is not null and flashsale_data.keeps_snapshot() then
-    -- Raises 40001 if a webhook has been stored since the snapshot.
-    perform from flashsale_data.inbox for no key update;
-  end if;
   update flashsale_data.settings s
   set hold_time = coalesce(extract(epoch from p_hold_time) * interval '1 second', s.hold_time),
       payment_window = coalesce(extract(epoch from p_payment_window) * interval '1 second', s.payment_window),
@@ -38,6 +34,11 @@ begin
   returning s.hold_time, s.payment_window, s.inbox_limit, s.inbox_keep
     into hold_time, payment_window, inbox_limit, inbox_keep;
   if p_inbox_keep is not null then
+    if flashsale_data.keeps_snapshot() then
+      -- Raises 40001 if a webhook has been stored since the snapshot. After the settings, as
+      -- the callers that read them (reject_unseen) lock these first.
+      perform from flashsale_data.inbox for no key update;
+    end if;
     -- A webhook that another transaction has locked is being applied or ended.
     with kept as (
       select p.idempotency_key
