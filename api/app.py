@@ -1,4 +1,4 @@
-"""The application: its routes, and how it is put together."""
+"""The application: its routes, and the parts that it is composed of."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from api.resources.metrics import Metrics
 from api.resources.orders import Order, Orders
 from api.resources.payment_webhook import PaymentWebhook
 from api.resources.products import Product, Products
-from api.resources.stock_stream import StockStream
+from api.resources.stock_feed import StockEvents
 from api.server.port_dispatch import Application, dispatch_by_port
 from api.settings import Settings
 from api.static_files import page_routes
@@ -45,11 +45,11 @@ def create_app(
     reporter: Reporter | None = None,
     tracing: "Tracing | None" = None,
 ) -> App:
-    """The HTTP layer of the checkout.
+    """The application on the checkout's port.
 
     :param client: opened and closed with the application (ASGI lifespan)
     :param signatures: of webhooks
-    :param expected_schema: for /readyz
+    :param expected_schema: returns the migration and digest that /readyz requires of the database
     :param reporter: started and stopped with the application
     :param tracing: the tracer of `client`, if it has one
     """
@@ -61,11 +61,11 @@ def create_app(
     app: App = falcon.asgi.App(middleware=middleware)
     problems.install(app)
     for type_ in problem_types():
-        metrics.problems.of[(type_.code,)] += 0  # without a first sample rate() misses the first increase
+        metrics.problems.by_labels[(type_.code,)] += 0  # or rate() would miss the first increase
     routes: dict[str, Any] = {
         "/api/products": Products(client),
         "/api/products/{product_id}": Product(client),
-        "/api/products/{product_id}/live": StockStream(client, feed),
+        "/api/products/{product_id}/live": StockEvents(client, feed),
         "/api/holds": Holds(client),
         "/api/holds/{hold_id}": Hold(client),
         "/api/orders": Orders(client),
@@ -94,7 +94,7 @@ def create_metrics_app(reporter: Reporter, sale_metrics: SaleMetrics) -> App:
 
 
 class _Lifespan:
-    """Middleware that starts and stops with the application what runs beside the requests."""
+    """Opens the client and starts the reporter with the application; stops both, and the feed, with it."""
 
     def __init__(self, client: CheckoutClient, feed: StockFeed, reporter: Reporter) -> None:
         self._client = client
@@ -112,7 +112,7 @@ class _Lifespan:
 
 
 def from_environment() -> Application:
-    """The application that the environment describes, with metrics on a second port if one is set.
+    """The application that environment variables configure, with metrics on a second port if one is set.
 
     :raises InvalidSettings:
     """

@@ -12,7 +12,7 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.database.errors import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack
+from api.database.errors import Busy, OutcomeUnknown, Overloaded, RolledBack, Unavailable
 from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
@@ -224,7 +224,7 @@ def encode_problem(type_: ProblemType, detail: str, **members: Any) -> bytes:
 
 def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: Any) -> None:
     """Respond with a problem."""
-    metrics.problems.of[(type_.code,)] += 1
+    metrics.problems.by_labels[(type_.code,)] += 1
     resp.status = _STATUS_LINE[type_.status]
     resp.content_type = MEDIA_TYPE
     if type_.retry_after is not None:
@@ -248,7 +248,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(Problem, _problem)
     app.add_error_handler(Overloaded, _always(OVERLOADED))
     app.add_error_handler(Busy, _always(BUSY))
-    app.add_error_handler(NotSent, _always(UNAVAILABLE))
+    app.add_error_handler(Unavailable, _always(UNAVAILABLE))
     app.add_error_handler(OutcomeUnknown, _always(OUTCOME_UNKNOWN))
     app.add_error_handler(RolledBack, _rolled_back)
 

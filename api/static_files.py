@@ -7,7 +7,7 @@ from typing import Self
 from falcon import HTTP_304
 from falcon.asgi import Request, Response
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "live_page"
 
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -23,7 +23,7 @@ from typing import Any
 from falcon.asgi import SSEvent
 
 from api.database.client import CheckoutClient
-from api.database.errors import NotSent, Overloaded, RolledBack
+from api.database.errors import Overloaded, RolledBack, Unavailable
 from api.database.functions import GetStockRow
 from api.problems import UNAVAILABLE
 from api.schemas.responses import StockSample, encode, instant
@@ -34,7 +34,7 @@ log = logging.getLogger("flashsale.api")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the live streams of one process. Times are in seconds."""
+    """Limits of the stock feed of one process. Times are in seconds."""
 
     poll_interval: float = 0.25
     max_subscribers: int = 500
@@ -126,7 +126,7 @@ class StockFeed:
     def check_capacity(self) -> None:
         """:raises Overloaded: max_subscribers is reached"""
         if self._subscribers >= self._limits.max_subscribers:
-            raise Overloaded(f"{self._limits.max_subscribers} live streams are open")
+            raise Overloaded(f"{self._limits.max_subscribers} subscribers are connected")
 
     async def events(self, product_id: int, subscriber: Subscriber, after: int) -> AsyncIterator[SSEvent]:
         """The events of one product, until the subscriber is closed.
@@ -173,7 +173,7 @@ class StockFeed:
     async def _poll_once(self) -> None:
         try:
             rows = await self._client.get_stock(list(self._products))
-        except (NotSent, RolledBack) as error:
+        except (Unavailable, RolledBack) as error:
             return self._publish_unavailable(error)
         except Exception as error:
             log.exception("the stock feed's poller failed unexpectedly")

@@ -1,4 +1,4 @@
-"""Runs bench/generator.py in a process of its own, and evaluates its log."""
+"""Runs bench/load_generator.py in a process of its own, and evaluates its log."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import ROOT
-from bench.generator import LoadPlan, ResponseLog
+from bench.load_generator import LoadPlan, ResponseLog
 from bench.servers import Server
 from bench.wrk import BenchmarkFailed
 
@@ -69,7 +69,7 @@ def open_loop(server: Server, connections: int, per_second: float | None = None)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "seen"
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench.generator", path],
+            [sys.executable, "-m", "bench.load_generator", path],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None

@@ -13,7 +13,7 @@ from bench.rounds import Sample
 from bench.section import Say, Section
 from bench.servers import FLASHSALE, Server, running_server
 
-UNCOUNTED = 1.0
+UNCOUNTED_SECONDS = 1.0
 """seconds at the beginning that are not measured: the queues fill"""
 HEAD = (
     "round", "offered/s", "sent/s", "201/s", "503/s", "201: p50 ms", "p99", "p99 of 1st half", "2nd half",
@@ -103,7 +103,7 @@ def _load(
     (worker,) = descendants(server.pid)
     before_memory = _own(worker)
     with open_loop(server, connections, per_second) as load:
-        time.sleep(UNCOUNTED)
+        time.sleep(UNCOUNTED_SECONDS)
         before = time.time(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()
         time.sleep(seconds)
         after = time.time(), server.cpu_seconds(), database.cpu_seconds(), busy_seconds()

@@ -9,7 +9,7 @@ from bench.machine import run
 from bench.workloads import Script
 from flashsale.local.cluster import find_binary
 
-WARM_UP = 1
+WARM_UP_SECONDS = 1
 """seconds that are not measured: a connection's first call plans for some 30 ms, under the hot lock"""
 
 
@@ -23,7 +23,7 @@ class Throughput:
 
 
 def measure(database: Database, script: Script, seconds: float) -> Throughput:
-    """Run a script of bench/pgbench/ with prepared statements."""
+    """Run a script of bench/pgbench_scripts/ with prepared statements."""
     size = script.batch
     arrays = {
         "nos": range(1, size + 1),
@@ -37,13 +37,14 @@ def measure(database: Database, script: Script, seconds: float) -> Throughput:
             "-h", str(database.socket_directory), "-U", script.user, "-n", "-M", "prepared",
             "-c", str(script.clients), "-j", str(min(script.clients, 2)),
             # One second more: pgbench may end before it reports its last.
-            "-T", str(WARM_UP + round(seconds) + 1), "-P", "1", "-f", f"bench/pgbench/{script.script}.sql",
+            "-T", str(WARM_UP_SECONDS + round(seconds) + 1), "-P", "1",
+            "-f", f"bench/pgbench_scripts/{script.script}.sql",
             *[f"-D{name}={{{','.join(map(str, values))}}}" for name, values in arrays.items()],
             f"-Dsize={size}",
             NAME,
         ]
     )  # fmt: skip
     seconds_told = re.findall(r"^progress: [\d.]+ s, ([\d.]+) tps, lat ([\d.]+) ms", printed, re.MULTILINE)
-    told = seconds_told[WARM_UP : WARM_UP + round(seconds)]
+    told = seconds_told[WARM_UP_SECONDS : WARM_UP_SECONDS + round(seconds)]
     calls, latency = (mean(map(float, figures)) for figures in zip(*told, strict=True))
     return Throughput(calls * size, latency / 1000, cpu)

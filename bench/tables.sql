@@ -15,7 +15,7 @@ create table bench.summed_holds (
 );
 create index on bench.summed_holds (product_id, expires_at) include (qty) where status = 'active';
 
--- pgbench/counter_and_insert.sql
+-- pgbench_scripts/counter_and_insert.sql
 create table bench.counters (
   product_id bigint primary key,
   available  int not null check (available >= 0)

@@ -1,4 +1,4 @@
-"""The work that is measured, as data: scripts in bench/load/ over HTTP, in bench/pgbench/ straight in SQL."""
+"""The work that is measured, as data: scripts in load/ over HTTP, in pgbench_scripts/ straight in SQL."""
 
 from dataclasses import dataclass
 
@@ -70,7 +70,7 @@ class Script:
     """A kind of load straight in SQL, by pgbench.
 
     :param name: as the report shows it
-    :param script: in bench/pgbench/
+    :param script: in bench/pgbench_scripts/
     :param clients: connections
     :param batch: requests in one call
     :param user: as whom it connects

@@ -18,7 +18,7 @@ import click
 import psycopg
 
 from api import problems
-from api.database.schema_version import SQL
+from api.database.schema_version import SQL_DIRECTORY
 from api.openapi import operations
 from api.openapi.operations import OPERATIONS, ProblemExample
 from api.problems import ProblemType
@@ -80,7 +80,7 @@ def _short(declaration: str) -> str:
 
 
 def _functions(conn: psycopg.Connection[Any], role: str, but: str) -> Iterator[str]:
-    contracts = {file.name: file.text for file in read_files(SQL) if file.schema == "flashsale"}
+    contracts = {file.name: file.text for file in read_files(SQL_DIRECTORY) if file.schema == "flashsale"}
     left_out = {row[0] for row in conn.execute(_ROUTINES, (but,))} if but else set()
     for name, arguments, result, is_procedure, many, names, types, modes in conn.execute(_ROUTINES, (role,)):
         if name in left_out:
@@ -159,7 +159,7 @@ def _retry(type_: ProblemType) -> str:
 def _refusals() -> Iterator[str]:
     comments = {
         file.name: file.text[: file.text.index("create or replace")]
-        for file in read_files(SQL)
+        for file in read_files(SQL_DIRECTORY)
         if file.schema == "flashsale" and file.kind == "routine"
     }
     yield "| SQLSTATE | code | HTTP | what it means | `Retry-After` | refused by |\n|---|---|---|---|---|---|"

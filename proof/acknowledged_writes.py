@@ -14,7 +14,7 @@ import psycopg
 from proof.load_clients import HttpClient, NotDone, OutcomeUnknown, Payment, Refused, SqlClient
 
 Outcome = TypeVar("Outcome")
-RETRY_DELAY = 0.02
+RETRY_DELAY_SECONDS = 0.02
 """seconds"""
 
 
@@ -67,7 +67,7 @@ class AcknowledgedWrites:
                 self.outcomes["acknowledged"] += 1
                 self.last_began[type(client)] = max(began, self.last_began.get(type(client), 0))
                 return outcome
-            await asyncio.sleep(RETRY_DELAY)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
 
     def violations(self, conn: psycopg.Connection) -> list[str]:
         """Where the tables differ from the acknowledged writes. Every outcome must be definite by now."""
@@ -154,7 +154,7 @@ async def _run_buyer(
         except OutcomeUnknown:
             writes.outcomes["unknown without a key"] += 1
         except NotDone:
-            await asyncio.sleep(RETRY_DELAY)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
         return
 
     key = f"hold-{name}"

@@ -30,9 +30,9 @@ class Campaign:
         """How much to try: `small` in `make test`, `full` in the campaign."""
         return full if self.full else small
 
-    def record(self, tried: str, survived: str = "all", *, figures: str = "", **counts: int) -> None:
-        """Record what was tried, once it has survived. In the nouns of `counts`, _ stands for a blank."""
+    def record(self, tried: str, outcome: str = "all", *, figures: str = "", **counts: int) -> None:
+        """Record what was tried, and its outcome. In the nouns of `counts`, _ stands for a blank."""
         if self._report is not None:
             nouns = {noun.replace("_", " "): count for noun, count in counts.items()}
             with self._report.open("a") as lines:
-                lines.write(json.dumps(asdict(Trial(tried, survived, nouns, figures))) + "\n")
+                lines.write(json.dumps(asdict(Trial(tried, outcome, nouns, figures))) + "\n")

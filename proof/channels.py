@@ -1,7 +1,7 @@
 """Three channels with one interface: scalar calls, set-based calls, and HTTP.
 
 Each method takes a list of requests and returns as many outcomes: an id, a status or result, or the SQLSTATE
-of a refusal. What is busy is retried.
+of a refusal. What is locked is retried.
 """
 
 import time
@@ -13,7 +13,7 @@ import httpx
 import psycopg
 
 from tests.support import sql_calls as calls
-from tests.support.sql_calls import BUSY, outcome
+from tests.support.sql_calls import LOCKED, outcome
 
 SQLSTATES = {"insufficient_stock": "SA002", "hold_expired": "SA004"}
 
@@ -70,10 +70,10 @@ class SetBasedCalls:
         return self._call("result", calls.apply_payments, webhooks)
 
     def _call(self, column: str, function: Callable, requests: Sequence) -> list[Any]:
-        outcomes: list[Any] = [BUSY] * len(requests)
-        while BUSY in outcomes:
-            busy = [i for i, each in enumerate(outcomes) if each == BUSY]
-            for i, row in zip(busy, function(self.conn, *(requests[i] for i in busy)), strict=True):
+        outcomes: list[Any] = [LOCKED] * len(requests)
+        while LOCKED in outcomes:
+            locked = [i for i, each in enumerate(outcomes) if each == LOCKED]
+            for i, row in zip(locked, function(self.conn, *(requests[i] for i in locked)), strict=True):
                 outcomes[i] = row.sqlstate or getattr(row, column)
         return outcomes
 

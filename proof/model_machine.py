@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from proof.clock_shift import TICK, advance_clock
 from proof.model import CURRENCY, PRICE, Model, Response
-from proof.requests import BUSY, Call, Request, execute, receive, send
+from proof.requests import LOCKED, Call, Request, execute, receive, send
 from proof.serial_orders import expected, expected_of_scalar, explain
 from proof.tables import EMPTY, state
 from tests.support.sql_calls import change_settings, next_order_id
@@ -200,7 +200,7 @@ class ShopMachine(RuleBasedStateMachine):
         if call.batch and call.function == "apply_payment":
             self.model.end_waits(*(request.args[0] for request in call.requests))
         for i, (request, observed) in enumerate(zip(call.requests, responses, strict=True)):
-            if observed == BUSY and repeats_a_key(call.requests[:i], request):
+            if observed == LOCKED and repeats_a_key(call.requests[:i], request):
                 continue
             contract = (expected if call.batch else expected_of_scalar)(self.model, request, observed)
             assert observed == contract, f"{request} of {call}: {observed}, and the contract says {contract}"
@@ -221,6 +221,6 @@ class ShopMachine(RuleBasedStateMachine):
 
 
 def repeats_a_key(earlier: Sequence[Request], request: Request) -> bool:
-    """Whether an earlier request of the batch has its key: this one may then be busy."""
+    """Whether an earlier request of the batch has its key: this one may then be locked."""
     at = 0 if request.function == "apply_payment" else -1
     return any(request.args[at] is not None and before.args[at] == request.args[at] for before in earlier)

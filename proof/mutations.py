@@ -70,7 +70,7 @@ class StatementMutation:
 
 AUDIT = "tests/operators/test_audit.py::"
 BATCHES = "tests/sql/test_batches.py::"
-BUSY = "tests/sql/test_busy_rows.py::"
+LOCKED = "tests/sql/test_locked_rows.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_a_superuser_is_refused_by"
 CONVENTIONS = "tests/schema/test_conventions.py::"
@@ -157,19 +157,19 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "A batch waits for a product while it holds the lock of another",
         "product-locks-of-batch",
         ["for no key update"],
-        [BUSY + "test_holds_of_a_busy_product"],
+        [LOCKED + "test_holds_of_a_locked_product"],
     ),
     Mutation(
         "Holds are not locked",
         "hold-lock",
         ["", ";"],
-        [BUSY + "test_releases_of_a_busy_hold"],
+        [LOCKED + "test_releases_of_a_locked_hold"],
     ),
     Mutation(
         "Orders are not locked",
         "order-lock",
         ["", "", ";", "", ""],
-        [BUSY + "test_payments_of_a_busy_order"],
+        [LOCKED + "test_payments_of_a_locked_order"],
     ),
     Mutation(
         "Idempotency keys are not locked",
@@ -191,7 +191,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
             "select h.product_id from flashsale_data.holds h where h.hold_id = any (p_hold_ids)));\n"
             "{line}"
         ],
-        [BUSY + "test_an_order_locks_its_hold_before_its_product"],
+        [LOCKED + "test_an_order_locks_its_hold_before_its_product"],
     ),
     Mutation(
         "The inbox counter is read without a lock",
@@ -477,7 +477,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "key-deleted-by-call",
         ["else v_recorded[request.i]"],
         [
-            EARLY + "test_a_freed_key_that_meets_a_busy_product_is_to_be_sent_again",
+            EARLY + "test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again",
             EARLY + "test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so",
         ],
     ),

@@ -11,7 +11,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 from proof.clock_shift import TICK
 from proof.model import Response
 
-BUSY = "55P03"
+LOCKED = "55P03"
 NOT_SERIALIZABLE = "40001"
 
 # The types of the columns of a request.

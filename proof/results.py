@@ -15,13 +15,13 @@ class Trial:
     """One thing that a campaign tried.
 
     :param tried: what was done, and how often
-    :param survived: what was observed; "all", or figures
+    :param outcome: what was observed; "all", or figures
     :param counts: how often, by plural noun; added up for the promise's row
     :param figures: what the promise's row shows as observed
     """
 
     tried: str
-    survived: str = "all"
+    outcome: str = "all"
     counts: dict[str, int] = field(default_factory=dict)
     figures: str = ""
 
@@ -48,7 +48,7 @@ class Result:
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items())
 
     @property
-    def survived(self) -> str:
+    def outcome(self) -> str:
         figures = [trial.figures for trial in self.trials if trial.figures]
         return (", ".join(figures) or "all") if self.passed else "FAILED"
 
@@ -97,7 +97,7 @@ def _heading(whole: WholeRun | None) -> list[str]:
         else "No whole run yet."
     )
     return [
-        "# What was tried to break the promises",
+        "# Proof results",
         "",
         f"{run} `make proof` runs every campaign, `make proof ARGS=soak` one of them;"
         " `SEED=` repeats its random choices.",
@@ -107,10 +107,10 @@ def _heading(whole: WholeRun | None) -> list[str]:
 def _summary(known: Mapping[str, Result]) -> list[str]:
     return _table(
         [
-            (name, PROMISES[name].sentence, result.tried, result.survived, result.seconds, result.date)
+            (name, PROMISES[name].sentence, result.tried, result.outcome, result.seconds, result.date)
             for name, result in known.items()
         ],
-        ("campaign", "promise", "tried", "survived", "s", "date"),
+        ("campaign", "promise", "tried", "outcome", "s", "date"),
     )
 
 
@@ -119,8 +119,8 @@ def _details(known: Mapping[str, Result]) -> list[str]:
     for name, result in known.items():
         lines += ["", f"## {name}", ""]
         lines += [f"{PROMISES[name].sentence}. Seed {result.seed}, {result.seconds} s, {result.date}.", ""]
-        rows = [(trial.tried, trial.survived) for trial in result.trials]
-        lines += _table(rows if result.passed else [*rows, ("the rest", "FAILED")], ("tried", "survived"))
+        rows = [(trial.tried, trial.outcome) for trial in result.trials]
+        lines += _table(rows if result.passed else [*rows, ("the rest", "FAILED")], ("tried", "outcome"))
     return lines
 
 

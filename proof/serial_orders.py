@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 
 from proof.model import Model, Response
-from proof.requests import BUSY, NOT_SERIALIZABLE, Request
+from proof.requests import LOCKED, NOT_SERIALIZABLE, Request
 
 Exchange = tuple[Request, Response]
 
@@ -13,9 +13,9 @@ def explain(model: Model, calls: Sequence[Sequence[Exchange]], found: dict[str, 
     """The model after a serial order of these requests that has their responses and leaves `found`;
     None if there is no such order. The requests of one call stay in their order.
 
-    Requests that failed as busy or not serializable have no effect. A sweep and a purge skip what others have
-    locked, and so does what ends or shortens the wait of webhooks: each may have done any part of its work,
-    which `found` and its response show.
+    A request whose row was locked or not serializable has no effect. A sweep and a purge skip what others
+    have locked, and so does what ends or shortens the wait of webhooks: each may have done any part of its
+    work, which `found` and its response show.
     """
     return _explain(model, [[*waits_ended(model, call), *call] for call in calls], found, set())
 
@@ -65,7 +65,7 @@ def one_by_one(model: Model, exchanges: Sequence[Exchange], found: dict[str, dic
 
 def outcomes(model: Model, request: Request, observed: Response, found: dict[str, dict]) -> Iterator[Model]:
     """The models after the request in which it has this response."""
-    if observed in (BUSY, NOT_SERIALIZABLE):
+    if observed in (LOCKED, NOT_SERIALIZABLE):
         yield model
         return
     match request.function:

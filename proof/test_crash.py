@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 CLIENTS = {HttpClient: 12, SqlClient: 4}
-RECOVERY_TIME = 5.0
+RECOVERY_SECONDS = 5.0
 """seconds from the first connection that PostgreSQL accepts until buyers are served"""
 
 
@@ -154,7 +154,7 @@ def test_acknowledged_writes_survive_every_kill(
                 kill_process(database, campaign.random)
                 wait_until(database.accepts_connections, "PostgreSQL accepts connections", 60)
                 accepting = time.monotonic()
-                wait_until_served(accepting, campaign.size(4 * RECOVERY_TIME, RECOVERY_TIME))
+                wait_until_served(accepting, campaign.size(4 * RECOVERY_SECONDS, RECOVERY_SECONDS))
                 took = time.monotonic() - accepting
                 slowest[KILLS[kill_process][0]] = max(slowest[KILLS[kill_process][0]], took)
         finally:

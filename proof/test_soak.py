@@ -27,13 +27,13 @@ from tests.support.sql_calls import create_product
 pytestmark = pytest.mark.slow
 
 BUYERS = 40
-PACE = 0.1
+PAUSE_SECONDS = 0.1
 """seconds between one step of a buyer and the next: 400 requests a second"""
 LAPSE = "15 seconds"
 """how long a hold and an order last, so that many lapse and are swept"""
-P99_LIMIT = 2.0
+MAX_P99_RATIO = 2.0
 """times the p99 of the first minute: that of the last"""
-MEMORY_LIMIT = 1.25
+MAX_MEMORY_RATIO = 1.25
 """times the memory once warm: that at the end"""
 
 
@@ -60,7 +60,7 @@ async def buyer(
             method: str, path: str, expected: set[int], body: object = None, key: str | None = None
         ) -> Response:
             nonlocal due
-            due = max(due + PACE, time.monotonic())
+            due = max(due + PAUSE_SECONDS, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             began, responses = time.monotonic(), []
             while True:
@@ -178,9 +178,9 @@ def test_a_long_sale_with_an_old_snapshot_open(campaign: Campaign) -> None:
     assert late["stock"] == len(products)
     if campaign.full:
         assert not observed.unavailable
-        assert last < P99_LIMIT * first
-        assert late["worker"] < MEMORY_LIMIT * early["worker"]
-        assert late["backends"] < MEMORY_LIMIT * early["backends"] + 4 * 2**20
+        assert last < MAX_P99_RATIO * first
+        assert late["worker"] < MAX_MEMORY_RATIO * early["worker"]
+        assert late["backends"] < MAX_MEMORY_RATIO * early["backends"] + 4 * 2**20
         assert late["connections"] <= 13
         assert late["lapses"] < 4 * max(early["lapses"], 100)
         assert late["inbox"] == late["stored"] < 4 * max(early["inbox"], 100)
@@ -217,7 +217,7 @@ async def sale(
                 url,
                 products,
                 f"{name}-{n}",
-                PACE * n / BUYERS,
+                PAUSE_SECONDS * n / BUYERS,
                 Random(f"{campaign.seed} {name} {n}"),
                 until,
                 observed,

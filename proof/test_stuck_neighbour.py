@@ -22,15 +22,15 @@ from tests.support.sql_calls import create_product
 
 pytestmark = pytest.mark.slow
 
-RESPONSE_LIMIT = 2.0
+RESPONSE_LIMIT_SECONDS = 2.0
 """seconds until a request for the locked product has its 503"""
-P99_LIMIT = 2.0
+MAX_P99_RATIO = 2.0
 """latencies the baseline: the p99 of the others"""
 NEIGHBOURS = 16
-PACE = 0.1
+PAUSE_SECONDS = 0.1
 """seconds between one step of a neighbour and the next"""
 BUYERS_OF_LOCKED = 8
-FLOOR = 0.005
+P99_FLOOR_SECONDS = 0.005
 """seconds; a p99 below it is due to the scheduler of the operating system"""
 
 WantedRequest = tuple[str, str, object]
@@ -60,14 +60,14 @@ class Latencies:
 
 
 async def neighbour(url: str, products: list[int], number: int, until: float, latencies: Latencies) -> None:
-    """The whole flow again and again, one step each PACE."""
+    """The whole flow again and again, one step each PAUSE_SECONDS."""
     async with Connection(url) as connection:
-        await asyncio.sleep(PACE * number / NEIGHBOURS)
+        await asyncio.sleep(PAUSE_SECONDS * number / NEIGHBOURS)
         due = time.monotonic()
 
         async def step(what: str, method: str, path: str, body: object = None, key: str | None = None) -> Any:
             nonlocal due
-            due = max(due + PACE, time.monotonic())
+            due = max(due + PAUSE_SECONDS, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             response = await connection.request(method, path, body, key)
             assert response.status in (200, 201, 204), (what, response)
@@ -99,7 +99,7 @@ async def buyer_of_locked(url: str, wanted: WantedRequest, until: float, receive
     async with Connection(url) as connection:
         while time.monotonic() < until:
             received.append(await connection.request(*wanted))
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def with_one_locked(
@@ -161,11 +161,11 @@ def test_a_locked_product_delays_no_other(campaign: Campaign) -> None:
             assert outcomes[503, "busy"] >= 0.9 * len(received)
             assert all(int(response.headers["retry-after"]) >= 1 for response in received)
             slowest = max(response.seconds for response in received)
-            assert slowest < campaign.size(2 * RESPONSE_LIMIT, RESPONSE_LIMIT)
+            assert slowest < campaign.size(2 * RESPONSE_LIMIT_SECONDS, RESPONSE_LIMIT_SECONDS)
             assert set(during.count) == set(before.count), "the neighbours ran the whole flow"
             figures = f"p99 {before.p99 * 1000:.1f} ms, then {during.p99 * 1000:.1f}"
             if campaign.full:
-                assert during.p99 < max(P99_LIMIT * before.p99, FLOOR), f"{kind}: {figures}"
+                assert during.p99 < max(MAX_P99_RATIO * before.p99, P99_FLOOR_SECONDS), f"{kind}: {figures}"
             campaign.record(
                 f"a product locked for {seconds:.0f} s under {len(received):,} requests for it ({kind})",
                 f"503 after {slowest:.2f} s at most; others: {figures}",

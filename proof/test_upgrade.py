@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from api.database.schema_version import SQL, migration_ids
+from api.database.schema_version import SQL_DIRECTORY, migration_ids
 from flashsale.database.drift import differences, wrong_grants
 from flashsale.database.migrations import apply, migrate
 from flashsale.database.seed import APP_ROLE
@@ -47,8 +47,8 @@ def assert_as_fresh(url: str, fresh: str) -> None:
     assert len(found) == len(expected)
     with psycopg.connect(url, autocommit=True) as upgraded, psycopg.connect(fresh) as new:
         assert version(upgraded) == version(new)
-        assert list(differences(upgraded, SQL)) == []
-        assert list(wrong_grants(upgraded, SQL)) == []
+        assert list(differences(upgraded, SQL_DIRECTORY)) == []
+        assert list(wrong_grants(upgraded, SQL_DIRECTORY)) == []
         assert audit(upgraded) == []
 
 

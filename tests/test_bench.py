@@ -9,7 +9,7 @@ import pytest
 
 from bench import call_size, growth, overload, plot, report
 from bench.database import AuditFailed, running_database
-from bench.generator import ResponseLog
+from bench.load_generator import ResponseLog
 from bench.open_loop import open_loop
 from bench.rounds import Key, interleave, over_http, straight
 from bench.servers import CEILING, FLASHSALE, PGBENCH, REDIS, running_server

@@ -69,8 +69,8 @@ def test_a_row_adds_up_the_counts_of_a_campaign() -> None:
         Trial("a", counts={"kills": 1000, "writes": 1}),
         Trial("b", counts={"kills": 500}, figures="2 ms"),
     )
-    ((name, _, tried, survived, *_),) = rows(Results({"crash": result(*trials)}).markdown())
-    assert (name, tried, survived) == ("crash", "1,500 kills, 1 writes", "2 ms")
+    ((name, _, tried, outcome, *_),) = rows(Results({"crash": result(*trials)}).markdown())
+    assert (name, tried, outcome) == ("crash", "1,500 kills, 1 writes", "2 ms")
 
 
 def test_a_failed_campaign_is_shown_in_its_row_and_in_its_details() -> None:

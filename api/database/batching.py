@@ -25,7 +25,7 @@ from operator import attrgetter
 from typing import Any, Generic
 
 from api.context import REQUEST
-from api.database.errors import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack
+from api.database.errors import Busy, OutcomeUnknown, Overloaded, RolledBack, Unavailable
 from api.database.functions import Row
 from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
 
@@ -34,7 +34,7 @@ log = logging.getLogger("flashsale.api")
 Arguments = tuple[Any, ...]
 Call = Callable[[Sequence[Arguments]], Awaitable[Sequence[Row]]]
 """Sends argument tuples and returns their rows, in any order; a row's request_no is the tuple's index.
-Raises NotSent, RolledBack or OutcomeUnknown; anything else is a defect."""
+Raises Unavailable, RolledBack or OutcomeUnknown; anything else is a defect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Limits:
     contention_ttl: float = 2.0
     """how long a key counts as contended after its last request on the slow path has failed"""
     retry_delay: float = 0.02
-    """after a call on the slow path that made no progress"""
+    """on the slow or read path, after a call that made no progress"""
     timer_interval: float = 0.05
     """between two checks of the timeouts"""
 
@@ -68,8 +68,8 @@ class Limits:
 LOCK_NOT_AVAILABLE = "55P03"
 """in a row: another session has locked what the request needs; nothing was done for it"""
 
-_RETRYABLE = frozenset({LOCK_NOT_AVAILABLE, "40001", "40P01", "57014", "0A000", "26000"})
-"""retryable SQLSTATEs: lock, serialization failure, deadlock, timeout, plan invalidated by reloaded sql/"""
+_TRANSIENT = frozenset({LOCK_NOT_AVAILABLE, "40001", "40P01", "57014", "0A000", "26000"})
+"""transient SQLSTATEs: lock, serialization failure, deadlock, timeout, plan invalidated by reloaded sql/"""
 
 _SERVER_ERROR_CLASSES = frozenset({"08", "25", "28", "3D", "3F", "42", "53", "57", "58"})
 """SQLSTATE classes of errors of the server or its schema, which splitting the batch cannot help"""
@@ -121,21 +121,14 @@ class Batcher(Generic[Row]):
         self._metrics = metrics = metrics or BatchMetrics()
         self._key_index = key_index
         self._contended_keys: Counter[Any] = Counter()
-        self._slow = (
-            _Path(
-                slow_call,
-                replace(limits, max_queue_size=limits.max_slow_queue_size),
-                read_only,
-                Busy,
-                self._retry,
-                metrics.path("slow"),
-                is_last=True,
-            )
-            if slow_call
-            else None
-        )
+        self._slow: _Path[Row] | None = None
+        if slow_call:
+            slow_limits = replace(limits, max_queue_size=limits.max_slow_queue_size)
+            path = metrics.path("slow")
+            self._slow = _Path(slow_call, slow_limits, read_only, Busy, self._retry, path, retries_here=True)
         path = metrics.path("read" if read_only else "fast")
-        self._fast = _Path(call, limits, read_only, Overloaded, self._retry, path, is_last=self._slow is None)
+        is_only = self._slow is None
+        self._main = _Path(call, limits, read_only, Overloaded, self._retry, path, retries_here=is_only)
 
     def submit(self, *arguments: Any) -> "asyncio.Future[Row]":
         """Submit one request; the future returns its row.
@@ -143,7 +136,7 @@ class Batcher(Generic[Row]):
         A read is only served by a call that starts after this moment.
 
         :raises Overloaded: at once, if the queue is full
-        :returns: a future that returns the row, or raises Overloaded, Busy, NotSent, OutcomeUnknown, or
+        :returns: a future that returns the row, or raises Overloaded, Busy, Unavailable, OutcomeUnknown, or
             RolledBack if this request alone caused the rollback
         """
         loop = asyncio.get_running_loop()
@@ -154,14 +147,14 @@ class Batcher(Generic[Row]):
             and arguments[self._key_index] in self._contended_keys
         ):
             self._enqueue_slow(request)
-        elif not self._fast.enqueue(request):
+        elif not self._main.enqueue(request):
             raise Overloaded(f"{self._limits.max_queue_size} requests are waiting")
         return request.future
 
     def _retry(self, request: _PendingRequest[Row]) -> None:
         self._metrics.retried(request)
         if self._slow is None:
-            self._fast.enqueue(request, first=True)
+            self._main.enqueue(request, at_head=True)
         else:
             self._enqueue_slow(request)
 
@@ -189,7 +182,11 @@ class Batcher(Generic[Row]):
 
 
 class _Path(Generic[Row]):
-    """A queue, and the task that sends it in batches while it is not empty."""
+    """A queue, and the task that sends it in batches while it is not empty.
+
+    :param timeout_error: of a request that reaches its queue timeout
+    :param retries_here: `retry` puts requests back into this path, not another
+    """
 
     def __init__(
         self,
@@ -200,7 +197,7 @@ class _Path(Generic[Row]):
         retry: Callable[[_PendingRequest[Row]], None],
         metrics: PathMetrics,
         *,
-        is_last: bool,
+        retries_here: bool,
     ) -> None:
         self._call = call
         self._limits = limits
@@ -208,18 +205,18 @@ class _Path(Generic[Row]):
         self._timeout_error = timeout_error
         self._retry = retry
         self._metrics = metrics
-        self._is_last = is_last  # retries come back to this path
+        self._retries_here = retries_here
         self._queue: deque[_PendingRequest[Row]] = deque()
         self._in_flight: Sequence[_PendingRequest[Row]] = ()
         self._sent_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def enqueue(self, request: _PendingRequest[Row], *, first: bool = False) -> bool:
-        """Append a request; False if the queue is full. A retry goes `first`, and is always accepted."""
-        if len(self._queue) >= self._limits.max_queue_size and not first:  # guard: queue-limit
+    def enqueue(self, request: _PendingRequest[Row], *, at_head: bool = False) -> bool:
+        """Append a request; False if the queue is full. A retry goes `at_head`, and is always accepted."""
+        if len(self._queue) >= self._limits.max_queue_size and not at_head:  # guard: queue-limit
             return False
-        if first:
+        if at_head:
             self._queue.appendleft(request)
         else:
             self._queue.append(request)
@@ -235,7 +232,7 @@ class _Path(Generic[Row]):
         try:
             while self._queue:
                 batch = self._next_batch()
-                if batch and not await self._send(batch) and self._is_last:
+                if batch and not await self._send(batch) and self._retries_here:
                     # Retries are in the queue already: without a delay this would be a busy loop.
                     await asyncio.sleep(self._limits.retry_delay)
         finally:
@@ -258,12 +255,12 @@ class _Path(Generic[Row]):
             if request.max_batch_size < size:
                 size = request.max_batch_size
             batch.append(request)
-        if self._is_last:
+        if self._retries_here:
             batch.sort(key=_arrived_at)  # a retry is queued behind later requests, but served before them
         return batch
 
     async def _send(self, batch: list[_PendingRequest[Row]]) -> bool:
-        """Call the function for a batch and resolve its futures; False if all requests are to be retried."""
+        """Resolve a batch by one call; False if sending again at once would repeat the failure."""
         self._in_flight = batch
         self._sent_at = asyncio.get_running_loop().time()
         arguments: Sequence[Arguments] = [request.arguments for request in batch]
@@ -273,7 +270,7 @@ class _Path(Generic[Row]):
             with self._metrics.measure_call(batch, len(arguments)):
                 rows = await self._call(arguments)
             return self._resolve(batch, arguments, rows)
-        except NotSent as error:
+        except Unavailable as error:
             for request in batch:
                 request.fail(error)
         except RolledBack as error:
@@ -320,11 +317,11 @@ class _Path(Generic[Row]):
 
     def _split_and_retry(self, batch: list[_PendingRequest[Row]], error: RolledBack) -> bool:
         """The batch was rolled back: retry its requests in smaller batches, if that can help."""
-        is_retryable = error.sqlstate in _RETRYABLE
+        is_transient = error.sqlstate in _TRANSIENT
         fields = self._metrics.log_fields
-        if not is_retryable and (len(batch) == 1 or error.sqlstate[:2] in _SERVER_ERROR_CLASSES):
+        if not is_transient and (len(batch) == 1 or error.sqlstate[:2] in _SERVER_ERROR_CLASSES):
             log.error("a call of %d requests was rolled back: %s", len(batch), error, extra=fields)
-            failure = error if len(batch) == 1 else NotSent(str(error))
+            failure = error if len(batch) == 1 else Unavailable(str(error))
             for request in batch:
                 request.fail(failure)
             return True
@@ -337,7 +334,7 @@ class _Path(Generic[Row]):
                 request.max_batch_size = max(1, len(batch) // 4)
             if not request.future.done():
                 self._retry(request)
-        return not is_retryable
+        return not is_transient
 
     def _fail_unknown(
         self, batch: Sequence[_PendingRequest[Row]], error: OutcomeUnknown, *, can_retry: bool = True
@@ -347,7 +344,7 @@ class _Path(Generic[Row]):
             if not self._read_only:  # guard: write-not-retried
                 request.fail(error)
             elif not can_retry or request.retries >= 2:
-                request.fail(NotSent(str(error)))
+                request.fail(Unavailable(str(error)))
             elif not request.future.done():
                 request.retries += 1
                 self._retry(request)
@@ -358,12 +355,12 @@ class _Path(Generic[Row]):
         now = loop.time()
         for request in self._in_flight:
             if now - request.arrived_at >= self._limits.response_timeout:  # guard: response-timeout
-                request.fail((NotSent if self._read_only else OutcomeUnknown)("response timeout"))
+                request.fail((Unavailable if self._read_only else OutcomeUnknown)("response timeout"))
         is_stalled = self._in_flight and now - self._sent_at >= self._limits.queue_timeout / 2
         has_expired = False
         for request in self._queue:
             if now - request.arrived_at >= self._limits.queue_timeout:
-                request.fail((NotSent if is_stalled else self._timeout_error)("queue timeout"))
+                request.fail((Unavailable if is_stalled else self._timeout_error)("queue timeout"))
                 has_expired = True
         if has_expired:
             self._queue = deque(request for request in self._queue if not request.future.done())

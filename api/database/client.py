@@ -18,23 +18,23 @@ from psycopg_pool import AsyncConnectionPool
 from api.database import functions
 from api.database.batching import Batcher
 from api.database.connection import (
-    CONNECT_TIMEOUT,
+    CONNECT_TIMEOUT_SECONDS,
     FunctionConnection,
     connection_string,
     disconnect_after,
     outcome_of,
 )
-from api.database.errors import NotSent, OutcomeUnknown
+from api.database.errors import OutcomeUnknown, Unavailable
 from api.database.functions import Function, GetFiguresRow, GetStockRow, ListProductsRow, Row
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
-FAST_LOCK_TIMEOUT = 50
+FAST_LOCK_TIMEOUT_MS = 50
 """milliseconds; what a locked row costs the requests behind it on the fast path"""
-SLOW_LOCK_TIMEOUT = 300
-"""milliseconds for each lock of a call; the whole call has connection.STATEMENT_TIMEOUT"""
-READ_TIMEOUT = 1.5
+SLOW_LOCK_TIMEOUT_MS = 300
+"""milliseconds for each lock of a call; the whole call has connection.STATEMENT_TIMEOUT_MS"""
+READ_TIMEOUT_SECONDS = 1.5
 """seconds for a read over the pool, the wait for a connection included"""
-FIGURES_TIMEOUT = 2.0
+FIGURES_TIMEOUT_SECONDS = 2.0
 """seconds for get_figures, the connection attempt included"""
 
 T = TypeVar("T")
@@ -70,36 +70,36 @@ class CheckoutClient:
 
     def _write(self, function: Function[Row], key_index: int) -> Batcher[Row]:
         metrics = BatchMetrics(function.name, self._tracer)
-        fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT, metrics)
-        slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT, metrics)
+        fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT_MS, metrics)
+        slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT_MS, metrics)
         self._eager.append(fast)
         self._lazy.append(slow)
         return Batcher(fast.call, slow.call, key_index=key_index, metrics=metrics)
 
     def _read(self, function: Function[Row]) -> Batcher[Row]:
         metrics = BatchMetrics(function.name, self._tracer)
-        connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT, metrics)
+        connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT_MS, metrics)
         self._eager.append(connection)
         return Batcher(connection.call, read_only=True, metrics=metrics)
 
     def _connection(
-        self, function: Function[Row], path: str, lock_timeout: int, metrics: BatchMetrics
+        self, function: Function[Row], path: str, lock_timeout_ms: int, metrics: BatchMetrics
     ) -> FunctionConnection[Row]:
         name = f"flashsale {function.name} {path}"
-        conninfo = connection_string(self._url, name, lock_timeout=lock_timeout)
+        conninfo = connection_string(self._url, name, lock_timeout_ms=lock_timeout_ms)
         return FunctionConnection(conninfo, function, metrics.path(path))
 
     async def open(self) -> None:
         """Connect. If the database is not available yet, requests are answered 503 until it is."""
         # Created here because a pool belongs to the event loop that it is created in.
         self._pool = AsyncConnectionPool(
-            connection_string(self._url, "flashsale pool", lock_timeout=SLOW_LOCK_TIMEOUT),
+            connection_string(self._url, "flashsale pool", lock_timeout_ms=SLOW_LOCK_TIMEOUT_MS),
             kwargs={"autocommit": True},
             min_size=0,
             max_size=2,
             max_waiting=100,
             # The pool retries by itself for this long; afterwards the next request makes it try again.
-            reconnect_timeout=CONNECT_TIMEOUT,
+            reconnect_timeout=CONNECT_TIMEOUT_SECONDS,
             open=False,
         )
         await self._pool.open()
@@ -118,21 +118,21 @@ class CheckoutClient:
     async def list_products(self, after: int, limit: int) -> list[ListProductsRow]:
         """Products with a higher id than `after`, by id.
 
-        :raises NotSent, RolledBack:
+        :raises Unavailable, RolledBack:
         """
         return await self._query(functions.LIST_PRODUCTS, (after, limit), args_row(ListProductsRow))
 
     async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
         """Where the units of these products are.
 
-        :raises NotSent, RolledBack:
+        :raises Unavailable, RolledBack:
         """
         return await self._query(functions.GET_STOCK, (product_ids,), args_row(GetStockRow))
 
     async def readiness(self) -> dict[str, str]:
         """The result of flashsale.readiness(), by column.
 
-        :raises NotSent, RolledBack:
+        :raises Unavailable, RolledBack:
         """
         row: dict[str, str] = (await self._query(functions.READINESS, (), dict_row))[0]
         return row
@@ -143,10 +143,10 @@ class CheckoutClient:
         They are read over a connection of their own, so that a scrape does not wait for requests or delay
         them.
         """
-        conninfo = connection_string(self._url, "flashsale metrics", lock_timeout=100)
+        conninfo = connection_string(self._url, "flashsale metrics", lock_timeout_ms=100)
         try:
-            async with asyncio.timeout(FIGURES_TIMEOUT):
-                async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(FIGURES_TIMEOUT_SECONDS):
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
                 async with connection, connection.cursor(row_factory=args_row(GetFiguresRow)) as cursor:
                     await cursor.execute(functions.GET_FIGURES)
@@ -155,13 +155,13 @@ class CheckoutClient:
             return None
 
     async def _query(self, statement: str, parameters: tuple[Any, ...], row_factory: Any) -> list[Any]:
-        deadline = time.monotonic() + READ_TIMEOUT
+        deadline = time.monotonic() + READ_TIMEOUT_SECONDS
         while True:
             try:
                 return await self._query_once(statement, parameters, row_factory, deadline)
             except OutcomeUnknown as error:  # an idle connection was broken; a read can be retried
                 if time.monotonic() > deadline:
-                    raise NotSent(str(error)) from error
+                    raise Unavailable(str(error)) from error
 
     async def _query_once(
         self, statement: str, parameters: tuple[Any, ...], row_factory: Any, deadline: float
@@ -178,5 +178,5 @@ class CheckoutClient:
                     timer.cancel()
         except psycopg.Error as error:
             if connection is None:
-                raise NotSent(f"no connection to the database: {error}") from error
+                raise Unavailable(f"no connection to the database: {error}") from error
             raise outcome_of(error, connection) from error

@@ -14,35 +14,39 @@ from typing import Any, Generic
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from api.database.errors import NotSent, OutcomeUnknown, RolledBack
+from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import Function, Row
 from api.database.prepared_statement import PreparedCall
 from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
 
 log = logging.getLogger("flashsale.api")
 
-CONNECT_TIMEOUT = 1.0
+CONNECT_TIMEOUT_SECONDS = 1.0
 """seconds for a connection attempt"""
-RECONNECT_DELAY = 0.2
+RECONNECT_DELAY_SECONDS = 0.2
 """seconds after a failed connection attempt in which calls fail without a new one"""
-SOCKET_TIMEOUT = 3.0
+SOCKET_TIMEOUT_SECONDS = 3.0
 """seconds after which a call without a response costs the connection; its requests have timed out before"""
-STATEMENT_TIMEOUT = 500
+STATEMENT_TIMEOUT_MS = 500
 """milliseconds for a call in the server, its commit excluded. Less than Limits leaves between queue_timeout
 and response_timeout: then the server's error, a known outcome, arrives before the requests time out"""
 
+_INVALID_SESSION_CLASSES = frozenset({"0A", "25", "26", "42", "57"})
+"""SQLSTATE classes after which the session is replaced. 0A, 26, 42: the functions were reloaded, or grants
+changed, and the prepared statement is invalid; 25: the session is read-only, as after a failover; 57: the
+server cancelled the call or shuts down"""
 
-def connection_string(url: str, name: str, *, lock_timeout: int) -> str:
+
+def connection_string(url: str, name: str, *, lock_timeout_ms: int) -> str:
     """`url` with the settings of every connection of this server.
 
     :param url: libpq connection string or URI; its own settings take precedence, its `options` come last
     :param name: shown in pg_stat_activity.application_name
-    :param lock_timeout: milliseconds
     """
     given = conninfo_to_dict(url)
     settings = {
-        "lock_timeout": str(lock_timeout),
-        "statement_timeout": str(STATEMENT_TIMEOUT),
+        "lock_timeout": str(lock_timeout_ms),
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
         "default_transaction_isolation": "read\\ committed",
         "timezone": "UTC",
         "jit": "off",
@@ -83,7 +87,7 @@ class FunctionConnection(Generic[Row]):
         """Connect before the first call, if the database is available."""
         try:
             await self._connect()
-        except NotSent as error:
+        except Unavailable as error:
             log.warning("%s: %s", self._function.name, error)
 
     async def close(self) -> None:
@@ -95,21 +99,21 @@ class FunctionConnection(Generic[Row]):
     async def call(self, requests: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Call the function for these argument tuples.
 
-        :raises NotSent: no connection; nothing happened
+        :raises Unavailable: no connection
         :raises RolledBack: the server reported an error; nothing happened
-        :raises OutcomeUnknown: the connection broke before a response, or was closed after SOCKET_TIMEOUT
+        :raises OutcomeUnknown: the connection broke before a response, or was closed after
+            SOCKET_TIMEOUT_SECONDS
         """
         prepared = self._prepared
         if prepared is None or not prepared.is_alive():
             await self.close()
             prepared = await self._connect()
-        timer = disconnect_after(prepared.connection, SOCKET_TIMEOUT)
+        timer = disconnect_after(prepared.connection, SOCKET_TIMEOUT_SECONDS)
         try:
             return await prepared.call(self._function.parameters(requests))
         except psycopg.Error as error:
             outcome = outcome_of(error, prepared.connection)
-            # 0A000 and 26000: the functions were reloaded, and the session's plan of the call is invalid.
-            if isinstance(outcome, OutcomeUnknown) or outcome.sqlstate[:2] in ("0A", "25", "26", "42", "57"):
+            if isinstance(outcome, OutcomeUnknown) or outcome.sqlstate[:2] in _INVALID_SESSION_CLASSES:
                 await self.close()
             raise outcome from error
         except BaseException:
@@ -121,10 +125,10 @@ class FunctionConnection(Generic[Row]):
     async def _connect(self) -> PreparedCall[Row]:
         loop = asyncio.get_running_loop()
         if loop.time() < self._retry_at:
-            raise NotSent(self._last_error)
+            raise Unavailable(self._last_error)
         prepared: PreparedCall[Row] | None = None
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
                 prepared = PreparedCall(connection, self._function.make_row)
                 await prepared.prepare(self._function.statement)
@@ -132,9 +136,9 @@ class FunctionConnection(Generic[Row]):
             if prepared is not None:
                 await prepared.close()
             self._metrics.connection_failed()
-            self._retry_at = loop.time() + RECONNECT_DELAY
+            self._retry_at = loop.time() + RECONNECT_DELAY_SECONDS
             self._last_error = f"no connection to the database: {error or 'connection timeout'}".strip()
-            raise NotSent(self._last_error) from error
+            raise Unavailable(self._last_error) from error
         self._prepared = prepared
         self._metrics.connected()
         return prepared

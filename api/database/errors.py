@@ -1,10 +1,10 @@
 """The outcomes of a call that returned no row. All but OutcomeUnknown mean that nothing happened."""
 
 
-class NotSent(Exception):
-    """The call did not reach the database. Nothing happened."""
+class Unavailable(Exception):
+    """Nothing was done: no connection, an error of the server or its schema, or a read without a response."""
 
-    reason = "not_sent"
+    reason = "unavailable"
 
 
 class RolledBack(Exception):

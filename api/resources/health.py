@@ -7,7 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.database.client import CheckoutClient
-from api.database.errors import NotSent, RolledBack
+from api.database.errors import RolledBack, Unavailable
 from api.problems import NOT_READY, respond_problem
 from api.schemas.responses import Alive, Ready, encode
 
@@ -36,7 +36,7 @@ class Readiness:
     async def on_get(self, req: Request, resp: Response) -> None:
         try:
             found = await self._client.readiness()
-        except NotSent as error:
+        except Unavailable as error:
             return respond_problem(resp, NOT_READY, str(error), database="unreachable")
         except RolledBack as error:
             detail = f"The schema cannot be used: {error}"

@@ -13,10 +13,10 @@ from contextvars import copy_context
 from typing import Protocol
 
 MAX_CONCURRENT_REQUESTS = 2000
-"""requests being processed, those of live streams included; a fifth of a second's work"""
+"""requests being processed, those of the stock feed included; a fifth of a second's work"""
 MAX_WAIT_SECONDS = 0.5
 """for admission, until the request is rejected"""
-TIMER_INTERVAL = 0.05
+CHECK_INTERVAL_SECONDS = 0.05
 """seconds between two checks of the waiting connections"""
 
 
@@ -58,7 +58,7 @@ class AdmissionController:
         """Queue a connection; later its `resume` or `reject` is called."""
         self._queue.append((self._loop.time(), connection))
         if self._timer is None:
-            self._timer = self._loop.call_later(TIMER_INTERVAL, self._expire_timeouts, context=self._context)
+            self._start_timer()
 
     def release(self) -> None:
         """A request has been completed."""
@@ -75,8 +75,11 @@ class AdmissionController:
         while self._queue and self._queue[0][0] <= oldest_arrival:
             self._queue.popleft()[1].reject()
         self._admit()
-        self._timer = (
-            self._loop.call_later(TIMER_INTERVAL, self._expire_timeouts, context=self._context)
-            if self._queue
-            else None
+        self._timer = None
+        if self._queue:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer = self._loop.call_later(
+            CHECK_INTERVAL_SECONDS, self._expire_timeouts, context=self._context
         )

@@ -23,7 +23,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_REQUEST_SECONDS = 10.0
 """from a request's first byte to its last"""
 
-PEER_TIMEOUT = 30
+PEER_TIMEOUT_SECONDS = 30
 """seconds until a peer that acknowledges no data counts as disconnected (RFC 5482)"""
 
 _request_ids = RequestIds()
@@ -83,10 +83,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Otherwise the live stream of a phone that lost its network would stay open for 15 minutes.
+        # Otherwise the stock feed of a phone that lost its network would stay open for 15 minutes.
         peer = transport.get_extra_info("socket")
         if peer.family != socket.AF_UNIX:
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT * 1000)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_SECONDS * 1000)
         # uvicorn has no timeout for the first request.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -247,8 +247,8 @@ class Protocol(HttpToolsProtocol):
     def _write_problem(self, type_: ProblemType, detail: str = "") -> None:
         if self.transport.is_closing():
             return
-        metrics.problems.of[(type_.code,)] += 1
-        metrics.requests.of["", "", str(type_.status)] += 1
+        metrics.problems.by_labels[(type_.code,)] += 1
+        metrics.requests.by_labels["", "", str(type_.status)] += 1
         body = problems.encode_problem(type_, detail or type_.detail)
         head = [
             f"HTTP/1.1 {type_.status} {http.HTTPStatus(type_.status).phrase}",

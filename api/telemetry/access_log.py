@@ -44,7 +44,7 @@ class AccessLog:
 
     def _log(self, req: Request, resp: Response, status: str, seconds: float, notes: dict[str, Any]) -> None:
         if "replayed" in notes:
-            metrics.replays.of[(req.uri_template or "",)] += 1
+            metrics.replays.by_labels[(req.uri_template or "",)] += 1
         if status >= "5":
             level, message = logging.WARNING, "request failed"
         elif seconds >= SLOW_REQUEST_SECONDS:

@@ -38,17 +38,17 @@ class BatchMetrics:
     def __init__(self, function: str = "", tracer: Tracer | None = None) -> None:
         self._function = function
         self._tracer = tracer
-        metrics.request_retries.of[(function,)] += (
+        metrics.request_retries.by_labels[(function,)] += (
             0  # without a first sample rate() misses the first increase
         )
-        metrics.reads_coalesced.of[(function,)] += 0
+        metrics.reads_coalesced.by_labels[(function,)] += 0
 
     def path(self, name: str) -> "PathMetrics":
         return PathMetrics(self._function, name, self._tracer)
 
     def retried(self, request: PendingRequest) -> None:
         """Count a retry: a row that the request needs was locked, or its call failed."""
-        metrics.request_retries.of[(self._function,)] += 1
+        metrics.request_retries.by_labels[(self._function,)] += 1
         if request.context is not None:
             if not hasattr(request.context, "retries"):
                 request.context.retries = 0
@@ -66,7 +66,7 @@ class PathMetrics:
         self._queue = metrics.queue.labels(*self._labels)
         self._connections = metrics.db_connections.labels(*self._labels)
         for outcome in ("connected", "failed"):
-            metrics.db_connects.of[function, path, outcome] += 0
+            metrics.db_connects.by_labels[function, path, outcome] += 0
 
     def set_queue_size(self, waiting: int) -> None:
         self._queue.set(waiting)
@@ -79,11 +79,11 @@ class PathMetrics:
         return _CallMeasurement(self._labels, batch, sent, self._tracer)
 
     def connected(self) -> None:
-        metrics.db_connects.of[(*self._labels, "connected")] += 1
+        metrics.db_connects.by_labels[(*self._labels, "connected")] += 1
         self._connections.inc()
 
     def connection_failed(self) -> None:
-        metrics.db_connects.of[(*self._labels, "failed")] += 1
+        metrics.db_connects.by_labels[(*self._labels, "failed")] += 1
 
     def disconnected(self) -> None:
         self._connections.dec()
@@ -115,8 +115,8 @@ class _CallMeasurement:
         metrics.call_duration.observe(labels, perf_counter() - self._started_at)
         metrics.queue_wait.observe(labels, self._waited)
         if coalesced := len(self._batch) - self._sent:
-            metrics.reads_coalesced.of[labels[:1]] += coalesced
+            metrics.reads_coalesced.by_labels[labels[:1]] += coalesced
         if error is not None:
-            metrics.calls_failed.of[(*labels, getattr(error, "reason", "unexpected"))] += 1
+            metrics.calls_failed.by_labels[(*labels, getattr(error, "reason", "unexpected"))] += 1
         if self._span is not None:
             self._span.end(error)

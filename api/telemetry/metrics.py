@@ -24,20 +24,20 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for
 
 
 class BufferedCounter:
-    """A counter: `counter.of[labels] += 1`."""
+    """A counter: `counter.by_labels[labels] += 1`."""
 
     def __init__(self, name: str, documentation: str, *labels: str) -> None:
-        self.of: defaultdict[Labels, float] = defaultdict(int)
+        self.by_labels: defaultdict[Labels, float] = defaultdict(int)
         self._metric = Counter(name, documentation, labels, registry=_registry)
         self._flushed: defaultdict[Labels, float] = defaultdict(int)
         _buffered.append(self)
 
     @property
     def total(self) -> float:
-        return sum(self.of.values())
+        return sum(self.by_labels.values())
 
     def flush(self) -> None:
-        for labels, count in self.of.items():
+        for labels, count in self.by_labels.items():
             child = self._metric.labels(*labels) if labels else self._metric
             child.inc(count - self._flushed[labels])
             self._flushed[labels] = count
@@ -103,7 +103,7 @@ class _Responses:
             count = sum(counts)
             self.count += count
             self.failed += count if status.startswith("5") else 0
-            requests.of[method, route or "", status[:3]] += count
+            requests.by_labels[method, route or "", status[:3]] += count
             request_duration.add((method, route or ""), counts, total)
         self._buffer.clear()
 
@@ -125,7 +125,10 @@ request_duration = BufferedHistogram(
 problems = BufferedCounter("flashsale_problems", "Responses with problem details.", "code")
 replays = BufferedCounter("flashsale_replays", "Responses with the result of an earlier request.", "route")
 stock_feed_subscribers = Gauge(
-    "flashsale_stock_feed_subscribers", "Open live streams.", registry=_registry, multiprocess_mode="livesum"
+    "flashsale_stock_feed_subscribers",
+    "Subscribers of the stock feed.",
+    registry=_registry,
+    multiprocess_mode="livesum",
 )
 
 batch_size = BufferedHistogram(
@@ -151,7 +154,7 @@ queue_wait = BufferedHistogram(
 )
 calls_failed = BufferedCounter(
     "flashsale_calls_failed",
-    "Calls that returned no rows: not_sent, outcome_unknown, or the SQLSTATE of the rollback.",
+    "Calls that returned no rows: unavailable, outcome_unknown, or the SQLSTATE of the rollback.",
     "function",
     "path",
     "reason",

@@ -13,7 +13,7 @@ from api.telemetry.logging import rate_limit
 
 log = logging.getLogger("flashsale.reporter")
 
-INTERVAL = 1.0
+INTERVAL_SECONDS = 1.0
 """seconds between two updates"""
 UPDATES_PER_SUMMARY = 10
 
@@ -35,7 +35,7 @@ class Reporter:
     def start(self) -> None:
         metrics.workers.set(1)
         metrics.worker_start_time.set(time.time())
-        metrics.worker_cpu.of[()] += 0
+        metrics.worker_cpu.by_labels[()] += 0
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -51,7 +51,7 @@ class Reporter:
         while True:
             for _ in range(UPDATES_PER_SUMMARY):
                 self.update()
-                due = max(due + INTERVAL, loop.time())
+                due = max(due + INTERVAL_SECONDS, loop.time())
                 await asyncio.sleep(due - loop.time())
                 metrics.event_loop_lag.observe((), loop.time() - due)
             self.log_summary()
@@ -59,7 +59,7 @@ class Reporter:
     def update(self) -> None:
         """Update the gauges, and flush the counters."""
         cpu = time.process_time()
-        metrics.worker_cpu.of[()] += cpu - self._cpu
+        metrics.worker_cpu.by_labels[()] += cpu - self._cpu
         self._cpu = cpu
         resident = int(Path("/proc/self/statm").read_bytes().split()[1])
         metrics.worker_resident.set(resident * _PAGE_BYTES)
@@ -67,7 +67,7 @@ class Reporter:
         metrics.pool_connections.labels("idle").set(idle)
         metrics.pool_connections.labels("used").set(size - idle)
         metrics.pool_waiting.set(waiting)
-        metrics.log_lines_dropped.of[()] = rate_limit.dropped
+        metrics.log_lines_dropped.by_labels[()] = rate_limit.dropped
         metrics.flush()
 
     def log_summary(self) -> None:
@@ -77,7 +77,7 @@ class Reporter:
         self._summarized = totals
         if any(new[name] for name in _UNUSUAL):
             log.info(
-                f"summary of the last {UPDATES_PER_SUMMARY * INTERVAL:.0f} seconds",
+                f"summary of the last {UPDATES_PER_SUMMARY * INTERVAL_SECONDS:.0f} seconds",
                 extra={name: count for name, count in new.items() if count},
             )
 
@@ -95,5 +95,5 @@ def _totals() -> dict[str, int]:
         "replays": int(metrics.replays.total),
         "reads_coalesced": int(metrics.reads_coalesced.total),
         "log_lines_dropped": int(metrics.log_lines_dropped.total),
-        **{f"problem_{code}": int(count) for (code,), count in metrics.problems.of.items()},
+        **{f"problem_{code}": int(count) for (code,), count in metrics.problems.by_labels.items()},
     }

@@ -12,7 +12,7 @@ from flashsale.cli.output import console, printable, text, to_json
 from flashsale.database.connection import Connection, describe_error, poll
 
 PAGE_SIZE = 1000
-POLL_INTERVAL = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 """seconds"""
 
 _STYLES = {
@@ -55,7 +55,7 @@ def events(after: int, follow: bool, as_json: bool) -> None:
                 if not disconnected:
                     click.echo(f"{describe_error(page)}; retrying", err=True)
                 disconnected = True
-                time.sleep(POLL_INTERVAL)
+                time.sleep(POLL_INTERVAL_SECONDS)
                 continue
             disconnected = False
             for event in page:
@@ -69,7 +69,7 @@ def events(after: int, follow: bool, as_json: bool) -> None:
             if len(page) < PAGE_SIZE:
                 if not follow:
                     return
-                time.sleep(POLL_INTERVAL)
+                time.sleep(POLL_INTERVAL_SECONDS)
     except KeyboardInterrupt:
         return
 

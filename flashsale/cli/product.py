@@ -1,15 +1,13 @@
 """`flashsale product`: creates, lists and restocks products."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import click
 from psycopg.rows import dict_row
 
 from flashsale.cli.output import json_option, print_rows, printable, to_json
+from flashsale.cli.types import ID, MONEY, UNITS
 from flashsale.database.connection import connect, fetch_value
-
-BIGINT = click.IntRange(1, 2**63 - 1)
-INT = click.IntRange(-(2**31), 2**31 - 1)
 
 COLUMNS = {
     "product_id": "id",
@@ -24,21 +22,6 @@ COLUMNS = {
 }
 
 
-class Money(click.ParamType[Decimal]):
-    """A decimal number, without rounding."""
-
-    name = "decimal"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            amount = Decimal(str(value))
-        except InvalidOperation:
-            self.fail(f"{value!r} is not a decimal number such as 99.00", param, ctx)
-        if not amount.is_finite():
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return amount
-
-
 @click.group()
 def product() -> None:
     """Create, list and restock products."""
@@ -46,8 +29,8 @@ def product() -> None:
 
 @product.command()
 @click.argument("name")
-@click.option("--stock", type=INT, required=True, help="Units in stock.")
-@click.option("--price", type=Money(), required=True, help="Unit price, such as 99.00.")
+@click.option("--stock", type=UNITS, required=True, help="Units in stock.")
+@click.option("--price", type=MONEY, required=True, help="Unit price, such as 99.00.")
 @click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
 @json_option
 def create(name: str, stock: int, price: Decimal, currency: str, as_json: bool) -> None:
@@ -75,8 +58,8 @@ def list_(as_json: bool) -> None:
 
 
 @product.command(context_settings={"ignore_unknown_options": True})
-@click.argument("product_id", type=BIGINT)
-@click.argument("units", type=INT)
+@click.argument("product_id", type=ID)
+@click.argument("units", type=UNITS)
 @json_option
 def restock(product_id: int, units: int, as_json: bool) -> None:
     """Add UNITS to a product's stock; a negative number removes units.

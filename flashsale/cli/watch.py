@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from flashsale.cli.output import console, json_option, table, text, to_json
-from flashsale.cli.product import BIGINT
+from flashsale.cli.types import ID
 from flashsale.database.connection import Connection, describe_error, fetch_value, poll
 from flashsale.durations import format_duration
 
@@ -47,7 +47,7 @@ _SCHEDULER = """
     show_default=True,
     help="Seconds between snapshots.",
 )
-@click.option("--product", "only", type=BIGINT, multiple=True, help="Only this product; can be repeated.")
+@click.option("--product", "only", type=ID, multiple=True, help="Only this product; can be repeated.")
 @json_option
 def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> None:
     """Show stock, rates of the last 10 seconds, refunds due and the scheduler, until Ctrl-C."""

@@ -14,14 +14,14 @@ import click
 from rich.text import Text
 
 from flashsale.cli.output import console, json_option, printable, to_json
-from flashsale.cli.product import BIGINT, Money
+from flashsale.cli.types import ID, MONEY
 from flashsale.database.connection import connect, fetch_value
 from flashsale.errors import UserError
 from flashsale.settings import Settings
 from flashsale.webhooks import signature_headers, webhook_secrets
 
 PATH = "/api/payments/webhook"
-TIMEOUT = 10
+TIMEOUT_SECONDS = 10
 """seconds for one response"""
 
 
@@ -31,12 +31,12 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.option("--order", "order_id", type=BIGINT, help="The order that is paid.")
+@click.option("--order", "order_id", type=ID, help="The order that is paid.")
 @click.option("--early", is_flag=True, help="Send it for the id of the next order, before that is created.")
 @click.option(
     "--status", type=click.Choice(["success", "failed", "cancelled"]), default="success", show_default=True
 )
-@click.option("--amount", type=Money(), help="Captured amount, such as 99.00.")
+@click.option("--amount", type=MONEY, help="Captured amount, such as 99.00.")
 @click.option("--currency", help="ISO 4217 code.")
 @click.option("--key", help="Idempotency key of the event. [default: a new one]")
 @click.option(
@@ -110,7 +110,7 @@ def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Respons
         if request.type not in ("http", "https"):
             raise UserError(f"{url} is not an http or https URL")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
                 return _parse(response.status, response)
         except urllib.error.HTTPError as error:
             with error:

@@ -11,7 +11,7 @@ from flashsale.errors import UserError
 from flashsale.local.cluster import DATABASE, SUPERUSER, Cluster
 from flashsale.settings import Settings
 
-CONNECT_TIMEOUT = 10
+CONNECT_TIMEOUT_SECONDS = 10
 """seconds, unless the URL has another"""
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -42,7 +42,8 @@ def connect(command: str, url: str | None = None) -> Connection:
 
     :param command: shown as application_name in pg_stat_activity
     """
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **conninfo_to_dict(url or admin_url())}
+    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    options |= conninfo_to_dict(url or admin_url())
     options |= {"application_name": f"flashsale {command}", "client_encoding": "UTF8"}
     return psycopg.connect(make_conninfo(**options), autocommit=True)
 

@@ -17,7 +17,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
-from api.database.schema_version import MIGRATIONS, SQL, digest, migration_ids
+from api.database.schema_version import MIGRATIONS_DIRECTORY, SQL_DIRECTORY, digest, migration_ids
 from flashsale.database import pg_cron
 from flashsale.database.connection import Connection, describe_error, fetch_row, fetch_value
 from flashsale.database.sql_loader import SqlError, load
@@ -34,8 +34,8 @@ Say = Callable[[str], None]
 def migrate(
     url: str,
     *,
-    migrations: Path = MIGRATIONS,
-    sql: Path = SQL,
+    migrations: Path = MIGRATIONS_DIRECTORY,
+    sql: Path = SQL_DIRECTORY,
     schedule: bool = True,
     say: Say = print,
 ) -> None:
@@ -65,7 +65,9 @@ def migrate(
             say(pg_cron.schedule(conn, url))
 
 
-def apply(url: str, upto: str | None = None, *, migrations: Path = MIGRATIONS, say: Say = print) -> list[str]:
+def apply(
+    url: str, upto: str | None = None, *, migrations: Path = MIGRATIONS_DIRECTORY, say: Say = print
+) -> list[str]:
     """Apply pending migrations only, up to and including `upto` (None: all); returns their ids."""
     with _migration_lock(url, say) as conn:
         _check_rights(conn)

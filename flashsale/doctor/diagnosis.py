@@ -7,31 +7,31 @@ import psycopg
 from psycopg import errors
 
 from flashsale.database.connection import Connection, connect, describe_error, fetch_value
-from flashsale.doctor import pg_cron, roles, sale, schema, server
+from flashsale.doctor import audit, configuration, pg_cron, postgresql, roles, schema
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 from flashsale.errors import UserError
 
-_ALWAYS: list[Callable[[Connection], Findings]] = [
-    server.database,
-    server.server,
-    server.clock,
-    server.durability,
-    server.settings,
-    schema.migrations,
-]
-_IF_MIGRATED: list[Callable[[Connection], Findings]] = [
-    schema.functions,
-    roles.grants,
-    roles.roles,
-    sale.sale_settings,
-    pg_cron.pg_cron,
-    sale.audit,
-]
+_ALWAYS: dict[str, Callable[[Connection], Findings]] = {
+    "database": postgresql.database,
+    "server": postgresql.server,
+    "clock": postgresql.clock,
+    "durability": postgresql.durability,
+    "settings": postgresql.settings,
+    "migrations": schema.migrations,
+}
+_IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
+    "functions": schema.functions,
+    "grants": roles.grants,
+    "roles": roles.roles,
+    "sale_settings": configuration.sale_settings,
+    "pg_cron": pg_cron.pg_cron,
+    "audit": audit.audit,
+}
 
 
 def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
     """Run every check whose prerequisites hold."""
-    yield from sale.secrets(environment)
+    yield from configuration.secrets(environment)
     try:
         conn = connect("doctor")
     except (UserError, psycopg.OperationalError) as error:
@@ -39,9 +39,8 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
         yield Finding("database", "failed", message, "start it, or set FLASHSALE_DATABASE_URL to its address")
         return
     with conn:
-        checks = _ALWAYS + (_IF_MIGRATED if fetch_value(conn, _MIGRATED) else [])
-        for check in checks:
-            name = check.__name__
+        checks = _ALWAYS | (_IF_MIGRATED if fetch_value(conn, _MIGRATED) else {})
+        for name, check in checks.items():
             try:
                 yield from check(conn)
             except errors.InsufficientPrivilege as error:

@@ -1,13 +1,13 @@
 """Roles, and what they are granted."""
 
-from api.database.schema_version import SQL
+from api.database.schema_version import SQL_DIRECTORY
 from flashsale.database.connection import Connection
 from flashsale.database.drift import wrong_grants
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 
 
 def grants(conn: Connection) -> Findings:
-    findings = [Finding("grants", "failed", detail, MIGRATE) for detail in wrong_grants(conn, SQL)]
+    findings = [Finding("grants", "failed", detail, MIGRATE) for detail in wrong_grants(conn, SQL_DIRECTORY)]
     findings += [Finding("grants", "failed", *row) for row in conn.execute(_UNEXPECTED_GRANTS)]
     yield from findings or [Finding("grants", "ok", "grants are those of sql/; no table is accessible")]
 

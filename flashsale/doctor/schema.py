@@ -3,7 +3,7 @@
 from psycopg import sql
 from yoyo.migrations import default_migration_table
 
-from api.database.schema_version import SQL, digest, migration_ids
+from api.database.schema_version import SQL_DIRECTORY, digest, migration_ids
 from flashsale.database.connection import Connection, fetch_value
 from flashsale.database.drift import differences
 from flashsale.database.migrations import YOYO_SCHEMA
@@ -36,7 +36,7 @@ def functions(conn: Connection) -> Findings:
     is_current = fetch_value(conn, "select schema_digest from flashsale.readiness()") == digest()
     if not is_current:
         yield Finding("functions", "failed", "the loaded sql/ is of another version", MIGRATE)
-    found = list(differences(conn, SQL))
+    found = list(differences(conn, SQL_DIRECTORY))
     for difference in found:
         yield Finding("functions", "failed", difference, f"{MIGRATE} (it reloads sql/ and drops the rest)")
     if is_current and not found:

@@ -31,9 +31,9 @@ from flashsale.local.os_account import with_pdeathsig
 from flashsale.settings import Settings
 from flashsale.webhooks import SECRETS_VARIABLE
 
-GUNICORN_STOP_TIMEOUT = 40.0
+GUNICORN_STOP_TIMEOUT_SECONDS = 40.0
 """seconds; gunicorn gives its workers fewer"""
-HEALTH_TIMEOUT = 60.0
+HEALTH_TIMEOUT_SECONDS = 60.0
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CONFIGURATIONS = [_PACKAGE / "gunicorn.conf.py", _PACKAGE.parent / "gunicorn.conf.py"]
@@ -113,7 +113,7 @@ def _run(settings: Settings, started: ExitStack) -> int:
     for name in ended:
         _print(f"{name} ended unexpectedly ({_describe_exit(children[name].returncode)}); stopping the rest")
     if not ended:
-        _print(f"{settings.base_url}/healthz did not respond within {HEALTH_TIMEOUT:.0f} s; stopping")
+        _print(f"{settings.base_url}/healthz did not respond within {HEALTH_TIMEOUT_SECONDS:.0f} s; stopping")
     return 1
 
 
@@ -270,7 +270,7 @@ def _stop_gunicorn(gunicorn: subprocess.Popen[bytes]) -> None:
     if gunicorn.poll() is None:
         processes.send_signal(gunicorn.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            gunicorn.wait(GUNICORN_STOP_TIMEOUT)
+            gunicorn.wait(GUNICORN_STOP_TIMEOUT_SECONDS)
     # The workers of a master that was killed keep the port.
     processes.send_group_signal(gunicorn.pid, signal.SIGKILL)
     gunicorn.wait()
@@ -278,7 +278,7 @@ def _stop_gunicorn(gunicorn: subprocess.Popen[bytes]) -> None:
 
 def _wait_until_healthy(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bool:
     host, port = settings.base_url.removeprefix("http://").rsplit(":", 1)
-    deadline = time.monotonic() + HEALTH_TIMEOUT
+    deadline = time.monotonic() + HEALTH_TIMEOUT_SECONDS
     while gunicorn.poll() is None and time.monotonic() < deadline:
         conn = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2)
         try:

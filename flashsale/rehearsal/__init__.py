@@ -4,7 +4,7 @@ buyers        the generated buyers and their behaviour
 client        HTTP requests: limited concurrency, timing, retries
 sale          the sequence of the sale
 throwaway_product  the product, and its state in the database
-short_times   a short hold time and payment window for the duration of the rehearsal
+temporary_settings  a short hold time and payment window for the duration of the rehearsal
 observations  what the buyers observed
 checks        comparisons of the observations with the database
 statistics    rates and latencies

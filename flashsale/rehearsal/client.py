@@ -14,7 +14,7 @@ import msgspec
 from flashsale.errors import UserError
 from flashsale.rehearsal.observations import NO_RESPONSE, Call, Observations, Operation, Response
 
-TIMEOUT = 15
+TIMEOUT_SECONDS = 15
 """seconds for one response; the server's own limit is two"""
 MAX_ATTEMPTS = 10
 SPARE_FILES = 50
@@ -127,6 +127,6 @@ async def open_client(url: str, concurrency: int, observed: Observations, seed: 
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(TIMEOUT),
+        timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS),
     ) as session:
         yield Client(session, url, concurrency, observed, seed)

@@ -19,10 +19,10 @@ from flashsale.rehearsal.client import open_client
 from flashsale.rehearsal.cpu import CpuUsage, measure_cpu
 from flashsale.rehearsal.observations import Observations, StockLevels
 from flashsale.rehearsal.sale import Sale, SaleConfig
-from flashsale.rehearsal.short_times import short_times
+from flashsale.rehearsal.temporary_settings import temporary_settings
 from flashsale.rehearsal.throwaway_product import DatabaseState, Product
 
-SAMPLE_INTERVAL = 0.05
+SAMPLE_INTERVAL_SECONDS = 0.05
 """seconds between two samples of the stock levels"""
 
 
@@ -95,7 +95,7 @@ def rehearse(
         lapsing = options.lapse_after is not None
         if options.lapse_after is not None:
             hold_time = payment_window = timedelta(seconds=options.lapse_after)
-            stack.enter_context(short_times(options.lapse_after, database_url, before))
+            stack.enter_context(temporary_settings(options.lapse_after, database_url, before))
             notes.append(
                 f"Holds and orders lapsed after {options.lapse_after:g} s; the settings have been restored."
             )
@@ -199,7 +199,7 @@ async def _sell(
             while not over.is_set():
                 show(Progress(sale.phase, sale.served, await sample()))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(over.wait(), SAMPLE_INTERVAL)
+                    await asyncio.wait_for(over.wait(), SAMPLE_INTERVAL_SECONDS)
 
         sale = Sale(client, buyers, config, observed, sample, reader.next_order_id)
         over = asyncio.Event()

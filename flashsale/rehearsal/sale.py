@@ -28,7 +28,7 @@ from flashsale.rehearsal.observations import (
 )
 from flashsale.webhooks import signature_headers
 
-RETURN_TIMEOUT = 10
+RETURN_TIMEOUT_SECONDS = 10
 """seconds beyond the hold time for which buyers wait for held units to be released"""
 MAX_ERRORS = 100
 """after which no further buyers come: the result is clear, and requests to a dead server take long"""
@@ -141,7 +141,7 @@ class Sale:
                 group.create_task(serve_queue())
 
     async def _serve_again(self) -> None:
-        timeout = (self._config.hold_time if self._config.lapsing else 0) + RETURN_TIMEOUT
+        timeout = (self._config.hold_time if self._config.lapsing else 0) + RETURN_TIMEOUT_SECONDS
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while self._without_unit and len(self._observed.errors) < MAX_ERRORS:

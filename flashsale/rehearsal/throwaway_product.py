@@ -24,7 +24,7 @@ CURRENCY = "XTS"
 """the ISO 4217 code for tests, so that refunds due of a rehearsal are recognizable"""
 LOCK_KEY = 5_117_346_212_000_001
 """of the advisory lock: one rehearsal at a time in a database"""
-WITHDRAW_TIMEOUT = 10
+WITHDRAW_TIMEOUT_SECONDS = 10
 """seconds; requests to the server take two at most"""
 STOCK_IN_USE = "SA010"
 
@@ -100,10 +100,10 @@ def withdraw(conn: Connection, product: Product) -> None:
     Releases holds, cancels unpaid orders and removes available units. After an interrupted sale requests may
     still be running, so this is repeated until every unit is paid or removed.
 
-    :raises UserError: it did not succeed within WITHDRAW_TIMEOUT
+    :raises UserError: it did not succeed within WITHDRAW_TIMEOUT_SECONDS
     """
     query = "select total_stock - paid from flashsale.stock"
-    deadline = time.monotonic() + WITHDRAW_TIMEOUT
+    deadline = time.monotonic() + WITHDRAW_TIMEOUT_SECONDS
     while _ids(conn, query, product) != [0]:
         if time.monotonic() > deadline:
             raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from api.database.schema_version import SQL
+from api.database.schema_version import SQL_DIRECTORY
 from flashsale.database.sql_loader import SqlError, load
 from proof.transactions.session import Session
 from tests.support import sql_calls as calls
@@ -86,7 +86,7 @@ class FaultInjector:
             "terminate": (self._terminate, 2),
             "vacuum full": (self._vacuum_full, 3),
             "vacuum": (self._vacuum, 1),
-            "reload": (lambda conn: load(conn, SQL), 4),
+            "reload": (lambda conn: load(conn, SQL_DIRECTORY), 4),
         }
         names, weights = list(faults), [weight for _, weight in faults.values()]
         with psycopg.connect(self.url, autocommit=True, options="-c statement_timeout=5s") as conn:

@@ -20,7 +20,7 @@ from proof.transactions.state import State, read_state, reset
 from tests.support import sql_calls as calls
 
 SESSIONS = 10
-UNTIL_ALL_LAPSED = 1.8
+SECONDS_UNTIL_ALL_LAPSED = 1.8
 """seconds; longer than a hold, an order or the wait of a webhook lasts"""
 MOST_SWEEPS = 100
 MOST_LINES = 60
@@ -80,7 +80,7 @@ def run_round(conn: psycopg.Connection, url: str, seed: str, seconds: float) -> 
     history = History(transaction for session in sessions for transaction in session.transactions)
     unexpected_ends = [*_finish_transactions(conn, history, choices)]
     if choices.random() < 0.3:
-        time.sleep(UNTIL_ALL_LAPSED)
+        time.sleep(SECONDS_UNTIL_ALL_LAPSED)
     _sweep(conn)
     for read in (observers.read_events, observers.read_refunds, observers.audit):
         read(conn)

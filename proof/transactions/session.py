@@ -25,8 +25,8 @@ SCENARIOS = {
     "reused key": 3, "slow settings": 0.6, "cancelled, then paid": 1.5, "old snapshot": 1.5, "purge": 0.5,
     "restock": 1,
 }  # fmt: skip
-SLEEP = (0.02, 0.4)
-LONG_SLEEP = (0.8, 2.2)
+SLEEP_SECONDS = (0.02, 0.4)
+LONG_SLEEP_SECONDS = (0.8, 2.2)
 """seconds; longer than a hold, an order or a stored webhook may last"""
 PREPARED = (0.0, 0.0, 0.3, 1.4)
 """seconds, at most, until a prepared transaction is finished"""
@@ -219,7 +219,7 @@ class Session:
     def step(self, name: str) -> None:
         """Sleep, or make one call."""
         if name in ("sleep", "long sleep"):
-            time.sleep(self.random.uniform(*(SLEEP if name == "sleep" else LONG_SLEEP)))
+            time.sleep(self.random.uniform(*(SLEEP_SECONDS if name == "sleep" else LONG_SLEEP_SECONDS)))
             return
         function, request = self.requests.request(self.conn, name)
         requests = [request]

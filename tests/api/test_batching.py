@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from api.database.batching import LOCK_NOT_AVAILABLE, Batcher, Limits
-from api.database.client import FAST_LOCK_TIMEOUT, SLOW_LOCK_TIMEOUT
-from api.database.connection import SOCKET_TIMEOUT, STATEMENT_TIMEOUT
-from api.database.errors import Busy, NotSent, OutcomeUnknown, Overloaded, RolledBack
+from api.database.client import FAST_LOCK_TIMEOUT_MS, SLOW_LOCK_TIMEOUT_MS
+from api.database.connection import SOCKET_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_MS
+from api.database.errors import Busy, OutcomeUnknown, Overloaded, RolledBack, Unavailable
 from tests.api.event_loop_clock import run
 
 QUICK = Limits(queue_timeout=0.2, response_timeout=0.4, retry_delay=0.001, timer_interval=0.01)
@@ -148,7 +148,7 @@ def test_a_request_that_reaches_its_queue_timeout_is_never_sent() -> None:
         await database.entered.wait()
         await asyncio.sleep(QUICK.queue_timeout / 2)
         late = batcher.submit("late")
-        assert isinstance(await outcome(late), NotSent), "the call before it does not return"
+        assert isinstance(await outcome(late), Unavailable), "the call before it does not return"
         assert isinstance(await outcome(in_flight), OutcomeUnknown), "sent, and no response in time"
         database.may_return.set()
         assert (await batcher.submit("next")).sqlstate is None
@@ -389,7 +389,7 @@ def test_a_server_error_is_not_retried() -> None:
         fast.break_batch = lambda batch: RolledBack("53200", "out of memory")
         batcher = Batcher(fast.call, slow.call)
         outcomes = await asyncio.gather(*[outcome(batcher.submit(n)) for n in range(3)])
-        assert all(isinstance(error, NotSent) for error in outcomes)
+        assert all(isinstance(error, Unavailable) for error in outcomes)
         assert len(fast.batches) == 1
         assert not slow.batches
 
@@ -417,7 +417,7 @@ def test_a_read_whose_outcome_is_unknown_is_retried_twice() -> None:
         assert (await batcher.submit(1)).sqlstate is None
         database.batches.clear()
         database.break_batch = lambda batch: OutcomeUnknown("cut")
-        assert isinstance(await outcome(batcher.submit(2)), NotSent)
+        assert isinstance(await outcome(batcher.submit(2)), Unavailable)
         assert len(database.batches) == 3
 
     run(test())
@@ -441,10 +441,10 @@ def test_a_retry_of_a_read_is_accepted_by_a_full_queue() -> None:
 def test_an_unavailable_database_fails_all_requests_until_it_is_back() -> None:
     async def test() -> None:
         database = Database()
-        database.break_batch = lambda batch: NotSent("refused")
+        database.break_batch = lambda batch: Unavailable("refused")
         batcher = Batcher(database.call, database.call)
         outcomes = await asyncio.gather(outcome(batcher.submit(1)), outcome(batcher.submit(2)))
-        assert all(isinstance(error, NotSent) for error in outcomes)
+        assert all(isinstance(error, Unavailable) for error in outcomes)
         database.break_batch = lambda batch: None
         assert (await batcher.submit(3)).sqlstate is None
 
@@ -466,9 +466,9 @@ def test_a_call_with_wrong_rows_leaves_no_request_waiting(rows: list[Row]) -> No
 
 def test_server_timeouts_are_shorter_than_request_timeouts() -> None:
     left = Limits().response_timeout - Limits().queue_timeout
-    assert SLOW_LOCK_TIMEOUT < STATEMENT_TIMEOUT < left * 1000
-    assert Limits().response_timeout < min(SOCKET_TIMEOUT, 2)
-    assert FAST_LOCK_TIMEOUT < SLOW_LOCK_TIMEOUT
+    assert SLOW_LOCK_TIMEOUT_MS < STATEMENT_TIMEOUT_MS < left * 1000
+    assert Limits().response_timeout < min(SOCKET_TIMEOUT_SECONDS, 2)
+    assert FAST_LOCK_TIMEOUT_MS < SLOW_LOCK_TIMEOUT_MS
     assert Limits().max_batch_size <= 1000, "the functions accept no more"
 
 
@@ -477,7 +477,7 @@ def test_requests_time_out_while_their_call_hangs() -> None:
         database = Database()
         batcher = Batcher(database.call, read_only=True, limits=QUICK)
         database.block()
-        assert isinstance(await outcome(batcher.submit(1)), NotSent)
+        assert isinstance(await outcome(batcher.submit(1)), Unavailable)
         took = asyncio.get_running_loop().time()
         assert QUICK.response_timeout <= took < QUICK.response_timeout + 2 * QUICK.timer_interval
         database.may_return.set()

@@ -17,8 +17,13 @@ import pytest
 import uvloop
 
 from api.database.batching import Batcher, Limits
-from api.database.connection import CONNECT_TIMEOUT, SOCKET_TIMEOUT, FunctionConnection, connection_string
-from api.database.errors import NotSent, OutcomeUnknown, RolledBack
+from api.database.connection import (
+    CONNECT_TIMEOUT_SECONDS,
+    SOCKET_TIMEOUT_SECONDS,
+    FunctionConnection,
+    connection_string,
+)
+from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import PLACE_HOLDS, PlaceHoldsRow
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
@@ -160,7 +165,7 @@ def test_functions_reloaded_under_a_prepared_statement_are_found_again(
 
 
 def connection(url: str, name: str = "test") -> FunctionConnection[PlaceHoldsRow]:
-    return FunctionConnection(connection_string(url, name, lock_timeout=100), PLACE_HOLDS)
+    return FunctionConnection(connection_string(url, name, lock_timeout_ms=100), PLACE_HOLDS)
 
 
 def test_a_product_that_is_unlocked_in_time_is_sold(
@@ -230,7 +235,7 @@ async def listening(handle: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIt
 
 
 def test_a_connection_attempt_times_out_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.database.connection.RECONNECT_DELAY", 60)
+    monkeypatch.setattr("api.database.connection.RECONNECT_DELAY_SECONDS", 60)
     attempts = 0
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,13 +246,13 @@ def test_a_connection_attempt_times_out_after_a_second(monkeypatch: pytest.Monke
     async def test() -> None:
         async with listening(swallow) as port:
             one = connection(f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable")
-            async with asyncio.timeout(CONNECT_TIMEOUT + 10):
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + 10):
                 for _ in range(2):
-                    with pytest.raises(NotSent):
+                    with pytest.raises(Unavailable):
                         await one.call([(1, 1, None)])
 
     asyncio.run(test())
-    assert CONNECT_TIMEOUT == 1
+    assert CONNECT_TIMEOUT_SECONDS == 1
     assert attempts == 1, "right after a failure there is no second attempt"
 
 
@@ -277,7 +282,7 @@ def test_a_server_that_dies_with_a_request_unread_is_detected_at_once(
         one = connection(f"host={tmp_path} port=1 user={server['user']} dbname={server['dbname']}")
         assert (await one.call([(1, 1, None)]))[0].sqlstate is None
         is_dying.set()
-        async with asyncio.timeout(SOCKET_TIMEOUT - 1):
+        async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS - 1):
             with pytest.raises(OutcomeUnknown):
                 await one.call([(1, 1, None)])
         await one.close()
@@ -324,7 +329,7 @@ def test_a_connection_without_a_response_is_closed_and_replaced(
             assert (await one.call([(1, 1, "before")]))[0].sqlstate is None
             talking.clear()
             with monkeypatch.context() as patch, pytest.raises(OutcomeUnknown):
-                patch.setattr("api.database.connection.SOCKET_TIMEOUT", 0.3)
+                patch.setattr("api.database.connection.SOCKET_TIMEOUT_SECONDS", 0.3)
                 await one.call([(1, 1, "silence")])
             talking.set()
             row = (await one.call([(1, 1, "silence")]))[0]

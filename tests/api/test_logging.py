@@ -140,12 +140,12 @@ def test_a_summary_is_logged_if_anything_was_unusual(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO, "flashsale.reporter")
     reporter = Reporter(lambda: (0, 0, 0))
     metrics.responses.observe("POST", "/api/holds", "409 Conflict", 0.01)
-    metrics.problems.of[("insufficient_stock",)] += 1
+    metrics.problems.by_labels[("insufficient_stock",)] += 1
     metrics.flush()
     reporter.log_summary()
     assert caplog.records == [], "refusals are ordinary"
-    metrics.replays.of[("/api/holds",)] += 2
-    metrics.problems.of[("busy",)] += 1
+    metrics.replays.by_labels[("/api/holds",)] += 2
+    metrics.problems.by_labels[("busy",)] += 1
     metrics.responses.observe("POST", "/api/holds", "503 Service Unavailable", 1.0)
     metrics.flush()
     reporter.log_summary()

@@ -1,4 +1,4 @@
-"""StockFeed without a server; tests/page/test_stream.py tests the streams over HTTP."""
+"""StockFeed without a server; tests/page/test_stock_feed.py tests the streams over HTTP."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.database.errors import NotSent, Overloaded
+from api.database.errors import Overloaded, Unavailable
 from api.database.functions import GetStockRow
 from api.stock_feed import Limits, StockFeed, Subscriber
 from tests.api.event_loop_clock import run
@@ -74,7 +74,7 @@ def test_a_poller_continues_after_a_failure():
         async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
             rows = await super().get_stock(product_ids)
             if self.calls in (2, 3):
-                raise NotSent("no connection")
+                raise Unavailable("no connection")
             if self.calls in (5, 6):
                 raise ZeroDivisionError
             return rows

@@ -13,8 +13,8 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from api.database.schema_version import migration_ids
 from flashsale.database import pg_cron
 from flashsale.database.migrations import migrate
+from flashsale.doctor import audit, configuration, postgresql, roles, schema
 from flashsale.doctor import pg_cron as pg_cron_checks
-from flashsale.doctor import roles, sale, schema, server
 from flashsale.doctor.finding import MIGRATE, Finding
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster, find_binary, has_pg_cron, stop_server
 from tests.support.clusters import cluster_folder
@@ -50,19 +50,21 @@ def only(check, *arguments) -> Finding:
 
 
 def test_a_missing_secret_is_a_warning():
-    assert problems(sale.secrets, {}) == [
+    assert problems(configuration.secrets, {}) == [
         ("warning", "FLASHSALE_WEBHOOK_SECRETS is not set here: webhooks cannot be verified")
     ]
 
 
 @pytest.mark.parametrize("secret", ["hunter2", "whsec_short", "whsec_%%%%", f"{SECRET},whsec_"])
 def test_an_invalid_secret_fails_and_is_not_printed(secret):
-    ((status, said),) = problems(sale.secrets, {"FLASHSALE_WEBHOOK_SECRETS": secret})
+    ((status, said),) = problems(configuration.secrets, {"FLASHSALE_WEBHOOK_SECRETS": secret})
     assert (status, secret in said) == ("failed", False)
 
 
 def test_secrets_are_counted():
-    assert only(sale.secrets, {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{SECRET}"}).detail.startswith("2 ")
+    assert only(configuration.secrets, {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{SECRET}"}).detail.startswith(
+        "2 "
+    )
 
 
 # database and server
@@ -85,9 +87,9 @@ def test_a_missing_database_fails(flashsale, tmp_path):
 
 
 def test_an_old_server_fails(db, monkeypatch):
-    assert problems(server.server, db) == []
-    monkeypatch.setattr(server, "OLDEST_SERVER", 990000)
-    assert "99 or newer" in only(server.server, db).remedy
+    assert problems(postgresql.server, db) == []
+    monkeypatch.setattr(postgresql, "OLDEST_SERVER", 990000)
+    assert "99 or newer" in only(postgresql.server, db).remedy
 
 
 def test_an_encoding_other_than_utf8_fails(cluster):
@@ -98,7 +100,7 @@ def test_an_encoding_other_than_utf8_fails(cluster):
             conn.execute("drop database flashsale_latin")
             conn.execute("create database flashsale_latin encoding latin1 locale 'C' template template0")
         with psycopg.connect(cluster.url(SUPERUSER, "flashsale_latin")) as conn:
-            assert problems(server.server, conn) == [("failed", "the database's encoding is LATIN1")]
+            assert problems(postgresql.server, conn) == [("failed", "the database's encoding is LATIN1")]
 
 
 # clock
@@ -114,8 +116,8 @@ def test_an_encoding_other_than_utf8_fails(cluster):
     ],
 )
 def test_a_clock_offset_is_found(db, monkeypatch, ahead, status, said):
-    monkeypatch.setattr(server, "time", SimpleNamespace(time=lambda: time.time() + ahead))
-    finding = only(server.clock, db)
+    monkeypatch.setattr(postgresql, "time", SimpleNamespace(time=lambda: time.time() + ahead))
+    finding = only(postgresql.clock, db)
     assert finding.status == status
     assert said in finding.detail
 
@@ -125,7 +127,7 @@ def test_a_clock_offset_is_found(db, monkeypatch, ahead, status, said):
 
 def test_a_server_without_durable_commits_fails(db):
     """The suite's own server does not flush to disk."""
-    assert sorted(problems(server.durability, db)) == [
+    assert sorted(problems(postgresql.durability, db)) == [
         ("failed", "fsync is off for the server"),
         ("failed", "full_page_writes is off for the server"),
         ("failed", "synchronous_commit is off for the server"),
@@ -143,15 +145,15 @@ def test_a_server_without_durable_commits_fails(db):
 def test_a_role_or_database_without_durable_commits_fails(db, whom, where):
     with after(db, f"alter {whom} set synchronous_commit = off"):
         finding = next(
-            f for f in server.durability(db) if f.detail == f"synchronous_commit is off for {where}"
+            f for f in postgresql.durability(db) if f.detail == f"synchronous_commit is off for {where}"
         )
         assert finding.remedy == f"alter {whom} set synchronous_commit = on"
         db.execute(finding.remedy)
-        assert ("failed", finding.detail) not in problems(server.durability, db)
+        assert ("failed", finding.detail) not in problems(postgresql.durability, db)
 
 
 def test_default_settings_are_ok(db):
-    assert problems(server.settings, db) == []
+    assert problems(postgresql.settings, db) == []
 
 
 @pytest.mark.parametrize(
@@ -160,16 +162,17 @@ def test_default_settings_are_ok(db):
 def test_settings_that_break_callers_fail(db, setting):
     name, _, value = setting.partition(" = ")
     with after(db, f"alter database flashsale_cli set {setting}"):
-        ((status, said),) = problems(server.settings, db)
+        ((status, said),) = problems(postgresql.settings, db)
         assert status == "failed"
         assert said.startswith(f"{name} is {value.strip(chr(39))} for database flashsale_cli")
-        db.execute(only(server.settings, db).remedy)
-        assert problems(server.settings, db) == []
+        db.execute(only(postgresql.settings, db).remedy)
+        assert problems(postgresql.settings, db) == []
 
 
 def test_a_low_lock_limit_is_a_warning(db, monkeypatch):
-    monkeypatch.setattr(server, "RECOMMENDED_LOCKS", 512)
-    assert problems(server.settings, db) == [("warning", "max_locks_per_transaction is 256 for the server")]
+    monkeypatch.setattr(postgresql, "RECOMMENDED_LOCKS", 512)
+    found = ("warning", "max_locks_per_transaction is 256 for the server")
+    assert problems(postgresql.settings, db) == [found]
 
 
 # migrations
@@ -394,13 +397,13 @@ def test_a_missing_login_role_is_a_warning(db):
 
 
 def test_the_settings_of_the_sale_are_printed(db):
-    assert only(sale.sale_settings, db).detail == "hold time 2 min, payment window 15 min"
+    assert only(configuration.sale_settings, db).detail == "hold time 2 min, payment window 15 min"
 
 
 @pytest.mark.parametrize("change", ["'1 second'", "p_payment_window => '1 second'", "p_inbox_limit => 0"])
 def test_settings_of_a_trial_are_a_warning(db, change):
     db.execute(f"select flashsale.change_settings({change})")
-    ((status, _),) = problems(sale.sale_settings, db)
+    ((status, _),) = problems(configuration.sale_settings, db)
     assert status == "warning"
 
 
@@ -483,10 +486,10 @@ def test_a_missing_pg_cron_is_a_warning_unless_another_scheduler_sweeps(db, monk
 
 def test_a_violated_invariant_fails(db):
     create_product(db)
-    assert problems(sale.audit, db) == []
+    assert problems(audit.audit, db) == []
     db.execute("update flashsale_data.stock set paid = 1")
     assert ("failed", "paid_counter: product 1 counts 1 paid, its orders add up to 0") in problems(
-        sale.audit, db
+        audit.audit, db
     )
 
 

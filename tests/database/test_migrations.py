@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from api.database.schema_version import MIGRATIONS, digest, migration_ids
+from api.database.schema_version import MIGRATIONS_DIRECTORY, digest, migration_ids
 from flashsale.database.migrations import apply, migrate
 from flashsale.database.sql_loader import SqlError
 from flashsale.errors import UserError
@@ -281,7 +281,7 @@ def test_a_file_must_have_the_name_of_its_object(write, deploy):
 def test_an_error_in_a_migration_names_file_and_line_and_rolls_back(database_url, db, tmp_path):
     folder = tmp_path / "migrations"
     folder.mkdir()
-    for path in MIGRATIONS.glob("*.sql"):
+    for path in MIGRATIONS_DIRECTORY.glob("*.sql"):
         (folder / path.name).write_text(path.read_text())
     bad = folder / "9999.bad.sql"
     bad.write_text("create table public.half_made ();\n\ninsert into nowhere values (1);\n")

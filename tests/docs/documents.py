@@ -33,7 +33,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _AS_SUPERUSER = re.compile(r"As a superuser[^.]*:$")
 _END = "--- end of a step"
-PATIENCE = 60
+MAX_SECONDS = 60
 """seconds for one example"""
 
 
@@ -152,7 +152,7 @@ class Reader:
         command = example.text
         for word, other in self._instead.items():
             command = command.replace(word, other)
-        watchdog = threading.Timer(PATIENCE, self._bash.kill)
+        watchdog = threading.Timer(MAX_SECONDS, self._bash.kill)
         watchdog.start()
         try:
             self._bash.stdin.write(f"{command}\necho; echo '{_END}'\n")
@@ -164,7 +164,9 @@ class Reader:
 
     def _sql(self, example: Example) -> str:
         command = ["psql", "-Xq", "-v", "ON_ERROR_STOP=1", self._urls[example.as_superuser]]
-        done = subprocess.run(command, input=example.text, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            command, input=example.text, capture_output=True, text=True, timeout=MAX_SECONDS
+        )
         assert done.returncode == 0, f"{example.text}\n{done.stderr}"
         return done.stdout
 

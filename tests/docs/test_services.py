@@ -106,15 +106,15 @@ def test_one_lost_after_the_commit_costs_nothing_either(names, db):
     assert one(db, "select held from flashsale.stock where product_id = %s", product) == 2
 
 
-def test_a_batch_passes_by_a_busy_product_and_comes_back_to_it(names, db, connect):
-    busy, free = create_product(db), create_product(db)
+def test_a_batch_passes_by_a_locked_product_and_comes_back_to_it(names, db, connect):
+    locked, free = create_product(db), create_product(db)
     other = connect(autocommit=False)
-    place_hold(other, busy)
+    place_hold(other, locked)
     done = threading.Event()
     outcomes = {}
 
     def reserve():
-        outcomes.update(names["reserve_many"]([("free", free, 1), ("busy", busy, 1)]))
+        outcomes.update(names["reserve_many"]([("free", free, 1), ("locked", locked, 1)]))
         done.set()
 
     thread = threading.Thread(target=reserve)
@@ -124,7 +124,7 @@ def test_a_batch_passes_by_a_busy_product_and_comes_back_to_it(names, db, connec
     assert not done.is_set()
     other.commit()
     thread.join(20)
-    assert {key: sqlstate for key, (sqlstate, _) in outcomes.items()} == {"free": None, "busy": None}
+    assert {key: sqlstate for key, (sqlstate, _) in outcomes.items()} == {"free": None, "locked": None}
 
 
 def test_a_reader_that_dies_at_any_event_neither_misses_nor_repeats_one(names, db):

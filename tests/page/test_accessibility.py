@@ -48,12 +48,12 @@ def test_an_expiring_hold_does_not_move_the_focus(buyer, hold_time):
     hold_time(1)
     buyer.get_by_role("button", name="Reserve").click()
     buyer.get_by_text("How the plot is fed").focus()
-    expect(buyer.locator("#said")).to_contain_text("Hold expired.")
+    expect(buyer.locator("#message")).to_contain_text("Hold expired.")
     expect(buyer.get_by_text("How the plot is fed")).to_be_focused()
 
 
 def test_results_are_announced_and_the_plot_is_not(buyer):
-    expect(buyer.locator("#said")).to_have_attribute("role", "status")
+    expect(buyer.locator("#message")).to_have_attribute("role", "status")
     expect(buyer.get_by_role("timer", include_hidden=True)).to_have_count(2)
     assert buyer.locator("#plot [role=status], #plot [aria-live], dl [aria-live]").count() == 0
     assert buyer.get_by_role("banner").count() == buyer.get_by_role("main").count() == 1
@@ -64,7 +64,7 @@ def states(page: Page):
     yield "to reserve"
     page.get_by_label("Quantity").fill("5000")
     page.get_by_role("button", name="Reserve").click()
-    expect(page.locator("#said")).to_contain_text("Insufficient stock.")
+    expect(page.locator("#message")).to_contain_text("Insufficient stock.")
     yield "refused"
     page.get_by_label("Quantity").fill("1")
     page.get_by_role("button", name="Reserve").click()

@@ -90,8 +90,8 @@ def test_two_browsers_race_for_the_last_unit(open_page, db):
     for page in (one, two):
         page.evaluate("() => window.openGate()")
     for page in (one, two):
-        expect(page.locator("#said")).not_to_be_empty()
-    got = [page for page in (one, two) if "Reserved 1 unit." in page.locator("#said").text_content()]
+        expect(page.locator("#message")).not_to_be_empty()
+    got = [page for page in (one, two) if "Reserved 1 unit." in page.locator("#message").text_content()]
     assert len(got) == 1
     loser = two if got == [one] else one
     expect(loser.get_by_role("status").filter(has_text="Insufficient stock.")).to_be_visible()

@@ -181,13 +181,13 @@ def test_thousands_of_webhooks_for_one_order_do_not_use_up_the_lock_table(db, pr
     assert value(db, "select stored from flashsale_data.inbox") == 0
 
 
-def test_a_freed_key_that_meets_a_busy_product_is_to_be_sent_again(db, product, first):
+def test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again(db, product, first):
     other = create_product(db)
-    busy, free = order_units(db, product), order_units(db, other)
+    locked, free = order_units(db, product), order_units(db, other)
     apply_payment(db, "k", 10**9, "failed")
     age_inbox(db)
     place_hold(first, product)
-    news = [("a", free.order_id, "success"), ("k", busy.order_id, "success"), ("k", busy.order_id, "success")]
+    news = [("a", free.order_id, "success"), *[("k", locked.order_id, "success")] * 2]
     assert sqlstates(apply_payments(db, *news)) == [None, "55P03", "55P03"]
     first.rollback()
     assert [outcome.result for outcome in apply_payments(db, *news)] == ["applied"] * 3

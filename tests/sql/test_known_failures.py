@@ -8,7 +8,7 @@ import pytest
 from psycopg import IsolationLevel
 
 from tests.support.sql_calls import (
-    BUSY,
+    LOCKED,
     adjust_stock,
     apply_payment,
     apply_payments,
@@ -254,7 +254,7 @@ def test_no_unit_stays_unsold_because_its_buyer_met_another(db, first, second, m
 
 def test_no_unit_stays_unsold_because_its_buyer_met_another_control(db, first, second, meanwhile, without):
     without("product-lock", "for no key update skip locked;")
-    assert buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile) == ([BUSY], 1)
+    assert buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile) == ([LOCKED], 1)
 
 
 # --- a REPEATABLE READ caller ---

@@ -25,7 +25,7 @@ TITLES = {
     "SA010": "Stock in use",
     "SA011": "Too many unmatched webhooks",
 }
-BUSY = "55P03"
+LOCKED = "55P03"
 
 
 def rows(conn: psycopg.Connection, query: str, *args: object) -> list[Any]:

@@ -35,11 +35,11 @@ export async function call(method, path, { body, why = "", keyed = false, quiet 
   let answer;
   try {
     const response = await fetch(path, { method, headers, body: text, cache: "no-store" });
-    const said = await response.text();
+    const received = await response.text();
     answer = {
       status: response.status,
       ok: response.ok,
-      body: parsed(said),
+      body: parsed(received),
       replayed: response.headers.get("Idempotency-Replayed") === "true",
       headers: SHOWN_HEADERS.flatMap((name) => (response.headers.has(name) ? [[name, response.headers.get(name)]] : [])),
     };
@@ -98,8 +98,8 @@ function record({ method, path, headers, text, why, answer, took }) {
       element("span", { className: "took" }, [`${took.toFixed(0)} ms`]),
     ]),
     ...(why ? [element("p", { className: "why" }, [why])] : []),
-    said("request", [`${method} ${path} HTTP/1.1`, ...lines(Object.entries(headers))], text && JSON.parse(text)),
-    ...(answer.status ? [said("answer", [`HTTP/1.1 ${status}`, ...lines(answer.headers)], answer.body)] : []),
+    message("request", [`${method} ${path} HTTP/1.1`, ...lines(Object.entries(headers))], text && JSON.parse(text)),
+    ...(answer.status ? [message("answer", [`HTTP/1.1 ${status}`, ...lines(answer.headers)], answer.body)] : []),
     copyButton("Copy as curl", curl(method, path, headers, text)),
   ]);
   entries.prepend(element("li", {}, [details]));
@@ -110,7 +110,7 @@ function lines(headers) {
   return headers.map(([name, value]) => `${name.replace(/(^|-)[a-z]/g, (letter) => letter.toUpperCase()).replace("-Id", "-ID")}: ${value}`);
 }
 
-function said(side, head, body) {
+function message(side, head, body) {
   const text = head.join("\n") + (body ? `\n\n${JSON.stringify(body, null, 2)}` : "");
   return element("pre", { dataset: { side } }, [element("code", {}, [text])]);
 }

@@ -99,7 +99,7 @@ function show(sample) {
 
 /** Announce important changes to screen readers. */
 function announce(text) {
-  $("connection-said").textContent = text;
+  $("connection-message").textContent = text;
 }
 
 /** Units a second, over RATE_WINDOW. */

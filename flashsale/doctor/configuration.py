@@ -1,4 +1,4 @@
-"""Webhook secrets, the settings of the sale, and the audit."""
+"""What operators configure: webhook secrets and the settings of the sale."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -40,12 +40,3 @@ def sale_settings(conn: Connection) -> Findings:
         yield Finding("sale_settings", "warning", "inbox_limit is 0: early webhooks are refused", remedy)
     else:
         yield Finding("sale_settings", "ok", detail)
-
-
-def audit(conn: Connection) -> Findings:
-    rows = conn.execute("select check_name, detail from flashsale.audit()").fetchall()
-    for name, detail in rows:
-        remedy = "stop selling this product and find out who wrote to flashsale_data by hand"
-        yield Finding("audit", "failed", f"{name}: {detail}", remedy)
-    if not rows:
-        yield Finding("audit", "ok", "every invariant holds")

@@ -6,9 +6,9 @@ connection that is idle then, and its latency counts from the time at which it w
 while all connections wait is not sent, but counted. Without a schedule this is a closed loop, too. In both
 cases every response is kept with its time, so that one run covers the time before, during and after an event.
 
-bench/open_loop.py runs `python -m bench.generator FILE`. It reads one LoadPlan as JSON from standard input,
-prints "connected" once all connections are open, begins at the next line, ends at the one after, and writes
-a ResponseLog to FILE.
+bench/open_loop.py runs `python -m bench.load_generator FILE`. It reads one LoadPlan as JSON from standard
+input, prints "connected" once all connections are open, begins at the next line, ends at the one after,
+and writes a ResponseLog to FILE.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from typing import cast
 
 import uvloop
 
-TICK = 0.001
+TICK_SECONDS = 0.001
 """seconds between two checks of the schedule"""
 CONNECT_BATCH = 100
 """connections that are opened at a time: fewer than a listener's backlog"""
-DRAIN_TIMEOUT = 10
+DRAIN_TIMEOUT_SECONDS = 10
 """seconds to wait for the last responses"""
 
 
@@ -145,7 +145,7 @@ class _Load:
         self._running = False
         self.seen.ended = time.time()
         self.seen.waiting = self._waiting()
-        while self._waiting() and time.time() < self.seen.ended + DRAIN_TIMEOUT:
+        while self._waiting() and time.time() < self.seen.ended + DRAIN_TIMEOUT_SECONDS:
             await asyncio.sleep(0.01)
         self.seen.broken += self._waiting()
 
@@ -163,7 +163,7 @@ class _Load:
                     seen.late = max(seen.late, now - due)
                 else:
                     seen.unsent += 1
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
 
     def answered(self, connection: _Connection, due: float, answer: bytes, end: int) -> None:
         seen, now, status = self.seen, time.time(), int(answer[9:12])

@@ -9,7 +9,7 @@ from api.schemas.parameters import parse_id
 from api.stock_feed import StockFeed, Subscriber
 
 
-class StockStream:
+class StockEvents:
     """The stream of one product."""
 
     def __init__(self, client: CheckoutClient, feed: StockFeed) -> None:

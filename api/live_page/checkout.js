@@ -342,11 +342,11 @@ export class Checkout {
   }
 
   say(tone, title = "", text = "") {
-    const said = $("said");
-    said.dataset.tone = tone;
+    const message = $("message");
+    message.dataset.tone = tone;
     const bold = document.createElement("b");
     bold.textContent = title;
-    said.replaceChildren(...(title ? [bold, ` ${text}`] : []));
+    message.replaceChildren(...(title ? [bold, ` ${text}`] : []));
   }
 }
 

@@ -17,14 +17,14 @@ import psycopg
 
 from flashsale.errors import UserError
 
-RESTORE_TIMEOUT = 300
+RESTORE_TIMEOUT_SECONDS = 300
 """seconds for which restoring is retried while the database is unreachable"""
 
 _CHANGE = "select flashsale.change_settings(make_interval(secs => %s), make_interval(secs => %s))"
 
 
 @contextmanager
-def short_times(seconds: float, url: str, before: tuple[timedelta, timedelta]) -> Iterator[None]:
+def temporary_settings(seconds: float, url: str, before: tuple[timedelta, timedelta]) -> Iterator[None]:
     """Set the hold time and the payment window of every product to `seconds`.
 
     :param url: libpq URL of an operator
@@ -32,7 +32,7 @@ def short_times(seconds: float, url: str, before: tuple[timedelta, timedelta]) -
     :raises UserError: they could not be changed, or not be restored
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "flashsale.rehearsal.short_times"],
+        [sys.executable, "-m", "flashsale.rehearsal.temporary_settings"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,  # out of reach of a terminal's Ctrl-C
     )  # fmt: skip
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _restore(url: str, before: Sequence[float]) -> None:
-    deadline = time.monotonic() + RESTORE_TIMEOUT
+    deadline = time.monotonic() + RESTORE_TIMEOUT_SECONDS
     while True:
         try:
             with psycopg.connect(url, autocommit=True, connect_timeout=10) as conn:

@@ -6,8 +6,8 @@ from flashsale.database.connection import Connection, fetch_row, fetch_value
 from flashsale.database.migrations import OLDEST_SERVER
 from flashsale.doctor.finding import Finding, Findings
 
-CLOCK_WARNING = 1.0
-CLOCK_LIMIT = 30.0
+CLOCK_WARNING_SECONDS = 1.0
+CLOCK_LIMIT_SECONDS = 30.0
 """seconds between the clocks; a webhook's timestamp may be off by 300, a hold lasts 120"""
 RECOMMENDED_LOCKS = 256
 """max_locks_per_transaction; each keyed request of a batch takes one lock"""
@@ -44,9 +44,9 @@ def clock(conn: Connection) -> Findings:
         f"the server's clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
     )
     remedy = "synchronize both by NTP (timedatectl, chronyc tracking)"
-    if least >= CLOCK_LIMIT:
+    if least >= CLOCK_LIMIT_SECONDS:
         yield Finding("clock", "failed", detail, remedy)
-    elif least >= CLOCK_WARNING:
+    elif least >= CLOCK_WARNING_SECONDS:
         yield Finding("clock", "warning", detail, remedy)
     else:
         yield Finding("clock", "ok", "the clocks of the server and of this machine agree")
