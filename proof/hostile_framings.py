@@ -78,6 +78,7 @@ HEADERS = [
 ]  # fmt: skip
 
 
+# fmt: off
 def framings() -> list[Framing]:
     """Known attacks on framing, and unusual requests that are valid."""
     malformed = {
@@ -99,38 +100,20 @@ def framings() -> list[Framing]:
     return [
         *(Framing(name, data, (400,)) for name, data in malformed.items()),
         Framing("a request in a GET's body", request(b"GET", b"/healthz", body=INNER) + LAST, (200, 200)),
-        Framing(
-            "a request in a HEAD's chunks",
-            b"GET /healthz HTTP/1.1\r\n" + HOST + _CHUNKED + b"\r\n" + chunked(INNER) + LAST,
-            (200, 200),
-        ),
+        Framing("a request in a HEAD's chunks",
+            b"GET /healthz HTTP/1.1\r\n" + HOST + _CHUNKED + b"\r\n" + chunked(INNER) + LAST, (200, 200)),
         Framing("a request in a refused body", request(b"POST", b"/nowhere", JSON, INNER) + LAST, (404, 200)),
-        Framing(
-            "a request in a body too large",
-            request(b"POST", b"/api/holds", JSON, INNER * 200) + LAST,
-            (413, 200),
-        ),
-        Framing(
-            "a request in a trailer",
-            _post(_CHUNKED, chunked(b"{", end=b"0\r\nX: POST /api/holds\r\n\r\n")) + LAST,
-            (400, 200),
-        ),
+        Framing("a request in a body too large", request(b"POST", b"/api/holds", JSON, INNER * 200) + LAST,
+            (413, 200)),
+        Framing("a request in a trailer",
+            _post(_CHUNKED, chunked(b"{", end=b"0\r\nX: POST /api/holds\r\n\r\n")) + LAST, (400, 200)),
         Framing("a request after h2c", request(b"GET", b"/healthz", _H2C) * 2 + LAST, (200, 200, 200)),
-        Framing(
-            "a request in a body after h2c",
-            request(b"POST", b"/nowhere", JSON + _H2C, INNER) + LAST,
-            (404, 200),
-        ),
-        Framing(
-            "a request in chunks after h2c",
-            _post(_H2C + _CHUNKED, chunked(INNER), b"/nowhere") + LAST,
-            (404, 200),
-        ),
-        Framing(
-            "a hold with h2c, as Java sends it",
-            request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + LAST,
-            (201, 201, 200),
-        ),
+        Framing("a request in a body after h2c", request(b"POST", b"/nowhere", JSON + _H2C, INNER) + LAST,
+            (404, 200)),
+        Framing("a request in chunks after h2c", _post(_H2C + _CHUNKED, chunked(INNER), b"/nowhere") + LAST,
+            (404, 200)),
+        Framing("a hold with h2c, as Java sends it",
+            request(b"POST", b"/api/holds", JSON + _H2C, HOLD) * 2 + LAST, (201, 201, 200)),
         Framing("a websocket", request(b"GET", b"/healthz", _WEBSOCKET), (200,)),
         # Valid but unusual.
         Framing("HTTP/1.0", request(b"GET", b"/healthz", version=b"1.0"), (200,)),
@@ -139,37 +122,22 @@ def framings() -> list[Framing]:
         Framing("a pipeline", _HEALTH * 50 + LAST, (200,) * 51),
         Framing("a hold, then garbage", _PLACE * 2 + b"\x00\r\n\r\n", (201, 201, 400)),
         Framing("holds, then half a coding", _PLACE * 2 + _post(_CHUNKED, b"x\r\n"), (201, 201, 400)),
-        Framing(
-            "garbage in a refused body",
-            _post(_CHUNKED, b"5000\r\n" + b"[" * 0x5000 + b"\r\nx\r\n", b"/nowhere"),
-            (400,),
-        ),
+        Framing("garbage in a refused body",
+            _post(_CHUNKED, b"5000\r\n" + b"[" * 0x5000 + b"\r\nx\r\n", b"/nowhere"), (400,)),
         Framing("a pipeline, then garbage", _HEALTH * 3 + b"\x00\r\n\r\n", (200, 200, 200, 400)),
-        Framing(
-            "expects",
-            request(b"POST", b"/api/holds", JSON + b"Expect: 100-continue\r\n" + _CLOSE, HOLD),
-            (201,),
-        ),
-        Framing(
-            "chunk by chunk",
-            _post(_CHUNKED + _CLOSE, chunked(*(HOLD[n : n + 1] for n in range(len(HOLD))))),
-            (201,),
-        ),
-        Framing(
-            "chunks with extensions",
-            _post(_CHUNKED + _CLOSE, b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"),
-            (201,),
-        ),
+        Framing("expects", request(b"POST", b"/api/holds", JSON + b"Expect: 100-continue\r\n" + _CLOSE, HOLD),
+            (201,)),
+        Framing("chunk by chunk",
+            _post(_CHUNKED + _CLOSE, chunked(*(HOLD[n : n + 1] for n in range(len(HOLD))))), (201,)),
+        Framing("chunks with extensions",
+            _post(_CHUNKED + _CLOSE, b'18;a=b;c="d"\r\n' + HOLD + b"\r\n0;x\r\n\r\n"), (201,)),
         # Too large.
         Framing("a long header", _get(headers=HOST + b"Cookie: " + b"x" * 100_000 + b"\r\n"), (431,)),
         Framing("many headers", _get(headers=HOST + b"X: 1\r\n" * 20_000), (431,)),
         Framing("a long target", _get(b"GET /" + b"x" * 100_000 + b" HTTP/1.1"), (431,)),
         Framing("an endless body", _post(_CLOSE + _CHUNKED, chunked(*[b"[" * 4096] * 8)), (413,)),
-        Framing(
-            "a long chunk extension",
-            _post(_CLOSE + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"),
-            (400,),
-        ),
+        Framing("a long chunk extension",
+            _post(_CLOSE + _CHUNKED, b"1;" + b"x" * 200_000 + b"\r\n{\r\n0\r\n\r\n"), (400,)),
         # Incomplete requests: no response.
         Framing("nothing", b"", (), closes=False),
         Framing("half a line", b"GET /heal", (), closes=False),
@@ -177,3 +145,4 @@ def framings() -> list[Framing]:
         Framing("half a body", _post(b"Content-Length: 24\r\n", b'{"product_id":2,'), (), closes=False),
         Framing("half a chunk", _post(_CHUNKED, b"18\r\n" + b'{"product_id":2,'), (), closes=False),
     ]
+# fmt: on

@@ -227,39 +227,24 @@ DRIFT = {
         " volatile security definer set search_path = pg_catalog, pg_temp as 'select null::void'",
         "flashsale.record_sweep differs from its file",
     ),
-    "a setting": (
-        "alter function flashsale.audit() reset search_path",
-        "flashsale.audit differs from its file",
-    ),
-    "security": (
-        "alter procedure flashsale.sweep() security definer",
-        "flashsale.sweep differs from its file",
-    ),
-    "a comment": (
-        "comment on function flashsale_data.announce_ledger_write() is 'mine'",
-        "flashsale_data.announce_ledger_write differs from its file",
-    ),
+    "a setting": ("alter function flashsale.audit() reset search_path",
+        "flashsale.audit differs from its file"),
+    "security": ("alter procedure flashsale.sweep() security definer",
+        "flashsale.sweep differs from its file"),
+    "a comment": ("comment on function flashsale_data.announce_ledger_write() is 'mine'",
+        "flashsale_data.announce_ledger_write differs from its file"),
     "a view": (
         "create or replace view flashsale.settings as select hold_time, payment_window, 0 as inbox_limit,"
         " inbox_keep from flashsale_data.settings",
         "flashsale.settings differs from its file",
     ),
-    "one missing": (
-        "drop function flashsale.release_hold(bigint)",
-        "flashsale.release_hold is missing",
-    ),
-    "one too many": (
-        "create function flashsale.mine() returns int language sql as 'select 1'",
-        "flashsale.mine has no file in sql/",
-    ),
-    "an overload": (
-        "create function flashsale.place_hold(bigint) returns int language sql as 'select 1'",
-        "flashsale.place_hold differs from its file",
-    ),
-    "a view too many": (
-        "create view flashsale_data.mine as select 1 as one",
-        "flashsale_data.mine has no file in sql/",
-    ),
+    "one missing": ("drop function flashsale.release_hold(bigint)", "flashsale.release_hold is missing"),
+    "one too many": ("create function flashsale.mine() returns int language sql as 'select 1'",
+        "flashsale.mine has no file in sql/"),
+    "an overload": ("create function flashsale.place_hold(bigint) returns int language sql as 'select 1'",
+        "flashsale.place_hold differs from its file"),
+    "a view too many": ("create view flashsale_data.mine as select 1 as one",
+        "flashsale_data.mine has no file in sql/"),
 }  # fmt: skip
 
 
@@ -289,50 +274,29 @@ def test_the_check_for_drift_changes_and_locks_nothing(db, connect):
 # grants and roles
 
 GRANTS = {
-    "public may call": (
-        "grant execute on function flashsale.audit() to public",
-        "public may use flashsale.audit",
-    ),
-    "the api may call too much": (
-        "grant execute on function flashsale.purge(interval) to flashsale_api",
-        "flashsale_api may use flashsale.purge",
-    ),
+    "public may call": ("grant execute on function flashsale.audit() to public",
+        "public may use flashsale.audit"),
+    "the api may call too much": ("grant execute on function flashsale.purge(interval) to flashsale_api",
+        "flashsale_api may use flashsale.purge"),
     "the api may call too little": (
         "revoke execute on function flashsale.get_product(bigint) from flashsale_api",
-        "flashsale_api may not use flashsale.get_product",
-    ),
-    "operators see too little": (
-        "revoke select on flashsale.stock from flashsale_ops",
-        "flashsale_ops may not use flashsale.stock",
-    ),
-    "a table is open": (
-        "grant insert on flashsale_data.payments to flashsale_app",
-        "flashsale_app may insert flashsale_data.payments",
-    ),
-    "a sequence is open": (
-        "grant usage on sequence flashsale_data.order_ids to public",
-        "public may usage flashsale_data.order_ids",
-    ),
-    "the closed schema is open": (
-        "grant usage on schema flashsale_data to flashsale_api",
-        "flashsale_api may usage in schema flashsale_data",
-    ),
-    "anybody may create": (
-        "grant create on schema flashsale to public",
-        "public may create in schema flashsale",
-    ),
-    "the schema is closed": (
-        "revoke usage on schema flashsale from flashsale_api",
-        "flashsale_api lacks usage on schema flashsale",
-    ),
-    "a table is owned by another role": (
-        "alter table flashsale_data.payments owner to postgres",
-        "table flashsale_data.payments belongs to postgres",
-    ),
-    "a function is owned by another role": (
-        "alter function flashsale.audit() owner to postgres",
-        "routine flashsale.audit() belongs to postgres",
-    ),
+        "flashsale_api may not use flashsale.get_product"),
+    "operators see too little": ("revoke select on flashsale.stock from flashsale_ops",
+        "flashsale_ops may not use flashsale.stock"),
+    "a table is open": ("grant insert on flashsale_data.payments to flashsale_app",
+        "flashsale_app may insert flashsale_data.payments"),
+    "a sequence is open": ("grant usage on sequence flashsale_data.order_ids to public",
+        "public may usage flashsale_data.order_ids"),
+    "the closed schema is open": ("grant usage on schema flashsale_data to flashsale_api",
+        "flashsale_api may usage in schema flashsale_data"),
+    "anybody may create": ("grant create on schema flashsale to public",
+        "public may create in schema flashsale"),
+    "the schema is closed": ("revoke usage on schema flashsale from flashsale_api",
+        "flashsale_api lacks usage on schema flashsale"),
+    "a table is owned by another role": ("alter table flashsale_data.payments owner to postgres",
+        "table flashsale_data.payments belongs to postgres"),
+    "a function is owned by another role": ("alter function flashsale.audit() owner to postgres",
+        "routine flashsale.audit() belongs to postgres"),
 }  # fmt: skip
 
 
@@ -357,18 +321,12 @@ def test_grants_to_other_roles_are_ignored(db):
 
 ROLES = {
     "one can log in": ("alter role flashsale_api login", "role flashsale_api has LOGIN or another attribute"),
-    "one is a superuser": (
-        "alter role flashsale_owner superuser",
-        "role flashsale_owner has LOGIN or another attribute",
-    ),
-    "one is in another": (
-        "grant flashsale_owner to flashsale_ops",
-        "role flashsale_ops is a member of flashsale_owner",
-    ),
-    "one is not in the other": (
-        "revoke flashsale_api from flashsale_ops",
-        "role flashsale_ops is not a member of flashsale_api",
-    ),
+    "one is a superuser": ("alter role flashsale_owner superuser",
+        "role flashsale_owner has LOGIN or another attribute"),
+    "one is in another": ("grant flashsale_owner to flashsale_ops",
+        "role flashsale_ops is a member of flashsale_owner"),
+    "one is not in the other": ("revoke flashsale_api from flashsale_ops",
+        "role flashsale_ops is not a member of flashsale_api"),
 }  # fmt: skip
 
 
