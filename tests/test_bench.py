@@ -87,10 +87,7 @@ def test_holds_in_redis_are_as_exact_as_what_they_are_compared_with(tmp_path):
         running_redis(fsync=True) as store,
         redis.Redis(unix_socket_path=str(store.socket)) as client,
         running_server(
-            REDIS,
-            "postgresql:///unused",
-            tmp_path / "log",
-            {"BENCH_REDIS_SOCKET": str(store.socket)},
+            REDIS, "postgresql:///unused", tmp_path / "log", {"BENCH_REDIS_SOCKET": str(store.socket)}
         ) as server,
     ):
         sample = over_http(store, HOT_HOLD_256, REDIS, server)(1)

@@ -218,7 +218,7 @@ def _success(success: SuccessResponse) -> Json:
     if success.shape is not None:
         (schema,), _ = _schema_components([success.shape])
         described["content"] = {
-            success.media_type: {"schema": schema, "examples": _examples(success.examples)},
+            success.media_type: {"schema": schema, "examples": _examples(success.examples)}
         }
     if success.links:
         described["links"] = {id_: _link(id_, how) for id_, how in success.links.items()}

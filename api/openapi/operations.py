@@ -315,8 +315,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             NO_PRODUCT,
             ProblemExample(problems.INSUFFICIENT_STOCK, "Product 1 has 38 available, not 39."),
             ProblemExample(
-                problems.IDEMPOTENCY_KEY_REUSED,
-                "This idempotency key came with another product or quantity.",
+                problems.IDEMPOTENCY_KEY_REUSED, "This idempotency key came with another product or quantity."
             ),
             ProblemExample(problems.INVALID_REQUEST, "Object missing required field `qty`."),
             *BODY_PROBLEMS,

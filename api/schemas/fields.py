@@ -13,9 +13,7 @@ ProductId = Annotated[int, Meta(ge=1, le=MAX_BIGINT, description="A product.", e
 HoldId = Annotated[
     int,
     Meta(
-        ge=1,
-        le=MAX_HOLD_ID,
-        description="A hold: a random number, and the buyer's only proof of ownership.",
+        ge=1, le=MAX_HOLD_ID, description="A hold: a random number, and the buyer's only proof of ownership."
     ),
 ]
 OrderId = Annotated[int, Meta(ge=1, le=MAX_BIGINT, description="An order.")]

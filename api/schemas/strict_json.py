@@ -23,11 +23,7 @@ def check_well_formed(data: bytes) -> None:
         if text.startswith("\ufeff"):
             raise ValueError("it starts with a byte order mark")
         value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_integer,
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer
         )
         if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")

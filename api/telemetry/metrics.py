@@ -132,18 +132,10 @@ stock_feed_subscribers = Gauge(
 )
 
 batch_size = BufferedHistogram(
-    "flashsale_batch_size",
-    "Requests in one call of a function.",
-    "function",
-    "path",
-    buckets=SIZES,
+    "flashsale_batch_size", "Requests in one call of a function.", "function", "path", buckets=SIZES
 )
 call_duration = BufferedHistogram(
-    "flashsale_call_duration_seconds",
-    "From sending a call to its rows.",
-    "function",
-    "path",
-    buckets=SECONDS,
+    "flashsale_call_duration_seconds", "From sending a call to its rows.", "function", "path", buckets=SECONDS
 )
 queue_wait = BufferedHistogram(
     "flashsale_queue_wait_seconds",
@@ -160,9 +152,7 @@ calls_failed = BufferedCounter(
     "reason",
 )
 request_retries = BufferedCounter(
-    "flashsale_request_retries",
-    "Retries of requests that met a locked row or whose call failed.",
-    "function",
+    "flashsale_request_retries", "Retries of requests that met a locked row or whose call failed.", "function"
 )
 reads_coalesced = BufferedCounter(
     "flashsale_reads_coalesced", "Reads served by the row of an equal one in the same call.", "function"
@@ -182,13 +172,7 @@ db_connections = Gauge(
     registry=_registry,
     multiprocess_mode="livesum",
 )
-db_connects = BufferedCounter(
-    "flashsale_db_connects",
-    "Connection attempts.",
-    "function",
-    "path",
-    "outcome",
-)
+db_connects = BufferedCounter("flashsale_db_connects", "Connection attempts.", "function", "path", "outcome")
 pool_connections = Gauge(
     "flashsale_pool_connections",
     "Connections of the pool for calls that are not batched.",

@@ -139,8 +139,7 @@ def test_a_server_exports_its_traces(
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     with watched_server(url, tmp_path / "gunicorn.log", **environment) as (client, _):
         client.get(
-            "/api/products/1",
-            headers={"traceparent": f"00-{trace}-{parent}-01", "X-Request-ID": "traced"},
+            "/api/products/1", headers={"traceparent": f"00-{trace}-{parent}-01", "X-Request-ID": "traced"}
         )
         name = "GET /api/products/{product_id}"
         wait_until(lambda: collector.named(name), "the request's span comes")

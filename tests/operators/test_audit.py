@@ -59,7 +59,7 @@ def shop(db):
 CORRUPTIONS = {
     "one_stock_row": [
         "insert into flashsale_data.products (name, price, currency, created_at)"
-        " values ('Ghost', 1, 'USD', now())",
+        " values ('Ghost', 1, 'USD', now())"
     ],
     "never_oversold": [
         "alter table flashsale_data.stock drop constraint stock_never_oversold",
@@ -92,24 +92,24 @@ CORRUPTIONS = {
     "hold_state_in_ledger": ["update flashsale_data.holds set status = 'expired' where hold_id = {released}"],
     "order_state_in_ledger": [
         "insert into flashsale_data.events (kind, at, product_id, order_id)"
-        " values ('order_created', now(), {product}, {failed})",
+        " values ('order_created', now(), {product}, {failed})"
     ],
     "paid_by_one_payment": [
         "drop index flashsale_data.payments_one_pays",
         "update flashsale_data.payments set order_id = {paid} where idempotency_key = 'second'",
     ],
     "money_adds_up": [
-        "update flashsale_data.payments set result = 'no_change' where idempotency_key = 'twice'",
+        "update flashsale_data.payments set result = 'no_change' where idempotency_key = 'twice'"
     ],
     "paid_its_amount": ["update flashsale_data.payments set amount = 1 where idempotency_key = 'first'"],
     "refund_has_an_amount": [
         "insert into flashsale_data.payments"
         " (idempotency_key, order_id, status, payload, received_at, result, order_status)"
-        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled')",
+        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled')"
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [
-        "update flashsale_data.payments set order_id = {pending} where idempotency_key = 'early'",
+        "update flashsale_data.payments set order_id = {pending} where idempotency_key = 'early'"
     ],
 }
 

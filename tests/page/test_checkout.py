@@ -45,8 +45,7 @@ def buy(page: Page, qty: int = 1) -> int:
 
 def units(db: psycopg.Connection, product: int) -> tuple[int, int, int, int]:
     return db.execute(
-        "select available_stock, held, awaiting, paid from flashsale.stock where product_id = %s",
-        (product,),
+        "select available_stock, held, awaiting, paid from flashsale.stock where product_id = %s", (product,)
     ).fetchone()
 
 

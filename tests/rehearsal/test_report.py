@@ -109,8 +109,7 @@ def test_the_command_repeats_the_rehearsal():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.00082, "0.82 ms"), (0.0041, "4.1 ms"), (0.017, "17 ms"), (1.24, "1,240 ms")],
+    ("seconds", "text"), [(0.00082, "0.82 ms"), (0.0041, "4.1 ms"), (0.017, "17 ms"), (1.24, "1,240 ms")]
 )
 def test_milliseconds_have_two_significant_digits(seconds, text):
     assert milliseconds(seconds) == text
