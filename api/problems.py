@@ -34,46 +34,28 @@ class ProblemType(NamedTuple):
     retry_after: int | None = None
 
 
+# fmt: off
 REFUSALS = {
     "SA001": ProblemType(404, "product_not_found", "Product not found", "The product does not exist."),
     # guard: problem-status
     "SA002": ProblemType(409, "insufficient_stock", "Insufficient stock", "Fewer units are available."),
     "SA003": ProblemType(404, "hold_not_found", "Hold not found", "The hold does not exist."),
-    "SA004": ProblemType(
-        410, "hold_expired", "Hold expired", "The hold has expired; its units are available again."
-    ),
-    "SA005": ProblemType(
-        409, "hold_released", "Hold released", "The hold was released; its units are available again."
-    ),
+    "SA004": ProblemType(410, "hold_expired", "Hold expired",
+        "The hold has expired; its units are available again."),
+    "SA005": ProblemType(409, "hold_released", "Hold released",
+        "The hold was released; its units are available again."),
     "SA006": ProblemType(409, "hold_already_used", "Hold already used", "The hold has become an order."),
-    "SA007": ProblemType(
-        404, "order_not_found", "Order not found", "The order does not exist, or belongs to another hold."
-    ),
-    "SA008": ProblemType(
-        422,
-        "idempotency_key_reused",
-        "Idempotency key reused",
-        "An earlier request used this idempotency key with other parameters. Nothing was done.",
-    ),
-    "SA009": ProblemType(
-        422,
-        "invalid_request",
-        "Invalid request",
-        "A value is missing, unknown, of the wrong type or out of range. Nothing was done.",
-    ),
-    "SA010": ProblemType(
-        409,
-        "stock_in_use",
-        "Stock in use",
-        "The new total would be less than the units that are held or ordered.",
-    ),
-    "SA011": ProblemType(
-        503,
-        "inbox_full",
-        "Too many unmatched webhooks",
+    "SA007": ProblemType(404, "order_not_found", "Order not found",
+        "The order does not exist, or belongs to another hold."),
+    "SA008": ProblemType(422, "idempotency_key_reused", "Idempotency key reused",
+        "An earlier request used this idempotency key with other parameters. Nothing was done."),
+    "SA009": ProblemType(422, "invalid_request", "Invalid request",
+        "A value is missing, unknown, of the wrong type or out of range. Nothing was done."),
+    "SA010": ProblemType(409, "stock_in_use", "Stock in use",
+        "The new total would be less than the units that are held or ordered."),
+    "SA011": ProblemType(503, "inbox_full", "Too many unmatched webhooks",
         "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
-        retry_after=30,
-    ),
+        retry_after=30),
 }
 """By SQLSTATE: the refusals of the SQL functions. Equal to view flashsale.refusals."""
 
@@ -91,77 +73,56 @@ INBOX_FULL = REFUSALS["SA011"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
 MALFORMED_JSON = ProblemType(
-    400, "malformed_json", "Malformed JSON", "The body is not valid JSON (RFC 8259)."
+    400, "malformed_json", "Malformed JSON", "The body is not valid JSON (RFC 8259).",
 )
 INVALID_SIGNATURE = ProblemType(
-    401,
-    "invalid_signature",
-    "Invalid webhook signature",
+    401, "invalid_signature", "Invalid webhook signature",
     "The webhook's signature is missing, stale or wrong.",
 )
 NOT_FOUND = ProblemType(404, "not_found", "Not found", "No resource has this path.")
 METHOD_NOT_ALLOWED = ProblemType(
-    405,
-    "method_not_allowed",
-    "Method not allowed",
+    405, "method_not_allowed", "Method not allowed",
     "The resource does not support this method; the Allow header lists the supported ones.",
 )
 REQUEST_TIMEOUT = ProblemType(
-    408, "request_timeout", "Request timeout", "The request was not received completely within 10 seconds."
+    408, "request_timeout", "Request timeout", "The request was not received completely within 10 seconds.",
 )
 PAYLOAD_TOO_LARGE = ProblemType(
-    413, "payload_too_large", "Payload too large", "The request body exceeds 16384 bytes."
+    413, "payload_too_large", "Payload too large", "The request body exceeds 16384 bytes.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
-    415, "unsupported_media_type", "Unsupported media type", "The body must be application/json in UTF-8."
+    415, "unsupported_media_type", "Unsupported media type", "The body must be application/json in UTF-8.",
 )
 HEADERS_TOO_LARGE = ProblemType(
-    431,
-    "headers_too_large",
-    "Request header fields too large",
+    431, "headers_too_large", "Request header fields too large",
     "The request line and the headers exceed 65536 bytes.",
 )
 INTERNAL_ERROR = ProblemType(
-    500,
-    "internal_error",
-    "Internal error",
+    500, "internal_error", "Internal error",
     "The request failed unexpectedly. The server's log has the cause under this response's X-Request-ID.",
 )
 OVERLOADED = ProblemType(
-    503,
-    "overloaded",
-    "Overloaded",
-    "Too many requests are waiting. Nothing was done; try again.",
+    503, "overloaded", "Overloaded", "Too many requests are waiting. Nothing was done; try again.",
     retry_after=1,
 )
 BUSY = ProblemType(
-    503,
-    "busy",
-    "Resource locked",
-    "A row that this request needs stayed locked. Nothing was done; try again.",
-    retry_after=1,
+    503, "busy", "Resource locked",
+    "A row that this request needs stayed locked. Nothing was done; try again.", retry_after=1,
 )
 NOT_READY = ProblemType(
-    503,
-    "not_ready",
-    "Not ready",
-    "The database cannot be reached, or has another version of the schema.",
+    503, "not_ready", "Not ready", "The database cannot be reached, or has another version of the schema.",
     retry_after=1,
 )
 UNAVAILABLE = ProblemType(
-    503,
-    "unavailable",
-    "Database unavailable",
-    "The database cannot be reached. Nothing was done; try again.",
-    retry_after=1,
+    503, "unavailable", "Database unavailable",
+    "The database cannot be reached. Nothing was done; try again.", retry_after=1,
 )
 OUTCOME_UNKNOWN = ProblemType(
-    503,
-    "outcome_unknown",
-    "Outcome unknown",
+    503, "outcome_unknown", "Outcome unknown",
     "The request may or may not have taken effect. A retry with the same idempotency key is safe.",
     retry_after=1,
 )
+# fmt: on
 
 BY_STATUS = {
     type_.status: type_

@@ -203,34 +203,25 @@ MEMBERS: Mapping[str, type[Struct]] = {
 }
 """Extension members of problems, by code."""
 
+# fmt: off
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/products"): Operation(
-        "list_products",
-        "Products",
-        "List the products",
+        "list_products", "Products", "List the products",
         "By ascending id, in pages: follow `Link` until a response has none.",
-        responses=(
-            SuccessResponse(
-                200,
-                "A page of products.",
-                list[responses.Product],
-                {"one product": [SHOE]},
-                headers=("Link",),
-            ),
-        ),
+        responses=(SuccessResponse(
+            200, "A page of products.", list[responses.Product], {"one product": [SHOE]}, headers=("Link",),
+        ),),
         problems=(
             ProblemExample(problems.INVALID_REQUEST, "Parameter limit must be an integer from 1 to 1000."),
             *READ_PROBLEMS,
         ),
         parameters=(
             Parameter(
-                "after",
-                "query",
+                "after", "query",
                 Annotated[
                     int,
                     Meta(
-                        ge=0,
-                        le=fields.MAX_BIGINT,
+                        ge=0, le=fields.MAX_BIGINT,
                         description="The last id of the previous page; 0 for the first page.",
                         extra_json_schema={"default": 0},
                     ),
@@ -238,14 +229,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 0,
             ),
             Parameter(
-                "limit",
-                "query",
+                "limit", "query",
                 Annotated[
                     int,
                     Meta(
-                        ge=1,
-                        le=parameters.MAX_PAGE_SIZE,
-                        description="Products on a page.",
+                        ge=1, le=parameters.MAX_PAGE_SIZE, description="Products on a page.",
                         extra_json_schema={"default": parameters.DEFAULT_PAGE_SIZE},
                     ),
                 ],
@@ -254,149 +242,102 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
     ),
     ("GET", "/api/products/{product_id}"): Operation(
-        "get_product",
-        "Products",
-        "Get a product",
-        "Its available stock is never older than the request.",
+        "get_product", "Products", "Get a product", "Its available stock is never older than the request.",
         responses=(SuccessResponse(200, "The product.", responses.Product, {"on sale": SHOE}),),
-        problems=(NO_PRODUCT, *READ_PROBLEMS),
-        parameters=(PRODUCT_ID,),
+        problems=(NO_PRODUCT, *READ_PROBLEMS), parameters=(PRODUCT_ID,),
     ),
     ("GET", "/api/products/{product_id}/live"): Operation(
-        "watch_product",
-        "Products",
-        "Watch a product's stock",
+        "watch_product", "Products", "Watch a product's stock",
         "An endless stream of Server-Sent Events; `curl -N` shows it. First `history`, an array of "
         "samples: the changes of the last two minutes, or since `Last-Event-ID`. Then `stock`, a sample, "
         "whenever it differs from the one before. `unavailable`, with `code` and `title`, means that the "
         "database does not respond; a sample follows when it does again. A comment is sent every 5 seconds "
         "without an event.",
-        responses=(
-            SuccessResponse(
-                200,
-                "The stream. The `data` of its events is JSON made of samples, such as "
-                '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting":3,"paid":1}`.',
-                str,
-                {"first event": "event: history\nretry: 2000\ndata: []\n\n"},
-                media_type="text/event-stream",
-            ),
-        ),
+        responses=(SuccessResponse(
+            200,
+            "The stream. The `data` of its events is JSON made of samples, such as "
+            '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting":3,"paid":1}`.',
+            str, {"first event": "event: history\nretry: 2000\ndata: []\n\n"}, media_type="text/event-stream",
+        ),),
         problems=(NO_PRODUCT, *READ_PROBLEMS),
         parameters=(
             PRODUCT_ID,
             Parameter(
-                "Last-Event-ID",
-                "header",
+                "Last-Event-ID", "header",
                 Annotated[str, Meta(description="The id of the last event received, to resume after it.")],
                 "1736678642187",
             ),
         ),
     ),
     ("POST", "/api/holds"): Operation(
-        "place_hold",
-        "Holds",
-        "Reserve units",
+        "place_hold", "Holds", "Reserve units",
         "All of `qty` or nothing. The units become available again when the hold expires or is released.",
-        responses=(
-            SuccessResponse(
-                201,
-                "The hold. For a replay, the existing hold in its current state.",
-                responses.Hold,
-                {"placed": responses.Hold(HOLD_ID, 1, 1, "active", EXPIRES_AT)},
-                headers=("Location", "Idempotency-Replayed"),
-                links={
-                    "get_hold": {"hold_id": "$response.body#/hold_id"},
-                    "release_hold": {"hold_id": "$response.body#/hold_id"},
-                    "create_order": {"body": {"hold_id": "$response.body#/hold_id"}},
-                },
-            ),
-        ),
+        responses=(SuccessResponse(
+            201, "The hold. For a replay, the existing hold in its current state.", responses.Hold,
+            {"placed": responses.Hold(HOLD_ID, 1, 1, "active", EXPIRES_AT)},
+            headers=("Location", "Idempotency-Replayed"),
+            links={
+                "get_hold": {"hold_id": "$response.body#/hold_id"},
+                "release_hold": {"hold_id": "$response.body#/hold_id"},
+                "create_order": {"body": {"hold_id": "$response.body#/hold_id"}},
+            },
+        ),),
         problems=(
-            NO_PRODUCT,
-            ProblemExample(problems.INSUFFICIENT_STOCK, "Product 1 has 38 available, not 39."),
+            NO_PRODUCT, ProblemExample(problems.INSUFFICIENT_STOCK, "Product 1 has 38 available, not 39."),
             ProblemExample(
-                problems.IDEMPOTENCY_KEY_REUSED, "This idempotency key came with another product or quantity."
+                problems.IDEMPOTENCY_KEY_REUSED,
+                "This idempotency key came with another product or quantity.",
             ),
-            ProblemExample(problems.INVALID_REQUEST, "Object missing required field `qty`."),
-            *BODY_PROBLEMS,
+            ProblemExample(problems.INVALID_REQUEST, "Object missing required field `qty`."), *BODY_PROBLEMS,
             *WRITE_PROBLEMS,
         ),
-        parameters=(IDEMPOTENCY_KEY,),
-        body=requests.NewHold,
-        requests={"one unit": requests.NewHold(1, 1)},
+        parameters=(IDEMPOTENCY_KEY,), body=requests.NewHold, requests={"one unit": requests.NewHold(1, 1)},
     ),
     ("GET", "/api/holds/{hold_id}"): Operation(
-        "get_hold",
-        "Holds",
-        "Get a hold",
-        "The id is the proof of ownership.",
-        responses=(
-            SuccessResponse(
-                200,
-                "The hold, with its order if it has been ordered.",
-                responses.Hold,
-                {
-                    "active": responses.Hold(HOLD_ID, 1, 1, "active", EXPIRES_AT),
-                    "ordered": responses.Hold(
-                        HOLD_ID,
-                        1,
-                        1,
-                        "ordered",
-                        EXPIRES_AT,
-                        responses.OrderOfHold(ORDER_ID, "pending_payment"),
-                    ),
-                },
-            ),
-        ),
-        problems=(NO_HOLD, *READ_PROBLEMS),
-        parameters=(HOLD,),
+        "get_hold", "Holds", "Get a hold", "The id is the proof of ownership.",
+        responses=(SuccessResponse(
+            200, "The hold, with its order if it has been ordered.", responses.Hold,
+            {
+                "active": responses.Hold(HOLD_ID, 1, 1, "active", EXPIRES_AT),
+                "ordered": responses.Hold(
+                    HOLD_ID, 1, 1, "ordered", EXPIRES_AT, responses.OrderOfHold(ORDER_ID, "pending_payment"),
+                ),
+            },
+        ),),
+        problems=(NO_HOLD, *READ_PROBLEMS), parameters=(HOLD,),
     ),
     ("DELETE", "/api/holds/{hold_id}"): Operation(
-        "release_hold",
-        "Holds",
-        "Release a hold",
+        "release_hold", "Holds", "Release a hold",
         "The units become available again. Releasing a released hold has no effect.",
         responses=(SuccessResponse(204, "The hold is released."),),
         problems=(
             NO_HOLD,
             ProblemExample(problems.HOLD_ALREADY_USED, f"Hold {HOLD_ID} has become order {ORDER_ID}."),
-            HOLD_HAS_EXPIRED,
-            *WRITE_PROBLEMS,
+            HOLD_HAS_EXPIRED, *WRITE_PROBLEMS,
         ),
         parameters=(HOLD,),
     ),
     ("POST", "/api/orders"): Operation(
-        "create_order",
-        "Orders",
-        "Order a hold",
+        "create_order", "Orders", "Order a hold",
         "If the payment's webhook arrived before, the order is `paid` or `cancelled` at once.",
-        responses=(
-            SuccessResponse(
-                201,
-                "The order. For a replay, the existing order in its current state.",
-                responses.CreatedOrder,
-                {
-                    "awaiting payment": responses.CreatedOrder(
-                        ORDER_ID, "pending_payment", "99.00", "USD", DUE_AT
-                    ),
-                    "paid before": responses.CreatedOrder(ORDER_ID, "paid", "99.00", "USD", DUE_AT),
-                },
-                headers=("Idempotency-Replayed",),
-                links={
-                    "get_order": {
-                        "order_id": "$response.body#/order_id",
-                        "hold_id": "$request.body#/hold_id",
-                    },
-                    "apply_payment": {
-                        "body": {
-                            "idempotency_key": "pay_{$response.body#/order_id}",
-                            "order_id": "$response.body#/order_id",
-                            "status": "success",
-                        }
-                    },
-                },
-            ),
-        ),
+        responses=(SuccessResponse(
+            201, "The order. For a replay, the existing order in its current state.", responses.CreatedOrder,
+            {
+                "awaiting payment": responses.CreatedOrder(
+                    ORDER_ID, "pending_payment", "99.00", "USD", DUE_AT,
+                ),
+                "paid before": responses.CreatedOrder(ORDER_ID, "paid", "99.00", "USD", DUE_AT),
+            },
+            headers=("Idempotency-Replayed",),
+            links={
+                "get_order": {"order_id": "$response.body#/order_id", "hold_id": "$request.body#/hold_id"},
+                "apply_payment": {"body": {
+                    "idempotency_key": "pay_{$response.body#/order_id}",
+                    "order_id": "$response.body#/order_id",
+                    "status": "success",
+                }},
+            },
+        ),),
         problems=(
             NO_HOLD,
             ProblemExample(
@@ -404,37 +345,28 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 f"Hold {HOLD_ID} has become order {ORDER_ID}, which is pending_payment.",
                 {"order_id": ORDER_ID, "order_status": "pending_payment"},
             ),
-            ProblemExample(problems.HOLD_RELEASED, f"Hold {HOLD_ID} was released."),
-            HOLD_HAS_EXPIRED,
+            ProblemExample(problems.HOLD_RELEASED, f"Hold {HOLD_ID} was released."), HOLD_HAS_EXPIRED,
             ProblemExample(problems.IDEMPOTENCY_KEY_REUSED, "This idempotency key came with another hold."),
             ProblemExample(problems.INVALID_REQUEST, "Expected `int`, got `str` - at `$.hold_id`."),
-            *BODY_PROBLEMS,
-            *WRITE_PROBLEMS,
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
         ),
-        parameters=(IDEMPOTENCY_KEY,),
-        body=requests.NewOrder,
+        parameters=(IDEMPOTENCY_KEY,), body=requests.NewOrder,
         requests={"a hold": requests.NewOrder(HOLD_ID)},
     ),
     ("GET", "/api/orders/{order_id}"): Operation(
-        "get_order",
-        "Orders",
-        "Get an order",
+        "get_order", "Orders", "Get an order",
         "Order ids are sequential, so `hold_id` is required as the proof of ownership.",
-        responses=(
-            SuccessResponse(
-                200,
-                "The order.",
-                responses.Order,
-                {
-                    "awaiting payment": responses.Order(
-                        ORDER_ID, 1, 1, "pending_payment", "99.00", "USD", ORDERED_AT, DUE_AT
-                    ),
-                    "cancelled": responses.Order(
-                        ORDER_ID, 1, 1, "cancelled", "99.00", "USD", ORDERED_AT, DUE_AT, "payment_failed"
-                    ),
-                },
-            ),
-        ),
+        responses=(SuccessResponse(
+            200, "The order.", responses.Order,
+            {
+                "awaiting payment": responses.Order(
+                    ORDER_ID, 1, 1, "pending_payment", "99.00", "USD", ORDERED_AT, DUE_AT,
+                ),
+                "cancelled": responses.Order(
+                    ORDER_ID, 1, 1, "cancelled", "99.00", "USD", ORDERED_AT, DUE_AT, "payment_failed",
+                ),
+            },
+        ),),
         problems=(
             ProblemExample(problems.ORDER_NOT_FOUND, f"There is no order {ORDER_ID} with this hold_id."),
             *READ_PROBLEMS,
@@ -445,18 +377,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
     ),
     ("POST", "/api/payments/webhook"): Operation(
-        "apply_payment",
-        "Payments",
-        "Report a payment",
+        "apply_payment", "Payments", "Report a payment",
         "For the payment provider; deliveries may be repeated and in any order. A replay with the same "
         "`idempotency_key` has no second effect and gets the recorded result. A webhook that arrives before "
         "its order is stored until then. Replays are compared by `order_id`, `status`, `amount` and "
         "`currency`; other members are stored with the event.",
         responses=(
             SuccessResponse(
-                200,
-                "The webhook was applied, now or before.",
-                responses.Payment,
+                200, "The webhook was applied, now or before.", responses.Payment,
                 {
                     "paid": responses.Payment(ORDER_ID, "paid", "applied"),
                     "cancelled": responses.Payment(ORDER_ID, "cancelled", "applied"),
@@ -470,8 +398,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 202,
                 "The order does not exist yet: the webhook is stored, by default for 24 hours. A replay "
                 "returns what has become of it.",
-                responses.StoredPayment,
-                {"early": responses.StoredPayment(ORDER_ID, None, "stored")},
+                responses.StoredPayment, {"early": responses.StoredPayment(ORDER_ID, None, "stored")},
                 headers=("Idempotency-Replayed",),
             ),
         ),
@@ -483,66 +410,47 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             ),
             ProblemExample(problems.INVALID_REQUEST, "Invalid enum value 'refunded' - at `$.status`."),
             ProblemExample(problems.INBOX_FULL, "Too many webhooks wait for orders that do not exist."),
-            *BODY_PROBLEMS,
-            *WRITE_PROBLEMS,
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
         ),
         body=requests.PaymentEvent,
         requests={
             "success": requests.PaymentEvent("pay_abc_123", ORDER_ID, "success"),
             "success, with the amount": requests.PaymentEvent(
-                "pay_abc_123", ORDER_ID, "success", "99.00", "USD"
+                "pay_abc_123", ORDER_ID, "success", "99.00", "USD",
             ),
             "failed": requests.PaymentEvent("pay_abc_124", ORDER_ID, "failed"),
         },
         signed=True,
     ),
     ("GET", "/healthz"): Operation(
-        "alive",
-        "Health",
-        "Is the process alive?",
-        "The database is not checked.",
+        "alive", "Health", "Is the process alive?", "The database is not checked.",
         responses=(SuccessResponse(200, "Yes.", responses.Alive, {"alive": responses.Alive("alive")}),),
     ),
     ("GET", "/readyz"): Operation(
-        "ready",
-        "Health",
-        "Can requests be served?",
+        "ready", "Health", "Can requests be served?",
         "Whether the database responds and has this server's schema. The scheduler's state is reported, but "
         "responses are exact without it.",
-        responses=(
-            SuccessResponse(
-                200,
-                "Yes.",
-                responses.Ready,
-                {
-                    "not scheduled": responses.Ready(
-                        "ready",
-                        "reachable",
-                        "current",
-                        "0003.inbox-deadlines",
-                        "3f0c2a",
-                        "not_scheduled",
-                        "No job sweeps this database; run flashsale migrate.",
-                    )
-                },
-            ),
-        ),
-        problems=(
-            ProblemExample(
-                problems.NOT_READY,
-                "The schema in the database is not the one on disk: run `flashsale migrate`.",
-                {
-                    "database": "reachable",
-                    "schema": "outdated",
-                    "schema_version": "0003.inbox-deadlines",
-                    "schema_digest": "3f0c2a",
-                    "scheduler": "not_scheduled",
-                    "scheduler_detail": "No job sweeps this database; run flashsale migrate.",
-                },
-            ),
-        ),
+        responses=(SuccessResponse(
+            200, "Yes.", responses.Ready,
+            {"not scheduled": responses.Ready(
+                "ready", "reachable", "current", "0003.inbox-deadlines", "3f0c2a", "not_scheduled",
+                "No job sweeps this database; run flashsale migrate.",
+            )},
+        ),),
+        problems=(ProblemExample(
+            problems.NOT_READY, "The schema in the database is not the one on disk: run `flashsale migrate`.",
+            {
+                "database": "reachable",
+                "schema": "outdated",
+                "schema_version": "0003.inbox-deadlines",
+                "schema_digest": "3f0c2a",
+                "scheduler": "not_scheduled",
+                "scheduler_detail": "No job sweeps this database; run flashsale migrate.",
+            },
+        ),),
     ),
 }
+# fmt: on
 """By method and path, without HEAD and OPTIONS."""
 
 SHAPES: tuple[Any, ...] = (responses.StockSample,)

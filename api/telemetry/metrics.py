@@ -10,7 +10,7 @@ import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -21,6 +21,12 @@ Labels = tuple[str, ...]
 
 _registry = CollectorRegistry()
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter
+
+
+def _gauge(
+    name: str, documentation: str, *labels: str, mode: Literal["livesum", "livemax"] = "livesum"
+) -> Gauge:
+    return Gauge(name, documentation, labels, registry=_registry, multiprocess_mode=mode)
 
 
 class BufferedCounter:
@@ -124,12 +130,7 @@ request_duration = BufferedHistogram(
 )
 problems = BufferedCounter("flashsale_problems", "Responses with problem details.", "code")
 replays = BufferedCounter("flashsale_replays", "Responses with the result of an earlier request.", "route")
-stock_feed_subscribers = Gauge(
-    "flashsale_stock_feed_subscribers",
-    "Subscribers of the stock feed.",
-    registry=_registry,
-    multiprocess_mode="livesum",
-)
+stock_feed_subscribers = _gauge("flashsale_stock_feed_subscribers", "Subscribers of the stock feed.")
 
 batch_size = BufferedHistogram(
     "flashsale_batch_size", "Requests in one call of a function.", "function", "path", buckets=SIZES
@@ -157,49 +158,22 @@ request_retries = BufferedCounter(
 reads_coalesced = BufferedCounter(
     "flashsale_reads_coalesced", "Reads served by the row of an equal one in the same call.", "function"
 )
-queue = Gauge(
-    "flashsale_queue_requests",
-    "Requests in the queue.",
-    ["function", "path"],
-    registry=_registry,
-    multiprocess_mode="livesum",
-)
+queue = _gauge("flashsale_queue_requests", "Requests in the queue.", "function", "path")
 
-db_connections = Gauge(
-    "flashsale_db_connections",
-    "Open connections for batched calls.",
-    ["function", "path"],
-    registry=_registry,
-    multiprocess_mode="livesum",
-)
+db_connections = _gauge("flashsale_db_connections", "Open connections for batched calls.", "function", "path")
 db_connects = BufferedCounter("flashsale_db_connects", "Connection attempts.", "function", "path", "outcome")
-pool_connections = Gauge(
-    "flashsale_pool_connections",
-    "Connections of the pool for calls that are not batched.",
-    ["state"],
-    registry=_registry,
-    multiprocess_mode="livesum",
+pool_connections = _gauge(
+    "flashsale_pool_connections", "Connections of the pool for calls that are not batched.", "state"
 )
-pool_waiting = Gauge(
-    "flashsale_pool_waiting",
-    "Requests waiting for a connection of the pool.",
-    registry=_registry,
-    multiprocess_mode="livesum",
-)
+pool_waiting = _gauge("flashsale_pool_waiting", "Requests waiting for a connection of the pool.")
 
-workers = Gauge("flashsale_workers", "Worker processes.", registry=_registry, multiprocess_mode="livesum")
-worker_start_time = Gauge(
-    "flashsale_worker_start_time_seconds",
-    "Start time of the youngest worker, in Unix time.",
-    registry=_registry,
-    multiprocess_mode="livemax",
+workers = _gauge("flashsale_workers", "Worker processes.")
+worker_start_time = _gauge(
+    "flashsale_worker_start_time_seconds", "Start time of the youngest worker, in Unix time.", mode="livemax"
 )
 worker_cpu = BufferedCounter("flashsale_worker_cpu_seconds", "Processor time of the workers.")
-worker_resident = Gauge(
-    "flashsale_worker_resident_bytes",
-    "Resident memory of the workers; shared pages are counted for each.",
-    registry=_registry,
-    multiprocess_mode="livesum",
+worker_resident = _gauge(
+    "flashsale_worker_resident_bytes", "Resident memory of the workers; shared pages are counted for each."
 )
 event_loop_lag = BufferedHistogram(
     "flashsale_event_loop_lag_seconds",
