@@ -111,18 +111,11 @@ def readiness(db: psycopg.Connection) -> ApiCall:
 
 POOL = "flashsale pool"
 CONNECTIONS: dict[MakeCall, str] = {
-    hold: "flashsale place_holds fast",
-    hold_without_key: "flashsale place_holds fast",
-    create_order: "flashsale create_orders fast",
-    order_without_key: "flashsale create_orders fast",
-    release: "flashsale release_holds fast",
-    payment: "flashsale apply_payments fast",
-    failed_payment: "flashsale apply_payments fast",
-    early_payment: "flashsale apply_payments fast",
-    read_product: "flashsale get_products read",
-    read_hold: "flashsale get_holds read",
-    read_order: "flashsale get_orders read",
-    list_products: POOL,
-    readiness: POOL,
-}
+    hold: "flashsale place_holds fast", hold_without_key: "flashsale place_holds fast",
+    create_order: "flashsale create_orders fast", order_without_key: "flashsale create_orders fast",
+    release: "flashsale release_holds fast", payment: "flashsale apply_payments fast",
+    failed_payment: "flashsale apply_payments fast", early_payment: "flashsale apply_payments fast",
+    read_product: "flashsale get_products read", read_hold: "flashsale get_holds read",
+    read_order: "flashsale get_orders read", list_products: POOL, readiness: POOL,
+}  # fmt: skip
 """the application_name of the connection that serves each"""

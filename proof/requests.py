@@ -16,15 +16,10 @@ NOT_SERIALIZABLE = "40001"
 
 # The types of the columns of a request.
 COLUMNS = {
-    "place_hold": ("bigint", "int", "text"),
-    "release_hold": ("bigint",),
-    "create_order": ("bigint", "text"),
-    "apply_payment": ("text", "bigint", "text", "jsonb"),
-    "adjust_stock": ("bigint", "int"),
-    "expire_due": ("int",),
-    "change_settings": ("interval",),
-    "purge": ("interval",),
-}
+    "place_hold": ("bigint", "int", "text"), "release_hold": ("bigint",), "create_order": ("bigint", "text"),
+    "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int"),
+    "expire_due": ("int",), "change_settings": ("interval",), "purge": ("interval",),
+}  # fmt: skip
 # Functions that do not return a row a request.
 QUERIES = {
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",

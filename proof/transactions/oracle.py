@@ -191,13 +191,7 @@ def _webhook_subjects(key: str, bodies: set[tuple]) -> tuple[tuple[str, Any], ..
 
 
 RULES: tuple[Callable[[History, State], Violations], ...] = (
-    *RESPONSE_RULES,
-    holds_are_as_answered,
-    orders_are_as_answered,
-    a_released_hold_stays_released,
-    only_finished_rows_are_removed,
-    webhooks_are_as_sent,
-    a_result_is_final,
-    captured_money_is_in_one_book,
+    *RESPONSE_RULES, holds_are_as_answered, orders_are_as_answered, a_released_hold_stays_released,
+    only_finished_rows_are_removed, webhooks_are_as_sent, a_result_is_final, captured_money_is_in_one_book,
     the_inbox_is_counted,
-)
+)  # fmt: skip

@@ -111,10 +111,6 @@ def body_of(request: tuple) -> tuple:
 
 
 RULES: tuple[Callable[[History, State], Violations], ...] = (
-    only_expected_failures,
-    purge_above_read_committed_is_refused,
-    responses_are_not_stale,
-    insufficient_stock_is_true,
-    a_webhook_for_an_overdue_order_cancels_nothing,
-    a_reused_key_has_another_body,
-)
+    only_expected_failures, purge_above_read_committed_is_refused, responses_are_not_stale,
+    insufficient_stock_is_true, a_webhook_for_an_overdue_order_cancels_nothing, a_reused_key_has_another_body,
+)  # fmt: skip

@@ -5,21 +5,9 @@ import psycopg
 from api.database.functions import CREATE_ORDERS, PLACE_HOLDS
 
 KEYS = [
-    "plain",
-    None,
-    "NULL",
-    "null",
-    "",
-    "{}",
-    'quo"te',
-    "back\\slash",
-    "a,b",
-    " spaced ",
-    "'",
-    "ключ",
-    "%s",
+    "plain", None, "NULL", "null", "", "{}", 'quo"te', "back\\slash", "a,b", " spaced ", "'", "ключ", "%s",
     "\n",
-]
+]  # fmt: skip
 
 
 def test_texts_in_an_array_literal(db: psycopg.Connection) -> None:

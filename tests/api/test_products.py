@@ -6,13 +6,9 @@ import psycopg
 
 def test_a_product_has_its_available_stock(client: httpx.Client) -> None:
     expected = {
-        "id": 1,
-        "name": "Shoe",
-        "price": "99.00",
-        "currency": "USD",
-        "total_stock": 50,
+        "id": 1, "name": "Shoe", "price": "99.00", "currency": "USD", "total_stock": 50,
         "available_stock": 50,
-    }
+    }  # fmt: skip
     answer = client.get("/api/products/1")
     assert (answer.status_code, answer.json()) == (200, expected)
     assert answer.headers["content-type"] == "application/json"

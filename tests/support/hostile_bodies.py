@@ -2,33 +2,16 @@
 
 # No strict JSON (RFC 8259), whatever was asked for.
 MALFORMED = [
-    b"",
-    b"  ",
-    b"{",
-    b'{"product_id":1,"qty":1',
-    b'{"product_id":1,"qty":1}x',
-    b'{"product_id":1,"qty":1}{}',
-    b'{"product_id":1,"qty":1,}',
-    b"{'product_id':1,'qty':1}",
-    b'{"product_id":1,"qty":NaN}',
-    b'{"product_id":Infinity,"qty":1}',
-    b'{"product_id":-Infinity,"qty":1}',
-    b'{"product_id":01,"qty":1}',
-    b'{"product_id":+1,"qty":1}',
-    b'{"product_id":1,"qty":1,"qty":1}',
-    b'{"product_id":1,"qty":1,"q\\u0074y":2}',
-    b'{"product_id":"x","product_id":1,"qty":1}',
-    b'{"product_id":1,"qty":1,"note":{"a":1,"a":2}}',
-    b'{"product_id":true,"qty":1',
-    b'\xef\xbb\xbf{"product_id":1,"qty":1}',
-    b'{"product_id":1,"qty":1,"\xff":1}',
-    b'{"product_id":1,"qty":"\\ud800"}',
-    b'{"product_id":1,"qty":"\xed\xa0\x80"}',
-    "{}".encode("utf-16"),
-    b"[" * 16_000,
-    b'{"a":' * 3_000,
-    b"[" * 100 + b"]" * 100,
-]
+    b"", b"  ", b"{", b'{"product_id":1,"qty":1', b'{"product_id":1,"qty":1}x', b'{"product_id":1,"qty":1}{}',
+    b'{"product_id":1,"qty":1,}', b"{'product_id':1,'qty':1}", b'{"product_id":1,"qty":NaN}',
+    b'{"product_id":Infinity,"qty":1}', b'{"product_id":-Infinity,"qty":1}', b'{"product_id":01,"qty":1}',
+    b'{"product_id":+1,"qty":1}', b'{"product_id":1,"qty":1,"qty":1}',
+    b'{"product_id":1,"qty":1,"q\\u0074y":2}', b'{"product_id":"x","product_id":1,"qty":1}',
+    b'{"product_id":1,"qty":1,"note":{"a":1,"a":2}}', b'{"product_id":true,"qty":1',
+    b'\xef\xbb\xbf{"product_id":1,"qty":1}', b'{"product_id":1,"qty":1,"\xff":1}',
+    b'{"product_id":1,"qty":"\\ud800"}', b'{"product_id":1,"qty":"\xed\xa0\x80"}', "{}".encode("utf-16"),
+    b"[" * 16_000, b'{"a":' * 3_000, b"[" * 100 + b"]" * 100,
+]  # fmt: skip
 
 # Not what makes a hold, and what the refusal names.
 INVALID_HOLDS = [
