@@ -6,7 +6,8 @@ code that waits on nothing but timers and itself: no sockets, no threads.
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any
 
 TURN = 1e-5
@@ -33,7 +34,12 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._jumping.passed
 
 
-def run(test: Coroutine[Any, Any, Any], limit: float = 600) -> Any:
-    """Run a test in a loop of its own, for at most so many seconds of that loop's."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        return runner.run(asyncio.wait_for(test, limit))
+def in_simulated_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in a loop of its own, for at most 600 seconds of that loop's."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.run(asyncio.wait_for(test(*args, **kwargs), 600))
+
+    return run

@@ -3,14 +3,13 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from api.database.errors import Overloaded, Unavailable
 from api.database.functions import GetStockRow
 from api.stock_feed import Limits, StockFeed, Subscriber
-from tests.api.event_loop_clock import run
+from tests.api.event_loop_clock import in_simulated_time
 
 
 class FakeClient:
@@ -24,52 +23,47 @@ class FakeClient:
         return [GetStockRow(1, datetime.now(UTC), 1000, 1000 - self.calls, 0, 0, self.calls)]
 
 
-def test_max_subscribers():
-    async def three_of_two() -> None:
-        feed = StockFeed(FakeClient(), Limits(max_subscribers=2))  # type: ignore[arg-type]
-        streams = [feed.events(1, Subscriber(), 0) for _ in range(2)]
-        for stream in streams:
-            feed.check_capacity()
-            await anext(stream)
-        with pytest.raises(Overloaded):
-            feed.check_capacity()
-        await streams[0].aclose()
+@in_simulated_time
+async def test_max_subscribers():
+    feed = StockFeed(FakeClient(), Limits(max_subscribers=2))  # type: ignore[arg-type]
+    streams = [feed.events(1, Subscriber(), 0) for _ in range(2)]
+    for stream in streams:
         feed.check_capacity()
-        await streams[1].aclose()
-        feed.close()
-
-    run(three_of_two())
-
-
-def test_a_slow_subscriber_skips_to_the_newest_sample():
-    async def skip() -> list[dict[str, Any]]:
-        client = FakeClient()
-        feed = StockFeed(client, Limits(poll_interval=0.001, heartbeat_interval=10))  # type: ignore[arg-type]
-        stream = feed.events(1, Subscriber(), 0)
         await anext(stream)
-        while client.calls < 50:
-            await asyncio.sleep(0.001)
-        got = json.loads((await anext(stream)).serialize().partition(b"data: ")[2])
-        await stream.aclose()
-        feed.close()
-        return got
-
-    assert run(skip())["paid"] >= 49
+    with pytest.raises(Overloaded):
+        feed.check_capacity()
+    await streams[0].aclose()
+    feed.check_capacity()
+    await streams[1].aclose()
+    feed.close()
 
 
-def test_an_idle_stream_sends_comments():
-    async def listen() -> bytes:
-        feed = StockFeed(FakeClient(), Limits(poll_interval=10, heartbeat_interval=0.01))  # type: ignore[arg-type]
-        stream = feed.events(1, Subscriber(), 0)
-        written = [(await anext(stream)).serialize() for _ in range(4)]
-        await stream.aclose()
-        feed.close()
-        return b"".join(written)
+@in_simulated_time
+async def test_a_slow_subscriber_skips_to_the_newest_sample():
+    client = FakeClient()
+    feed = StockFeed(client, Limits(poll_interval=0.001, heartbeat_interval=10))  # type: ignore[arg-type]
+    stream = feed.events(1, Subscriber(), 0)
+    await anext(stream)
+    while client.calls < 50:
+        await asyncio.sleep(0.001)
+    got = json.loads((await anext(stream)).serialize().partition(b"data: ")[2])
+    await stream.aclose()
+    feed.close()
+    assert got["paid"] >= 49
 
-    assert run(listen()).endswith(b": ping\n\n: ping\n\n")
+
+@in_simulated_time
+async def test_an_idle_stream_sends_comments():
+    feed = StockFeed(FakeClient(), Limits(poll_interval=10, heartbeat_interval=0.01))  # type: ignore[arg-type]
+    stream = feed.events(1, Subscriber(), 0)
+    written = [(await anext(stream)).serialize() for _ in range(4)]
+    await stream.aclose()
+    feed.close()
+    assert b"".join(written).endswith(b": ping\n\n: ping\n\n")
 
 
-def test_a_poller_continues_after_a_failure():
+@in_simulated_time
+async def test_a_poller_continues_after_a_failure():
     class Failing(FakeClient):
         async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
             rows = await super().get_stock(product_ids)
@@ -79,12 +73,10 @@ def test_a_poller_continues_after_a_failure():
                 raise ZeroDivisionError
             return rows
 
-    async def listen() -> list[str]:
-        feed = StockFeed(Failing(), Limits(poll_interval=0.02))  # type: ignore[arg-type]
-        stream = feed.events(1, Subscriber(), 0)
-        names = [(await anext(stream)).serialize().split(b"\n")[0] for _ in range(7)]
-        await stream.aclose()
-        feed.close()
-        return [name.decode().removeprefix("event: ") for name in names]
-
-    assert run(listen()) == ["history", "stock", "unavailable", "stock", "unavailable", "stock", "stock"]
+    feed = StockFeed(Failing(), Limits(poll_interval=0.02))  # type: ignore[arg-type]
+    stream = feed.events(1, Subscriber(), 0)
+    events = [(await anext(stream)).serialize().split(b"\n")[0] for _ in range(7)]
+    await stream.aclose()
+    feed.close()
+    names = [event.decode().removeprefix("event: ") for event in events]
+    assert names == ["history", "stock", "unavailable", "stock", "unavailable", "stock", "stock"]
