@@ -101,7 +101,7 @@ def test_a_mutation_changes_the_code_and_its_tests_exist(mutation: Mutation | St
     assert mutation.tests
     for test in mutation.tests:
         file, name = re.fullmatch(r"(.+)::(\w+)(?:\[.+\])?", test).groups()
-        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), test
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), test
 
 
 @pytest.mark.parametrize(
