@@ -54,10 +54,10 @@ function choose(chosen) {
   $("stream-command").textContent = `curl -N ${location.origin}/api/products/${chosen.id}/live`;
   plot.clear();
   checkout.show(chosen);
-  listen();
+  subscribe();
 }
 
-function listen() {
+function subscribe() {
   stream?.close();
   connection("connecting", "Connecting…");
   const mine = (stream = new EventSource(`/api/products/${product.id}/live`));
@@ -77,7 +77,7 @@ function listen() {
     plot.interrupt();
     connection("away", "Not live, trying again…");
     // A browser reconnects by itself after a broken stream, but not after an error response.
-    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === stream && listen(), RETRY);
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === stream && subscribe(), RETRY);
   });
 }
 

@@ -46,7 +46,7 @@ class Stream:
 
 
 @contextmanager
-def listening(client: httpx.Client, product: int, **headers: str | bytes) -> Iterator[Stream]:
+def subscribed(client: httpx.Client, product: int, **headers: str | bytes) -> Iterator[Stream]:
     with client.stream("GET", f"/api/products/{product}/live", headers=headers) as response:
         assert response.status_code == 200, response.read()
         yield Stream(response)
@@ -61,7 +61,7 @@ def hold(client: httpx.Client, product: int, qty: int = 1) -> int:
 
 
 def test_a_subscriber_gets_the_stock_and_then_its_changes(client, product):
-    with listening(client, product) as stream:
+    with subscribed(client, product) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         assert stream.response.headers["cache-control"] == "no-store"
         assert units(stream.event("stock")) == (50, 0, 0, 0)
@@ -78,7 +78,7 @@ def test_a_subscriber_gets_the_stock_and_then_its_changes(client, product):
 
 def test_an_expired_hold_is_sent_without_a_sweep(client, product, hold_time):
     hold_time(2)
-    with listening(client, product) as stream:
+    with subscribed(client, product) as stream:
         stream.event("stock")
         hold(client, product, 2)
         assert units(stream.event("stock")) == (48, 2, 0, 0)
@@ -86,30 +86,30 @@ def test_an_expired_hold_is_sent_without_a_sweep(client, product, hold_time):
 
 
 def test_a_later_subscriber_gets_the_history(client, product):
-    with listening(client, product) as first:
+    with subscribed(client, product) as first:
         assert first.event("history") == []
         first.event("stock")
         hold(client, product)
         first.event("stock")
-        with listening(client, product) as second:
+        with subscribed(client, product) as second:
             assert [units(sample) for sample in second.event("history")] == [(50, 0, 0, 0), (49, 1, 0, 0)]
             assert units(second.event("stock")) == (49, 1, 0, 0)
 
 
 def test_a_resumed_stream_gets_the_changes_since_its_last_event(client, product):
-    with listening(client, product) as first, listening(client, product) as other:
+    with subscribed(client, product) as first, subscribed(client, product) as other:
         first.event("stock")
         other.event("stock")
         known = first.id
         hold(client, product)
         other.event("stock")
-        with listening(client, product, **{"Last-Event-ID": known}) as again:
+        with subscribed(client, product, **{"Last-Event-ID": known}) as again:
             assert [units(sample) for sample in again.event("history")] == [(49, 1, 0, 0)]
 
 
 @pytest.mark.parametrize("nonsense", ["", "abc", "-1", "9" * 100, "1.5", "²".encode()])
 def test_an_invalid_last_event_id_is_ignored(client, product, nonsense):
-    with listening(client, product, **{"Last-Event-ID": nonsense}) as stream:
+    with subscribed(client, product, **{"Last-Event-ID": nonsense}) as stream:
         assert units(stream.event("stock")) == (50, 0, 0, 0)
 
 
@@ -126,7 +126,7 @@ def test_head_opens_no_stream(client, product):
 
 def test_subscribers_get_only_their_product(client, product, db):
     other = db.execute("select flashsale.create_product('Poster', 7, 5)").fetchone()[0]
-    with listening(client, product) as one, listening(client, other) as two:
+    with subscribed(client, product) as one, subscribed(client, other) as two:
         assert units(one.event("stock")) == (50, 0, 0, 0)
         assert units(two.event("stock")) == (7, 0, 0, 0)
         hold(client, other)
@@ -144,7 +144,7 @@ def test_the_poller_runs_only_while_there_are_subscribers(client, product, db):
         threading.Event().wait(0.6)  # nothing to watch for: twice as long as it takes it to ask again
         return asked() == before
 
-    with listening(client, product) as stream:
+    with subscribed(client, product) as stream:
         stream.event("stock")
         first = asked()
         wait_until(lambda: asked() != first, "the poller has asked again")
@@ -153,7 +153,7 @@ def test_the_poller_runs_only_while_there_are_subscribers(client, product, db):
 
 def test_a_hundred_subscribers_share_one_query(client, product, db, server):
     with httpx.Client(base_url=server, timeout=10, limits=httpx.Limits(max_connections=200)) as many:
-        opened = [listening(many, product) for _ in range(100)]
+        opened = [subscribed(many, product) for _ in range(100)]
         streams = [manager.__enter__() for manager in opened]
         for stream in streams:
             stream.event("stock")
@@ -165,7 +165,7 @@ def test_a_hundred_subscribers_share_one_query(client, product, db, server):
 
 
 def test_unavailable_is_sent_when_the_database_is_gone(client, product, db):
-    with listening(client, product) as stream:
+    with subscribed(client, product) as stream:
         stream.event("stock")
         db.execute("alter role flashsale_app nologin")
         try:
@@ -185,7 +185,7 @@ def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
     since: list[dict[str, str]] = []
 
     def read_to_the_end(base: str, live: threading.Event) -> None:
-        with httpx.Client(base_url=base, timeout=10) as client, listening(client, product) as stream:
+        with httpx.Client(base_url=base, timeout=10) as client, subscribed(client, product) as stream:
             stream.event("stock")
             live.set()
             with pytest.raises(EOFError):  # the last chunk came: the stream was not cut off
