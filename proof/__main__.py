@@ -23,8 +23,8 @@ from proof.promises import PROMISES, Load
 from proof.results import Result, Results, Trial, WholeRun
 
 HERE = Path(__file__).parent
-UNKNOWN = 3600
-"""seconds, of a campaign that has no result yet: it starts first"""
+UNKNOWN_SECONDS = 3600
+"""of a campaign that has no result yet: it starts first"""
 
 
 def run(name: str, seed: int, folder: Path, console: Console) -> Result:
@@ -53,7 +53,7 @@ def run_all(
     """All of `names`, within each kind of load the longest first."""
 
     def seconds(name: str) -> int:
-        return known.promises[name].seconds if name in known.promises else UNKNOWN
+        return known.promises[name].seconds if name in known.promises else UNKNOWN_SECONDS
 
     workers = {Load.COMPUTES: os.cpu_count() or 1, Load.WAITS: 1}
     longest_first = sorted(names, key=seconds, reverse=True)

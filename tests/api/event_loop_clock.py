@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
-TURN = 1e-5
+TURN_SECONDS = 1e-5
 """seconds that each turn of the loop takes by its clock, so that who goes round in circles comes to an end"""
 
 
@@ -21,7 +21,7 @@ class _Jumping(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         assert timeout is not None, "everybody waits, and nothing is to come"
-        self.passed += max(timeout, TURN)
+        self.passed += max(timeout, TURN_SECONDS)
         return super().select(0)
 
 
