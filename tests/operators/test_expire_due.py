@@ -22,6 +22,8 @@ from tests.support.sale_steps import (
     wait_until_lapsed,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def statuses(db):
     return dict(db.execute("select status, count(*) from flashsale_data.holds group by status").fetchall())

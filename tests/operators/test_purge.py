@@ -21,6 +21,8 @@ from tests.support.sale_steps import (
 )
 from tests.support.waiting import wait_until, wait_until_blocked
 
+pytestmark = pytest.mark.slow
+
 NOTHING = {"orders": 0, "payments": 0, "holds": 0, "events": 0}
 
 

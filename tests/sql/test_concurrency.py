@@ -34,6 +34,8 @@ from tests.support.sql_calls import (
     wait_until_past,
 )
 
+pytestmark = pytest.mark.slow
+
 # --- the drop ---
 
 

@@ -36,6 +36,8 @@ from tests.support.sql_calls import (
     wait_until_past,
 )
 
+pytestmark = pytest.mark.slow
+
 LEVELS = [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
 SET_LEVEL = {
     level: f"set default_transaction_isolation = '{level.name.replace('_', ' ')}'" for level in LEVELS

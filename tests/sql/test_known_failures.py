@@ -33,6 +33,8 @@ from tests.support.sql_calls import (
     wait_until_past,
 )
 
+pytestmark = pytest.mark.slow
+
 # --- pending orders not counted as taken ---
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 import psycopg
+import pytest
 
 from tests.support.sql_calls import change_settings, create_product, expire_due, value
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = 200
 MOST = 20

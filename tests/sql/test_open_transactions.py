@@ -38,6 +38,8 @@ from tests.support.sql_calls import (
     wait_until_past,
 )
 
+pytestmark = pytest.mark.slow
+
 Connection = psycopg.Connection
 Meanwhile = Callable[..., Future]
 
