@@ -9,13 +9,10 @@ alter table flashsale_data.payments add column wait_ends_at timestamptz;
 comment on column flashsale_data.payments.wait_ends_at is
   'Until when a stored webhook waits for its order; null if its order was known.';
 
--- Waits end on whole tenths of a second. One whose order exists was passed over by
--- it, and waits no longer.
+-- One whose order exists was passed over by it, and waits no longer.
 update flashsale_data.payments p
 set wait_ends_at = least(
-  date_bin('100 milliseconds',
-    p.received_at + (select s.inbox_keep from flashsale_data.settings s) + interval '99.999 milliseconds',
-    timestamptz 'epoch'),
+  p.received_at + (select s.inbox_keep from flashsale_data.settings s),
   (select o.created_at from flashsale_data.orders o where o.order_id = p.order_id))
 where p.result = 'stored';
 

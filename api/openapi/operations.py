@@ -433,7 +433,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0003.inbox-deadlines", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0004.deadlines-on-tenths", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -442,7 +442,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0003.inbox-deadlines",
+                "schema_version": "0004.deadlines-on-tenths",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",
