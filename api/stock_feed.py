@@ -4,7 +4,7 @@ The database does not notify this process of changes: NOTIFY would serialize the
 one poller reads the stock of all subscribed products in one query, a few times a second, and only while there
 are subscribers; changes go to every subscriber. So a thousand open pages cost the database as much as one.
 
-Each subscriber has a buffer for one sample, the newest: a slow reader skips samples and does not delay the others.
+Each subscriber has a buffer for one sample, the newest: a slow reader skips samples and delays no other.
 
     event: history      an array of samples: the changes of the last minutes, or since Last-Event-ID
     event: stock        a sample, whenever it differs from the one before

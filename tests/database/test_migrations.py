@@ -400,3 +400,24 @@ def test_a_stored_webhook_gets_a_deadline_and_one_that_was_passed_over_waits_no_
         ("passed over", "2026-01-01 12:00:00"),
         ("waits", "2026-01-02 11:00:00"),
     ]
+
+
+def test_a_wait_that_has_not_ended_ends_on_a_whole_tenth_of_a_second(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        apply(empty_database, "0003.inbox-deadlines", say=lambda _: None)
+        conn.execute(
+            "insert into flashsale_data.payments"
+            " (idempotency_key, order_id, status, payload, received_at, result, wait_ends_at)"
+            " values ('waits', 1, 'failed', '{}', now(), 'stored', '2100-01-01 12:00:00.01Z'),"
+            " ('waits to a tenth', 1, 'failed', '{}', now(), 'stored', '2100-01-01 12:00:00.1Z'),"
+            " ('ended', 1, 'failed', '{}', now(), 'stored', '2026-01-01 12:00:00.01Z')"
+        )
+        apply(empty_database, "0004.deadlines-on-tenths", say=lambda _: None)
+        deadlines = conn.execute(
+            "select idempotency_key, wait_ends_at at time zone 'UTC' from flashsale_data.payments order by 1"
+        ).fetchall()
+    assert [(key, str(at)) for key, at in deadlines] == [
+        ("ended", "2026-01-01 12:00:00.010000"),
+        ("waits", "2100-01-01 12:00:00.100000"),
+        ("waits to a tenth", "2100-01-01 12:00:00.100000"),
+    ]
