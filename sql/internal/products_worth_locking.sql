@@ -13,7 +13,6 @@ as $$
 declare
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
   v_now            timestamptz;
-  v_lapsed         bigint[];
 begin
   select array_agg(case when product.free > 0
                           or v_keeps_snapshot -- guard: sold-out-in-snapshot
@@ -34,18 +33,12 @@ begin
   end if;
 
   v_now := flashsale_data.read_clock();
-  v_lapsed := array(
-    select s.product_id from flashsale_data.stock_at(v_now) s
-    where s.available > 0 and s.product_id = any (array(
-      select asked.product_id from unnest(p_product_ids, wanted) as asked (product_id, wanted)
-      where asked.wanted is null)));
-  if cardinality(v_lapsed) > 0 then
-    wanted := array(
-      select case when asked.wanted is not null or asked.product_id in (select unnest(v_lapsed))
-                  then asked.product_id end
-      from unnest(p_product_ids, wanted) with ordinality as asked (product_id, wanted, slot)
-      order by asked.slot);
-  end if;
+  wanted := array(
+    select coalesce(asked.wanted, (
+      select s.product_id from flashsale_data.stock_at(v_now) s
+      where s.product_id = asked.product_id and s.available > 0))
+    from unnest(p_product_ids, wanted) with ordinality as asked (product_id, wanted, slot)
+    order by asked.slot);
 end
 $$;
 comment on function flashsale_data.products_worth_locking(bigint[]) is

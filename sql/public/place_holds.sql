@@ -30,6 +30,10 @@ declare
                      array_dims(p_product_ids), array_dims(p_qtys), array_dims(p_idempotency_keys));
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
   v_now            timestamptz;
+  v_index          record;
+  v_worth          record;
+  v_stock          record;
+  v_replays        record;
   -- by request
   v_sqlstates      text[]   := array_fill(null::text, array[v_size]);
   v_hold_ids       bigint[] := array_fill(null::bigint, array[v_size]);
@@ -66,12 +70,17 @@ begin
   end if;
 
   -- 2 Lock the products worth locking; read the clock
-  select x.slots, w.wanted, w.known into v_slots, v_wanted, v_known
-  from flashsale_data.index_ids(p_product_ids) x
-  cross join flashsale_data.products_worth_locking(x.ids) w;
+  -- Assignments: select into would start the executor for each, which a call of one request feels.
+  v_index := flashsale_data.index_ids(p_product_ids);
+  v_slots := v_index.slots;
+  v_worth := flashsale_data.products_worth_locking(v_index.ids);
+  v_wanted := v_worth.wanted;
+  v_known := v_worth.known;
   if cardinality(array_remove(v_wanted, null)) > 0 then
-    select l.ctids, l.available, l.effective_nows into v_ctids, v_available, v_effective_nows
-    from flashsale_data.lock_stock(v_wanted) l;
+    v_stock := flashsale_data.lock_stock(v_wanted);
+    v_ctids := v_stock.ctids;
+    v_available := v_stock.available;
+    v_effective_nows := v_stock.effective_nows;
     v_expiries := array(
       select flashsale_data.expiry_instant(n + s.hold_time)
       from unnest(v_effective_nows) as n cross join flashsale_data.settings s);
@@ -80,8 +89,11 @@ begin
   -- 3 Find what the keys have placed: read after the locks, judged by a time read before the rows
   if v_keyed then
     v_now := clock_timestamp();
-    select r.firsts, r.sqlstates, r.holds, r.orders into v_firsts, v_sqlstates, v_holds, v_orders
-    from flashsale_data.replayed_holds(p_product_ids, p_qtys, p_idempotency_keys, v_keys, v_now) r;
+    v_replays := flashsale_data.replayed_holds(p_product_ids, p_qtys, p_idempotency_keys, v_keys, v_now);
+    v_firsts := v_replays.firsts;
+    v_sqlstates := v_replays.sqlstates;
+    v_holds := v_replays.holds;
+    v_orders := v_replays.orders;
     v_placers := array_fill(null::int, array[v_size]);
   end if;
 
