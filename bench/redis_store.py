@@ -13,7 +13,7 @@ import redis
 
 from bench.database import PLENTY, AuditFailed
 from bench.machine import cpu_seconds
-from flashsale.local.os_account import guard
+from flashsale.local.os_account import with_pdeathsig
 
 PLACE_HOLD = (Path(__file__).parent / "baselines/place_hold.lua").read_text()
 HOLD_SECONDS = 24 * 60 * 60
@@ -134,7 +134,7 @@ def running_redis(*, fsync: bool) -> Iterator[RedisStore]:
     with log.open("wb") as output:
         child = subprocess.Popen(
             [
-                *guard(signal.SIGTERM), str(program),
+                *with_pdeathsig(signal.SIGTERM), str(program),
                 *[word for name, value in options.items() for word in (f"--{name}", value)],
             ],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

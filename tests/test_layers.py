@@ -68,3 +68,31 @@ def test_no_import_goes_up_or_in_a_circle() -> None:
     ]
     assert upward == []
     TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def exported(path: Path) -> set[str]:
+    """The names that a module binds at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                names.update(alias.asname or alias.name.split(".")[0] for alias in part.names)
+            elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                names.add(part.id)
+            elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(part.name)
+    return names
+
+
+def test_every_imported_name_exists() -> None:
+    """Code that the suite does not run, such as a benchmark that needs Redis, keeps up with the code it uses."""
+    known = modules()
+    missing = [
+        f"{module}: {node.module}.{alias.name}"
+        for module, path in known.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in known and not node.level
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in known and alias.name not in exported(known[node.module])
+    ]
+    assert missing == []
