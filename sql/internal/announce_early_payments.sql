@@ -23,7 +23,8 @@ begin
 
   -- A wait that ends after the clock is read and before the lock is taken may be listed as
   -- a refund in between, which this lock would make uncertain again. If the tenth has passed
-  -- meanwhile, the lock is therefore released and taken for the next one.
+  -- meanwhile, the lock is therefore released, which SA000 does (flashsale.refusals), and taken
+  -- for the next one.
   loop
     begin
       v_tenth := floor(extract(epoch from clock_timestamp()) * 10)::bigint;

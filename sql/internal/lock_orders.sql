@@ -65,7 +65,7 @@ begin
 
   -- The transaction that held the id may have created the order. A caller above
   -- READ COMMITTED cannot see that, and gets 40001.
-  perform flashsale_data.reject_unseen(p_order_ids => v_locked_ids); -- guard: unseen-orders
+  perform flashsale_data.reject_stale_snapshot(p_order_ids => v_locked_ids); -- guard: unseen-orders
   absent := array(
     select o.order_id is null and wanted.order_id in (select unnest(v_locked_ids))
     from unnest(p_order_ids) with ordinality as wanted (order_id, slot)

@@ -25,7 +25,7 @@ begin
   -- after it, since the limit may change while this call waits.
   select i.stored into v_room from flashsale_data.inbox i -- guard: inbox-limit-read
   for no key update; -- guard: inbox-lock
-  perform flashsale_data.reject_unseen();
+  perform flashsale_data.reject_stale_snapshot();
   select * into v_settings from flashsale_data.settings; -- guard: inbox-limit-read
   v_room := v_settings.inbox_limit - v_room; -- guard: inbox-limit
   v_now := clock_timestamp();

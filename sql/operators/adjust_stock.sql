@@ -21,7 +21,7 @@ begin
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.raise_refusal('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
-  perform flashsale_data.reject_unseen(p_product_ids => array[p_product_id]);
+  perform flashsale_data.reject_stale_snapshot(p_product_ids => array[p_product_id]);
   select l.ctids[1], l.available[1] into v_ctid, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
   if v_ctid is null then

@@ -36,7 +36,7 @@ begin
   if p_inbox_keep is not null then
     if flashsale_data.keeps_snapshot() then
       -- Raises 40001 if a webhook has been stored since the snapshot. After the settings, as
-      -- the callers that read them (reject_unseen) lock these first.
+      -- the callers that read them (reject_stale_snapshot) lock these first.
       perform from flashsale_data.inbox for no key update;
     end if;
     -- A webhook that another transaction has locked is being applied or ended.

@@ -50,7 +50,8 @@ begin
   -- 1 Lock the keys
   v_keys := flashsale_data.lock_keys('order', p_idempotency_keys);
   if v_keeps_snapshot then
-    perform flashsale_data.reject_unseen(p_hold_ids => p_hold_ids, p_order_keys => p_idempotency_keys);
+    perform flashsale_data.reject_stale_snapshot(
+      p_hold_ids => p_hold_ids, p_order_keys => p_idempotency_keys);
   end if;
 
   -- 2 Find the holds worth locking

@@ -66,7 +66,8 @@ begin
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
   end if;
   if v_keeps_snapshot then
-    perform flashsale_data.reject_unseen(p_product_ids => p_product_ids, p_hold_keys => p_idempotency_keys);
+    perform flashsale_data.reject_stale_snapshot(
+      p_product_ids => p_product_ids, p_hold_keys => p_idempotency_keys);
   end if;
 
   -- 2 Lock the products worth locking; read the clock

@@ -32,7 +32,7 @@ declare
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
-  perform flashsale_data.reject_unseen(p_hold_ids => p_hold_ids);
+  perform flashsale_data.reject_stale_snapshot(p_hold_ids => p_hold_ids);
 
   -- 1 Find the holds worth locking: ordered, released, expired and unknown are final
   select x.ids, x.slots into v_hold_ids, v_hold_slots

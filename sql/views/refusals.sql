@@ -1,3 +1,5 @@
+-- SA000 is none of them, and no caller ever gets it: internal functions raise and catch it to
+-- undo what a block has written or locked, which PL/pgSQL does only for an exception.
 create or replace view flashsale.refusals (sqlstate, code, http_status, title) as
 values
   ('SA001', 'product_not_found',      404, 'Product not found'),

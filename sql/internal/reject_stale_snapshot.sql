@@ -5,8 +5,8 @@
 --
 -- An insert that skips conflicts raises 40001 at a row that the snapshot does not show. The
 -- rows it inserts never stay: they name no product, so that the foreign key undoes them;
--- products have no such key, and an exception undoes theirs.
-create or replace function flashsale_data.reject_unseen(
+-- products have no such key, and an SA000 undoes theirs (flashsale.refusals).
+create or replace function flashsale_data.reject_stale_snapshot(
   p_product_ids bigint[] default '{}', p_hold_ids bigint[] default '{}', p_hold_keys text[] default '{}',
   p_order_ids bigint[] default '{}', p_order_keys text[] default '{}')
 returns void
@@ -62,5 +62,5 @@ begin
   end;
 end
 $$;
-comment on function flashsale_data.reject_unseen(bigint[], bigint[], text[], bigint[], text[]) is
+comment on function flashsale_data.reject_stale_snapshot(bigint[], bigint[], text[], bigint[], text[]) is
   'Above READ COMMITTED, raises 40001 if an id or key is in use that the snapshot does not show';
