@@ -130,7 +130,7 @@ def from_environment() -> Application:
     )
     if settings.metrics_port is None:
         return app
-    metrics_app = create_metrics_app(reporter, SaleMetrics(client.get_figures))
+    metrics_app = create_metrics_app(reporter, SaleMetrics(client.get_sale_metrics))
     return dispatch_by_port(app, {settings.metrics_port: metrics_app})
 
 

@@ -3,8 +3,8 @@
 A function that writes has two connections, for the fast and the slow path (batching.py), the latter opened
 when it is first needed; a function that reads has one. A pool of up to two serves calls that are not
 batched. That is 7 connections when idle and at most 13 for each process, and one more while metrics are
-scraped (get_figures). More would not be faster: calls of one function mostly wait for the same rows, and one
-connection carries hundreds of requests at a time.
+scraped (get_sale_metrics). More would not be faster: calls of one function mostly wait for the same rows,
+and one connection carries hundreds of requests at a time.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from api.database.connection import (
     outcome_of,
 )
 from api.database.errors import OutcomeUnknown, Unavailable
-from api.database.functions import Function, GetFiguresRow, GetStockRow, ListProductsRow, Row
+from api.database.functions import Function, GetSaleMetricsRow, GetStockRow, ListProductsRow, Row
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
 FAST_LOCK_TIMEOUT_MS = 50
@@ -34,8 +34,8 @@ SLOW_LOCK_TIMEOUT_MS = 300
 """milliseconds for each lock of a call; the whole call has connection.STATEMENT_TIMEOUT_MS"""
 READ_TIMEOUT_SECONDS = 1.5
 """seconds for a read over the pool, the wait for a connection included"""
-FIGURES_TIMEOUT_SECONDS = 2.0
-"""seconds for get_figures, the connection attempt included"""
+SALE_METRICS_TIMEOUT_SECONDS = 2.0
+"""seconds for get_sale_metrics, the connection attempt included"""
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ class CheckoutClient:
         row: dict[str, str] = (await self._query(functions.READINESS, (), dict_row))[0]
         return row
 
-    async def get_figures(self) -> list[GetFiguresRow] | None:
+    async def get_sale_metrics(self) -> list[GetSaleMetricsRow] | None:
         """The metrics that SQL provides; None if the database does not respond.
 
         They are read over a connection of their own, so that a scrape does not wait for requests or delay
@@ -145,11 +145,11 @@ class CheckoutClient:
         """
         conninfo = connection_string(self._url, "flashsale metrics", lock_timeout_ms=100)
         try:
-            async with asyncio.timeout(FIGURES_TIMEOUT_SECONDS):
+            async with asyncio.timeout(SALE_METRICS_TIMEOUT_SECONDS):
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-                async with connection, connection.cursor(row_factory=args_row(GetFiguresRow)) as cursor:
-                    await cursor.execute(functions.GET_FIGURES)
+                async with connection, connection.cursor(row_factory=args_row(GetSaleMetricsRow)) as cursor:
+                    await cursor.execute(functions.GET_SALE_METRICS)
                     return await cursor.fetchall()
         except (psycopg.Error, OSError, TimeoutError):
             return None

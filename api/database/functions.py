@@ -194,8 +194,8 @@ class GetStockRow(NamedTuple):
     paid: int
 
 
-class GetFiguresRow(NamedTuple):
-    figure: str
+class GetSaleMetricsRow(NamedTuple):
+    metric: str
     product_id: int | None
     value: float
 
@@ -207,5 +207,5 @@ LIST_PRODUCTS = (
 GET_STOCK = (
     "select id, at, total_stock, available_stock, held, awaiting, paid from flashsale.get_stock(%s::bigint[])"
 )
-GET_FIGURES = "select figure, product_id, value from flashsale.get_figures()"
+GET_SALE_METRICS = "select metric, product_id, value from flashsale.get_sale_metrics()"
 READINESS = "select * from flashsale.readiness()"

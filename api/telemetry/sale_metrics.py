@@ -1,4 +1,4 @@
-"""Metrics of the sale that SQL provides: flashsale.get_figures(), read at a scrape, at most once a second."""
+"""Metrics of the sale that SQL provides: get_sale_metrics(), read at a scrape, at most once a second."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 CACHE_SECONDS = 1.0
-"""for which the figures, or their absence, are reused"""
+"""for which the metrics, or their absence, are reused"""
 
 _STATES = ("available", "held", "awaiting", "paid")
 
@@ -31,31 +31,31 @@ _UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = 
     ),
     "ledger_events": lambda: CounterMetricFamily("flashsale_ledger_events", "Events in the ledger."),
 }
-"""By the name of the figure: metrics without labels."""
+"""By their name in SQL: metrics without labels."""
 
 
 class SaleMetrics:
-    """The newest figures, as a collector (api/telemetry/metrics.py).
+    """The newest metrics, as a collector (api/telemetry/metrics.py).
 
-    :param get_figures: returns rows (figure, product_id, value), or None if the database does not respond
+    :param get_sale_metrics: returns rows (metric, product_id, value); None if the database does not respond
     """
 
     def __init__(
-        self, get_figures: Callable[[], Awaitable[Sequence[tuple[str, int | None, float]] | None]]
+        self, get_sale_metrics: Callable[[], Awaitable[Sequence[tuple[str, int | None, float]] | None]]
     ) -> None:
-        self._get_figures = get_figures
+        self._get_sale_metrics = get_sale_metrics
         self._rows: Sequence[tuple[str, int | None, float]] | None = None
         self._seconds = 0.0
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def read(self) -> None:
-        """Read the figures, unless that was just done."""
+        """Read the metrics, unless that was just done."""
         async with self._lock:
             started_at = time.monotonic()
             if started_at - self._read_at < CACHE_SECONDS:
                 return
-            self._rows = await self._get_figures()
+            self._rows = await self._get_sale_metrics()
             self._read_at = time.monotonic()
             self._seconds = self._read_at - started_at
 
@@ -80,11 +80,11 @@ class SaleMetrics:
             "flashsale_stock_total_units", "All units of a product.", labels=("product_id",)
         )
         unlabelled = {name: make() for name, make in _UNLABELLED.items()}
-        for figure, product_id, value in rows:
-            if figure in unlabelled:
-                unlabelled[figure].add_metric([], value)
-            elif figure in _STATES:
-                units.add_metric([str(product_id), figure], value)
-            elif figure == "total_stock":
+        for metric, product_id, value in rows:
+            if metric in unlabelled:
+                unlabelled[metric].add_metric([], value)
+            elif metric in _STATES:
+                units.add_metric([str(product_id), metric], value)
+            elif metric == "total_stock":
                 total.add_metric([str(product_id)], value)
         yield from (units, total, *unlabelled.values())

@@ -202,7 +202,7 @@ def test_the_whole_sale_runs_with_the_apis_rights(db, caller):
         caller.execute(f"select * from flashsale.{read}(%s)", (number,))
     caller.execute("select * from flashsale.list_products()")
     caller.execute("select * from flashsale.get_orders(array[1], array[%s], array[%s])", (made, hold))
-    caller.execute("select * from flashsale.get_figures()")
+    caller.execute("select * from flashsale.get_sale_metrics()")
     caller.execute("select * from flashsale.readiness()")
     released = place_hold(caller, product)
     caller.execute("select flashsale.release_hold(%s)", (released,))
@@ -295,7 +295,7 @@ CALLS = [
     "select * from flashsale.list_products()",
     "select * from flashsale.get_orders(array[1], array[1]::bigint[], array[1]::bigint[])",
     "select * from flashsale.get_order(1)",
-    "select * from flashsale.get_figures()",
+    "select * from flashsale.get_sale_metrics()",
     "select * from flashsale.readiness()",
 ]
 OPERATOR_CALLS = [

@@ -132,7 +132,7 @@ def test_a_payment_whose_order_never_came_is_a_refund_after_24_hours(db, product
     assert order_units(db, product).status == "pending_payment"
     refund = row(db, "select * from flashsale.refunds_due")
     assert (refund.idempotency_key, refund.order_id, refund.reason) == ("success", order_id, "order_unknown")
-    assert value(db, "select value from flashsale.get_figures() where figure = 'refunds_due'") == 1
+    assert value(db, "select value from flashsale.get_sale_metrics() where metric = 'refunds_due'") == 1
     taken = db.execute("select idempotency_key, result from flashsale.payments").fetchall()
     assert taken == [("success", "refund_due")]
     assert apply_payment(db, "success", order_id)[1:] == (None, "refund_due", True)

@@ -1,4 +1,4 @@
--- Figures of the sale for monitoring: one row each, product_id where it is a product's. Takes
+-- Metrics of the sale for monitoring: one row each, product_id where it is a product's. Takes
 -- no lock, and costs the same however large the sale has grown: stock covers the 100 newest
 -- products, refunds are counted up to 10,000, and everything else is one row or the end of an
 -- index.
@@ -11,8 +11,8 @@
 --   scheduler_lag    seconds since sweep() last ran or was scheduled; no row if it never was
 --   scheduler_alive  1 if readiness() reports the scheduler as alive, else 0
 --   ledger_events    events ever appended, including those of calls that were rolled back
-create or replace function flashsale.get_figures()
-returns table (figure text, product_id bigint, value double precision)
+create or replace function flashsale.get_sale_metrics()
+returns table (metric text, product_id bigint, value double precision)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md
@@ -25,21 +25,21 @@ declare
   v_now timestamptz := flashsale_data.read_clock();
 begin
   return query
-  select u.figure, s.product_id, u.units::double precision
+  select u.metric, s.product_id, u.units::double precision
   from (select c.* from flashsale_data.stock_at(v_now) c order by c.product_id desc limit 100) s
   cross join lateral (
     values ('total_stock', s.total_stock), ('available', s.available), ('held', s.held),
-           ('awaiting', s.awaiting), ('paid', s.paid)) as u (figure, units);
+           ('awaiting', s.awaiting), ('paid', s.paid)) as u (metric, units);
 
   return query
   select 'refunds_due', null::bigint, count(*)::double precision
   from flashsale.list_refunds_due(10000);
 
   return query
-  select u.figure, null::bigint, u.webhooks::double precision
+  select u.metric, null::bigint, u.webhooks::double precision
   from flashsale_data.inbox i
   cross join flashsale_data.settings s
-  cross join lateral (values ('inbox', i.stored), ('inbox_limit', s.inbox_limit)) as u (figure, webhooks);
+  cross join lateral (values ('inbox', i.stored), ('inbox_limit', s.inbox_limit)) as u (metric, webhooks);
 
   return query
   select 'sweep_lag', null::bigint,
@@ -62,6 +62,7 @@ begin
   from flashsale_data.event_ids e;
 end
 $$;
-comment on function flashsale.get_figures() is 'Stock, refunds, inbox and the lag of the sweep, for monitoring';
-revoke execute on function flashsale.get_figures() from public;
-grant execute on function flashsale.get_figures() to flashsale_api;
+comment on function flashsale.get_sale_metrics() is
+  'Stock, refunds, inbox and the lag of the sweep, for monitoring';
+revoke execute on function flashsale.get_sale_metrics() from public;
+grant execute on function flashsale.get_sale_metrics() to flashsale_api;
