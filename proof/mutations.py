@@ -262,7 +262,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A webhook that its key's reuse has removed stays counted in the inbox", "inbox-counter", [""],
         [EARLY + "test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox[False]"]),
     Mutation("A key is free while an open transaction may apply its webhook", "key-still-taken",
-        ["select array_agg(request.fresh),"],
+        ["select array_agg(request.to_apply),"],
         [OPEN + "test_a_key_is_taken_while_its_webhook_may_be_applied"]),
     Mutation(
         "The response for a key comes from the webhook that its own call has deleted",
@@ -276,7 +276,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A payment waits for an order while it holds the lock of another", "one-order-at-a-time",
         ["perform flashsale_data.lock_orders(array_remove(v_order_ids, null));\n{line}"],
         [OPEN + "test_payments_under_each_others_keys_do_not_deadlock"]),
-    Mutation("A key that a sweep is freeing is refused as reused", "payment-key-busy", [""],
+    Mutation("A key that a sweep is freeing is refused as reused", "payment-key-locked", [""],
         [OPEN + "test_a_key_whose_webhook_a_sweep_is_ending_is_waited_for"]),
     Mutation("Settings that were changed since the snapshot apply", "unseen-settings", [""],
         [ISOLATION + "test_settings_that_were_changed_since_are_not_used"]),

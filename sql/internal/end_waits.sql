@@ -1,4 +1,4 @@
--- Ends the wait of the stored webhooks with these keys, as far as it was over at p_now. The
+-- Ends the wait of the stored webhooks with these keys, as far as it has ended at p_now. The
 -- only place that decides what becomes of a webhook whose order did not come: a captured
 -- payment is never dropped but becomes a refund; the others are deleted, and their keys are
 -- free again.
@@ -17,26 +17,26 @@ begin
     return 0;
   end if;
   perform flashsale_data.announce_ledger_write();
-  with over as materialized (
+  with ended as materialized (
     select p.idempotency_key, p.order_id, p.status
     from flashsale_data.payments p
     where p.idempotency_key = any (p_keys) and p.result || '' = 'stored' and p.wait_ends_at <= p_now
   ), refund as (
     update flashsale_data.payments p
     set result = 'refund_due'
-    from over o
-    where p.idempotency_key = o.idempotency_key and o.status = 'success'
+    from ended e
+    where p.idempotency_key = e.idempotency_key and e.status = 'success'
   ), recorded as (
     insert into flashsale_data.events (kind, at, order_id, payment_key)
-    select 'refund_due', clock_timestamp(), o.order_id, o.idempotency_key
-    from over o where o.status = 'success'
+    select 'refund_due', clock_timestamp(), e.order_id, e.idempotency_key
+    from ended e where e.status = 'success'
   ), deleted as (
     delete from flashsale_data.payments p
-    using over o
-    where p.idempotency_key = o.idempotency_key
-      and o.status <> 'success' -- guard: captured-kept
+    using ended e
+    where p.idempotency_key = e.idempotency_key
+      and e.status <> 'success' -- guard: captured-kept
   )
-  select count(*)::int into v_ended from over;
+  select count(*)::int into v_ended from ended;
   return v_ended;
 end
 $$;

@@ -1,9 +1,9 @@
 -- Locks hold rows until commit, so that only one of create_orders, release_holds and the
 -- sweep changes a hold's state. p_hold_ids are distinct ids, null for none. holds and
 -- ctids line up with them: the rows as they are now that they are locked, and where they
--- are until commit. A hold that was not locked, because it is busy or unknown, is null.
--- As lock_stock(): never waits for one hold while it holds another, and waits for the
--- lowest id if all are busy.
+-- are until commit. A hold that is locked elsewhere, or unknown, is null. As lock_stock():
+-- never waits for one hold while it holds another, and waits for the lowest id if all are
+-- locked elsewhere.
 create or replace function flashsale_data.lock_holds(
   p_hold_ids bigint[], out holds flashsale_data.holds[], out ctids tid[])
 language plpgsql

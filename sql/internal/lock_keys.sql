@@ -1,8 +1,8 @@
 -- Locks idempotency keys until commit: the first lock of every write, so that two requests
 -- with one key cannot both find it unused. The lock is advisory, because there is no row yet.
 -- Returns the keys it locked. As lock_stock(): never waits for one key while it holds another,
--- and waits for the lowest if all are busy. Keys with equal hashes share a lock, which at
--- worst makes one of them busy.
+-- and waits for the lowest if all are locked elsewhere. Keys with equal hashes share a lock,
+-- which at worst leaves one of them out.
 create or replace function flashsale_data.lock_keys(p_scope text, p_keys text[])
 returns text[]
 language plpgsql

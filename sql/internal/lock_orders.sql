@@ -1,18 +1,18 @@
 -- Locks orders until commit, those that exist by their row and the others by their id.
 -- p_order_ids are distinct ids, ascending. The results line up with them: the rows as they
 -- are now that they are locked, their ctids, and whether the id is locked and has no order.
--- One that is neither a row nor absent is busy. As lock_stock(): never waits for one order
--- while it holds another, and waits for one if all are busy.
+-- One that is neither a row nor absent is locked elsewhere. As lock_stock(): never waits for one
+-- order while it holds another, and waits for one if all are locked elsewhere.
 create or replace function flashsale_data.lock_orders(
   p_order_ids bigint[], out orders flashsale_data.orders[], out ctids tid[], out absent boolean[])
 language plpgsql
 as $$
 declare
-  v_alone        boolean := cardinality(p_order_ids) = 1;
-  v_unknown_ids  bigint[];
-  v_busy_id      bigint;
-  v_locked_ids   bigint[];
-  v_found        record;
+  v_alone               boolean := cardinality(p_order_ids) = 1;
+  v_unknown_ids         bigint[];
+  v_locked_elsewhere_id bigint;
+  v_locked_ids          bigint[];
+  v_found               record;
 begin
   if v_alone then
     select array_agg(locked.o), array_agg(locked.ctid) into orders, ctids
@@ -39,7 +39,7 @@ begin
 
   select array_agg(wanted.order_id) filter (where o.order_id is null),
          min(wanted.order_id) filter (where o.order_id is not null)
-    into v_unknown_ids, v_busy_id
+    into v_unknown_ids, v_locked_elsewhere_id
   from unnest(p_order_ids, ctids) as wanted (order_id, ctid)
   left join flashsale_data.orders o on o.order_id = wanted.order_id
   where wanted.ctid is null;
@@ -48,7 +48,7 @@ begin
   if v_locked_ids = '{}' and coalesce(cardinality(array_remove(ctids, null)), 0) = 0 then
     select array_position(p_order_ids, o.order_id) as slot, o, o.ctid into v_found
     from flashsale_data.orders o
-    where o.order_id = v_busy_id
+    where o.order_id = v_locked_elsewhere_id
     for no key update; -- guard: order-lock
     if found then
       orders[v_found.slot] := v_found.o;
@@ -56,7 +56,7 @@ begin
     else
       -- None exists; or the one just waited for has been purged.
       v_locked_ids := flashsale_data.lock_order_ids(
-        array[coalesce(v_busy_id, v_unknown_ids[1])], p_wait => true);
+        array[coalesce(v_locked_elsewhere_id, v_unknown_ids[1])], p_wait => true);
     end if;
   end if;
   if v_locked_ids = '{}' then

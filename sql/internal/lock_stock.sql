@@ -1,18 +1,18 @@
 -- Locks the stock rows of these products (distinct ids, ascending; null for none), returns
 -- lapsed units to them, and describes each product in arrays that line up with
 -- p_product_ids: the ctid of its row, its available units, and its effective now, the time
--- by which its holds and orders are judged. A product that was not locked, because it is
--- busy or unknown, is null in all of them. Product is the last lock in the order; it is
--- held to commit, so that no two transactions count the same units.
+-- by which its holds and orders are judged. A product that is locked elsewhere, or unknown, is
+-- null in all of them. Product is the last lock in the order; it is held to commit, so that no
+-- two transactions count the same units.
 --
 -- While the row is locked its ctid is stable; the caller updates it once, by ctid. A
 -- look-up by product and version may read every version that an old snapshot keeps, since
 -- the planner expects a few rows.
 --
 -- Never waits for one product while it holds another: of several, those that are locked by
--- other transactions are left out (busy), and the caller answers 55P03 to their requests.
+-- other transactions are left out, and the caller answers 55P03 to their requests.
 -- Thus a stuck product delays no other, and two batches cannot deadlock. With p_wait, at
--- least one is locked: if all are busy, this waits for the one with the lowest id.
+-- least one is locked: if others have locked all, this waits for the one with the lowest id.
 create or replace function flashsale_data.lock_stock(
   p_product_ids bigint[], p_wait boolean default true,
   out ctids tid[], out available int[], out effective_nows timestamptz[])

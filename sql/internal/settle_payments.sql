@@ -14,7 +14,7 @@
 -- rows of payments, either new webhooks (result null) or stored ones, and the orders that
 -- lock_orders() has locked; p_slots has for each payment the position of its order. Locks
 -- the orders' products. Returns the results and the orders' statuses by payment; a new
--- webhook whose product is busy is left alone, and null.
+-- webhook whose product is locked elsewhere is left alone, and null.
 create or replace function flashsale_data.settle_payments(
   p_payments flashsale_data.payments[], p_slots int[], p_orders flashsale_data.orders[], p_ctids tid[],
   out results text[], out order_statuses text[])
@@ -30,10 +30,10 @@ declare
   v_delta          int;
   v_order_slot     int;
   v_product_slot   int;
-  -- by order, and which of them have changed and which await payment no longer
+  -- by order, and the slots of those that have changed, and of those that are no longer pending
   v_orders         flashsale_data.orders[] := p_orders;
   v_changed        int[] := array[]::int[];
-  v_left           int[] := array[]::int[];
+  v_not_pending    int[] := array[]::int[];
   -- by payment, and by product
   v_product_slots  int[];
   v_products       bigint[];
@@ -81,7 +81,7 @@ begin
       v_order.status := 'cancelled';
       v_order.cancel_reason := 'payment_overdue';
       v_orders[v_order_slot] := v_order;
-      v_left := v_left || v_order_slot;
+      v_not_pending := v_not_pending || v_order_slot;
       v_changed := v_changed || v_order_slot;
       v_events := v_events || row(null, 'order_cancelled', null, v_order.product_id, v_order.hold_id,
         v_order.order_id, null, v_order.qty,
@@ -96,7 +96,7 @@ begin
       v_available[v_product_slot] := v_available[v_product_slot] + v_delta;
       if v_order.status = 'pending_payment' then
         v_awaiting[v_product_slot] := v_awaiting[v_product_slot] - v_order.qty;
-        v_left := v_left || v_order_slot;
+        v_not_pending := v_not_pending || v_order_slot;
       end if;
       if v_payment.status = 'success' then
         v_paid[v_product_slot] := v_paid[v_product_slot] + v_order.qty;
@@ -157,7 +157,7 @@ begin
     -- The rows exist; on conflict finds them by their key (docs/design.md).
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
     select (p_orders[slot]).product_id, (p_orders[slot]).payment_due_at, sum((p_orders[slot]).qty)
-    from unnest(v_left) as slot
+    from unnest(v_not_pending) as slot
     group by 1, 2
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting - excluded.awaiting;
 

@@ -20,18 +20,18 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-  v_products bigint[];
-  v_instants timestamptz[];
+  v_products         bigint[];
+  v_instants         timestamptz[];
   -- where the last page ended
-  v_after_at      timestamptz := timestamptz '-infinity';
-  v_after_product bigint := 0::bigint;
-  v_busy     bigint[] := array[]::bigint[];
-  v_needed   bigint[];
-  v_ctids    tid[];
-  v_holds    int := 0;
-  v_orders   int := 0;
-  v_page     int;
-  v_now      timestamptz := clock_timestamp();
+  v_after_at         timestamptz := timestamptz '-infinity';
+  v_after_product    bigint := 0::bigint;
+  v_locked_elsewhere bigint[] := array[]::bigint[];
+  v_needed           bigint[];
+  v_ctids            tid[];
+  v_holds            int := 0;
+  v_orders           int := 0;
+  v_page             int;
+  v_now              timestamptz := clock_timestamp();
 begin
   if p_limit is null or p_limit < 1 then
     perform flashsale_data.raise_refusal('SA009', 'A limit is at least 1.');
@@ -63,7 +63,7 @@ begin
         select d.* from flashsale_data.lapses d
         where d.lapses_at <= v_now and d.lapses_at >= v_after_at
           and (d.lapses_at, d.product_id) > (v_after_at, v_after_product)
-          and (d.held > 0 or d.awaiting > 0) and not d.product_id = any (v_busy)
+          and (d.held > 0 or d.awaiting > 0) and not d.product_id = any (v_locked_elsewhere)
         order by d.lapses_at, d.product_id
         limit p_limit) d) due
     where due.units_before < p_limit;
@@ -83,7 +83,7 @@ begin
       order by 1);
     if cardinality(v_needed) > 0 then
       select l.ctids into v_ctids from flashsale_data.lock_stock(v_needed, p_wait => false) l;
-      v_busy := v_busy || array(
+      v_locked_elsewhere := v_locked_elsewhere || array(
         select product_id from unnest(v_needed, v_ctids) as l (product_id, ctid) where l.ctid is null);
     end if;
 

@@ -23,37 +23,37 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+  v_size             int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
                      array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses),
                      array_dims(p_payloads));
-  v_now            timestamptz;
-  v_keys           text[];
+  v_now              timestamptz;
+  v_keys             text[];
   -- by request: its error; what its key has recorded, whether that is a stored webhook whose
-  -- wait is over, and whether such a one is busy; whether the request is to be served
-  v_errors         text[];
-  v_amounts        numeric[];
-  v_currencies     text[];
-  v_recorded       flashsale_data.payments[];
-  v_over           boolean[];
-  v_busy           boolean[];
-  v_fresh          boolean[];
-  v_order_slots    int[];
+  -- wait has ended, and whether such a one is locked elsewhere; whether to apply the request
+  v_errors           text[];
+  v_amounts          numeric[];
+  v_currencies       text[];
+  v_recorded         flashsale_data.payments[];
+  v_wait_ended       boolean[];
+  v_locked_elsewhere boolean[];
+  v_to_apply         boolean[];
+  v_order_slots      int[];
   -- by order, found by the request's slot
-  v_order_ids      bigint[];
-  v_orders         flashsale_data.orders[];
-  v_ctids          tid[];
-  v_absent         boolean[];
-  -- of the call: the orders of stored webhooks whose wait is over, whether to wait for them,
+  v_order_ids        bigint[];
+  v_orders           flashsale_data.orders[];
+  v_ctids            tid[];
+  v_absent           boolean[];
+  -- of the call: the orders of stored webhooks whose wait has ended, whether to wait for them,
   -- and how many such webhooks have left the inbox
-  v_over_ids       bigint[];
-  v_wait           boolean := false;
-  v_ended          int := 0;
-  -- new webhooks of known orders with their orders' slots, and of unknown ones
-  v_news           flashsale_data.payments[];
-  v_news_slots     int[];
-  v_early          flashsale_data.payments[];
-  v_results        text[];
-  v_order_statuses text[];
+  v_ended_order_ids  bigint[];
+  v_wait             boolean := false;
+  v_ended            int := 0;
+  -- new webhooks: those of known orders with their orders' slots, and those of unknown orders
+  v_new_payments     flashsale_data.payments[];
+  v_new_slots        int[];
+  v_to_store         flashsale_data.payments[];
+  v_results          text[];
+  v_order_statuses   text[];
 begin
   -- 1 Validate, lock the keys
   select array_agg(webhook.error),
@@ -70,25 +70,25 @@ begin
 
   -- 2 Find what the keys have recorded
   v_now := clock_timestamp();
-  select r.recorded, r.over, r.fresh into v_recorded, v_over, v_fresh
+  select r.recorded, r.wait_ended, r.to_apply into v_recorded, v_wait_ended, v_to_apply
   from flashsale_data.recorded_payments(p_idempotency_keys, v_errors, v_keys, v_now) r;
 
   -- 3 Lock the orders
   v_order_ids := array(
-    select case when r.fresh then r.order_id end
-    from unnest(p_order_ids, v_fresh) as r (order_id, fresh));
+    select case when r.to_apply then r.order_id end
+    from unnest(p_order_ids, v_to_apply) as r (order_id, to_apply));
   -- Above READ COMMITTED the lock on its order's id raises 40001 if an order has taken a
   -- webhook that the snapshot shows as waiting.
   if flashsale_data.keeps_snapshot() then -- guard: webhook-replay-in-snapshot
     v_order_ids := v_order_ids || array(
       select (v_recorded[i]).order_id
       from generate_subscripts(v_recorded, 1) as i
-      where (v_recorded[i]).result = 'stored' and not v_over[i]);
+      where (v_recorded[i]).result = 'stored' and not v_wait_ended[i]);
   end if;
-  if true = any (v_over) then
-    v_over_ids := array(
+  if true = any (v_wait_ended) then
+    v_ended_order_ids := array(
       select distinct (v_recorded[r.i]).order_id
-      from unnest(v_over) with ordinality as r (over, i) where r.over);
+      from unnest(v_wait_ended) with ordinality as r (wait_ended, i) where r.wait_ended);
     -- A call holds no lock of an order while it waits for another: a request that its key
     -- would refuse waits for the old webhook's order first, and for no other then.
     v_wait := v_size = 1 and
@@ -96,7 +96,7 @@ begin
         is distinct from (p_order_ids[1], p_statuses[1], v_amounts[1], v_currencies[1]);
     if v_wait then
       -- guard: one-order-at-a-time
-      v_order_ids := v_order_ids || flashsale_data.lock_order_ids(v_over_ids, p_wait => true);
+      v_order_ids := v_order_ids || flashsale_data.lock_order_ids(v_ended_order_ids, p_wait => true);
     end if;
   end if;
   if cardinality(array_remove(v_order_ids, null)) > 0 then
@@ -106,41 +106,43 @@ begin
     from flashsale_data.lock_orders(v_order_ids) l;
   end if;
 
-  -- 4 Free the keys of stored webhooks whose wait is over
-  if true = any (v_over) then
-    select f.fresh, f.busy, f.ended into v_fresh, v_busy, v_ended
-    from flashsale_data.free_keys(p_idempotency_keys, v_fresh, v_over, v_over_ids, v_wait, v_now) f;
+  -- 4 Free the keys of stored webhooks whose wait has ended
+  if true = any (v_wait_ended) then
+    select f.to_apply, f.locked_elsewhere, f.ended into v_to_apply, v_locked_elsewhere, v_ended
+    from flashsale_data.free_keys(
+      p_idempotency_keys, v_to_apply, v_wait_ended, v_ended_order_ids, v_wait, v_now) f;
   end if;
 
   -- 5 Apply the webhooks of known orders, store the others
-  if true = any (v_fresh) then
+  if true = any (v_to_apply) then
     select array_agg(r.payment) filter (where r.is_known),
            array_agg(r.slot) filter (where r.is_known),
            array_agg(r.payment) filter (where r.is_absent)
-      into v_news, v_news_slots, v_early
+      into v_new_payments, v_new_slots, v_to_store
     from (
       select row(request.key, null, request.order_id, request.status, request.amount, request.currency,
                  request.payload, v_now, null, null, null)::flashsale_data.payments as payment,
              v_order_slots[request.i] as slot,
              v_ctids[v_order_slots[request.i]] is not null as is_known,
              v_absent[v_order_slots[request.i]] as is_absent
-      from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads, v_fresh)
-        with ordinality as request (key, order_id, status, amount, currency, payload, fresh, i)
-      where request.fresh
+      from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, p_payloads,
+                  v_to_apply)
+        with ordinality as request (key, order_id, status, amount, currency, payload, to_apply, i)
+      where request.to_apply
       order by request.i) r;
   end if;
-  if v_news is not null then
+  if v_new_payments is not null then
     select s.results, s.order_statuses into v_results, v_order_statuses
-    from flashsale_data.settle_payments(v_news, v_news_slots, v_orders, v_ctids) s;
+    from flashsale_data.settle_payments(v_new_payments, v_new_slots, v_orders, v_ctids) s;
   end if;
   -- The inbox row is the last lock of all.
   update flashsale_data.inbox set stored = stored - v_ended where v_ended > 0; -- guard: inbox-counter
-  if v_early is not null then
-    perform flashsale_data.store_payments(v_early);
+  if v_to_store is not null then
+    perform flashsale_data.store_payments(v_to_store);
   end if;
 
   -- 6 One row a request
-  -- Most calls: news of known orders, and no product was busy.
+  -- Most calls: new webhooks of known orders, and no product was locked elsewhere.
   if cardinality(v_results) = v_size and array_position(v_results, null) is null then
     return query
     select request.request_no, null::text, null::text, false,
@@ -157,33 +159,34 @@ begin
            when 'SA008' then 'This idempotency key came with another order, status, amount or currency.'
            when 'SA009' then request.error
            when 'SA011' then 'Too many webhooks wait for orders that do not exist.' end,
-         outcome.refusal is null and not request.fresh,
+         outcome.refusal is null and not request.to_apply,
          case when outcome.refusal is null then (payment.recorded).order_id end,
          case when outcome.refusal is null then (payment.recorded).order_status end,
          case when outcome.refusal is null then (payment.recorded).result end
-  from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_errors, v_fresh)
-    with ordinality as request (key, order_id, status, amount, currency, error, fresh, i)
+  from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_errors, v_to_apply)
+    with ordinality as request (key, order_id, status, amount, currency, error, to_apply, i)
   left join flashsale_data.payments p on p.idempotency_key = request.key
   -- A sweep may have removed a stored one since its key was found taken: its replay is
   -- answered by what was found.
   cross join lateral (
-    select case when p.idempotency_key is not null then p
-                -- guard: key-deleted-by-call
-                when v_over[request.i] is not true or v_busy[request.i] then v_recorded[request.i]
-           end as recorded
+    select case
+      when p.idempotency_key is not null then p
+      -- guard: key-deleted-by-call
+      when v_wait_ended[request.i] is not true or v_locked_elsewhere[request.i] then v_recorded[request.i]
+      end as recorded
     offset 0) payment
   cross join lateral (
     select case
       when request.error is not null then 'SA009'
       when not request.key in (select unnest(v_keys)) then '55P03'
-      -- Only the first request of its key, the one that is served, is refused for want of room.
-      when (payment.recorded).idempotency_key is null and request.fresh
+      -- Only the first request of its key, the one to apply, is refused for want of room.
+      when (payment.recorded).idempotency_key is null and request.to_apply
            and v_absent[v_order_slots[request.i]] then 'SA011'
       when (payment.recorded).idempotency_key is null then '55P03'
       when ((payment.recorded).order_id, (payment.recorded).status, (payment.recorded).amount,
             (payment.recorded).currency)
            is not distinct from (request.order_id, request.status, request.amount, request.currency) then null
-      when v_busy[request.i] then '55P03' -- guard: payment-key-busy
+      when v_locked_elsewhere[request.i] then '55P03' -- guard: payment-key-locked
       else 'SA008' end as refusal -- guard: payment-key-reused
     offset 0) outcome
   order by request.i;

@@ -15,20 +15,20 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now            timestamptz;
+  v_now              timestamptz;
   -- by hold, found by the request's slot: its id if it is worth locking, its row, its product
-  v_hold_slots     int[];
-  v_hold_ids       bigint[];
-  v_active         bigint[];
-  v_holds          flashsale_data.holds[];
-  v_ctids          tid[];
-  v_slots          int[];
-  v_busy           boolean[];
-  v_released       int[];
+  v_hold_slots       int[];
+  v_hold_ids         bigint[];
+  v_active           bigint[];
+  v_holds            flashsale_data.holds[];
+  v_ctids            tid[];
+  v_slots            int[];
+  v_locked_elsewhere boolean[];
+  v_released         int[];
   -- by product, found by the hold's slot
-  v_products       bigint[];
-  v_product_ctids  tid[];
-  v_effective_nows timestamptz[];
+  v_products         bigint[];
+  v_product_ctids    tid[];
+  v_effective_nows   timestamptz[];
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
@@ -59,7 +59,7 @@ begin
            array_agg(v_active[hold.slot] is not null and (
              v_ctids[hold.slot] is null
              or hold.status = 'active' and v_product_ctids[v_slots[hold.slot]] is null))
-      into v_released, v_busy
+      into v_released, v_locked_elsewhere
     from unnest(v_holds) with ordinality
       as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, slot);
   end if;
@@ -110,7 +110,7 @@ begin
     select case
       when request.hold_id is null then 'SA009'
       when hold.hold_id is null then 'SA003'
-      when v_busy[request.slot] then '55P03'
+      when v_locked_elsewhere[request.slot] then '55P03'
       when hold.status = 'active' then '55P03' -- guard: hold-released
       when hold.status = 'expired' then 'SA004'
       when hold.status = 'ordered' then 'SA006' end as refusal
