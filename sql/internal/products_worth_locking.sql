@@ -1,5 +1,5 @@
--- Which of these products (distinct ids) place_holds has to lock, and which exist, in
--- arrays that line up with p_product_ids; wanted has the id, or null.
+-- Which of these products (distinct ids) place_holds has to lock, by id or null, and which
+-- exist, in arrays that line up with p_product_ids.
 --
 -- Most requests of a sale find nothing left: that takes neither a lock nor a write. The
 -- counters alone show whether there is something to lock for; lapsed units are summed up
@@ -7,7 +7,7 @@
 -- replays, too: the lock raises 40001 if anything of the product has changed since the
 -- snapshot.
 create or replace function flashsale_data.products_worth_locking(
-  p_product_ids bigint[], out wanted bigint[], out known boolean[])
+  p_product_ids bigint[], out ids_to_lock bigint[], out existing boolean[])
 language plpgsql
 as $$
 declare
@@ -18,27 +18,27 @@ begin
                           or v_keeps_snapshot -- guard: sold-out-in-snapshot
                         then product.product_id end),
          array_agg(product.product_id is not null)
-    into wanted, known
+    into ids_to_lock, existing
   from (
     select s.product_id, s.free
-    from unnest(p_product_ids) with ordinality as asked (product_id, slot)
+    from unnest(p_product_ids) with ordinality as requested (product_id, slot)
     left join lateral (
       select s.product_id, s.total_stock - s.held - s.awaiting - s.paid as free
       from flashsale_data.stock s
-      where s.product_id = asked.product_id
+      where s.product_id = requested.product_id
       order by s.version desc limit 1) s on true
-    order by asked.slot) product;
-  if array_position(wanted, null) is null then
+    order by requested.slot) product;
+  if array_position(ids_to_lock, null) is null then
     return;
   end if;
 
   v_now := flashsale_data.read_clock();
-  wanted := array(
-    select coalesce(asked.wanted, (
+  ids_to_lock := array(
+    select coalesce(requested.id_to_lock, (
       select s.product_id from flashsale_data.stock_at(v_now) s
-      where s.product_id = asked.product_id and s.available > 0))
-    from unnest(p_product_ids, wanted) with ordinality as asked (product_id, wanted, slot)
-    order by asked.slot);
+      where s.product_id = requested.product_id and s.available > 0))
+    from unnest(p_product_ids, ids_to_lock) with ordinality as requested (product_id, id_to_lock, slot)
+    order by requested.slot);
 end
 $$;
 comment on function flashsale_data.products_worth_locking(bigint[]) is

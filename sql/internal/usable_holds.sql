@@ -12,7 +12,7 @@ declare
 begin
   v_usable := array(
     select case when request.key is null
-                  or key_user.order_id is null
+                  or key_order.order_id is null
                      and request.key in (select unnest(p_locked_keys))
                      and length(request.key) between 1 and 255
                 then hold.hold_id end
@@ -22,7 +22,7 @@ begin
       select case when h.status = 'active' and h.expires_at > p_now then h.hold_id end as hold_id
       from flashsale_data.holds h
       where h.hold_id = request.hold_id) hold on true
-    left join flashsale_data.orders key_user on key_user.idempotency_key = request.key
+    left join flashsale_data.orders key_order on key_order.idempotency_key = request.key
     order by request.i);
   if cardinality(array_remove(v_usable, null)) < 2 then
     return v_usable;

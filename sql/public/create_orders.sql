@@ -180,8 +180,9 @@ begin
     return;
   end if;
 
-  -- For each request, the highest order id that it or an earlier one can have created: ids
-  -- ascend with the requests.
+  -- A key's order must not be one that a later request of this call has created. That one's id
+  -- is higher, since ids were drawn in order of the requests, than the last id that was drawn
+  -- for this request or an earlier one; where none was, than the id before the first.
   if v_order_ids is not null then
     v_last_order_ids := array(
       select coalesce(max(id) over (order by i), min(id) over () - 1)
@@ -196,35 +197,34 @@ begin
            when 'SA004' then format('Hold %s expired at %s.', request.hold_id, hold.expires_at)
            when 'SA005' then format('Hold %s was released.', request.hold_id)
            when 'SA006' then format('Hold %s has become order %s, which is %s.', request.hold_id,
-                                    hold_user.order_id, hold_user.status)
+                                    existing_order.order_id, existing_order.status)
            when 'SA008' then 'This idempotency key came with another hold.'
            when 'SA009' then 'An order needs a hold, and its idempotency key has 1 to 255 characters.' end,
          outcome.refusal is null and not made.created,
-         case when outcome.refusal is null or outcome.refusal = 'SA006' then hold_user.order_id end,
-         case when outcome.refusal is null or outcome.refusal = 'SA006' then hold_user.status end,
-         case when outcome.refusal is null then hold_user.amount end,
-         case when outcome.refusal is null then hold_user.currency end,
-         case when outcome.refusal is null then hold_user.payment_due_at end
+         case when outcome.refusal is null or outcome.refusal = 'SA006' then existing_order.order_id end,
+         case when outcome.refusal is null or outcome.refusal = 'SA006' then existing_order.status end,
+         case when outcome.refusal is null then existing_order.amount end,
+         case when outcome.refusal is null then existing_order.currency end,
+         case when outcome.refusal is null then existing_order.payment_due_at end
   from unnest(p_request_nos, p_hold_ids, p_idempotency_keys) with ordinality
     as request (request_no, hold_id, key, i)
   left join flashsale_data.holds_at(v_now) hold on hold.hold_id = request.hold_id
-  left join flashsale_data.orders_at(v_now) hold_user on hold_user.hold_id = request.hold_id
-  -- Not the order that a later request of this call has created.
-  left join flashsale_data.orders key_user
-    on key_user.idempotency_key = request.key
-    and key_user.order_id <= coalesce(v_last_order_ids[request.i], key_user.order_id)
+  left join flashsale_data.orders_at(v_now) existing_order on existing_order.hold_id = request.hold_id
+  left join flashsale_data.orders key_order
+    on key_order.idempotency_key = request.key
+    and key_order.order_id <= coalesce(v_last_order_ids[request.i], key_order.order_id)
   cross join lateral (
-    select hold_user.order_id is not null and hold_user.order_id is not distinct from v_order_ids[request.i]
-      as created) made
+    select existing_order.order_id is not null
+           and existing_order.order_id is not distinct from v_order_ids[request.i] as created) made
   -- offset 0: decided once a row, not at each use.
   cross join lateral (
     select case
       when request.hold_id is null or length(request.key) not between 1 and 255 then 'SA009'
       when request.key is not null and not request.key in (select unnest(v_keys)) then '55P03'
-      when key_user.hold_id <> request.hold_id then 'SA008' -- guard: order-key-reused
+      when key_order.hold_id <> request.hold_id then 'SA008' -- guard: order-key-reused
       when v_keeps_snapshot and hold.hold_id is not null and v_product_ctids[v_slots[request.i]] is null
         then '55P03'
-      when key_user.hold_id = request.hold_id or made.created then null
+      when key_order.hold_id = request.hold_id or made.created then null
       when hold.hold_id is null then 'SA003'
       when hold.status = 'expired' then 'SA004'
       when hold.status = 'released' then 'SA005'

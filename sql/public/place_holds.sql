@@ -8,9 +8,10 @@
 -- Replays  a key that has placed a hold returns that hold as it now stands.
 -- Refuses  SA001 product_not_found, SA002 insufficient_stock,
 --          SA008 idempotency_key_reused, SA009 invalid_request.
---          55P03: another transaction has locked the product or key, and this call had other
---          requests to serve. Nothing was done; send the request again. A call with one
---          request waits instead, up to lock_timeout.
+--          55P03: another transaction has locked the request's key or product. Nothing was done
+--          for the request; send it again. A call serves the keys, and then the products, that
+--          it can lock at once. If it can lock none, it waits for one, and fails as a whole with
+--          55P03 after lock_timeout: so a call of one request waits.
 --          40001 above READ COMMITTED, where the result would rest on an outdated snapshot.
 create or replace function flashsale.place_holds(
   p_request_nos int[], p_product_ids bigint[], p_qtys int[], p_idempotency_keys text[])
@@ -44,18 +45,19 @@ declare
   v_refusal        text;
   v_hold_id        bigint;
   v_placed         int[]    := array[]::int[];
-  -- by request, if any has a key: the hold that the key has placed before, and its order; the
-  -- first request with this key, and for that one the request that has placed the key's hold
+  -- by request, if any has a key: the hold that the key has placed before, its order, the
+  -- key's slot
   v_keyed          boolean  := cardinality(array_remove(p_idempotency_keys, null)) > 0;
   v_keys           text[];
   v_holds          flashsale_data.holds[];
   v_orders         flashsale_data.orders[];
-  v_firsts         int[];
-  v_placers        int[];
-  v_placer         int;
+  v_key_slots      int[];
+  -- by key, found by the request's key slot: the request of this call that has placed its hold
+  v_placed_by      int[];
+  v_earlier        int;
   -- by product, found by the request's slot
-  v_wanted         bigint[];
-  v_known          boolean[];
+  v_ids_to_lock    bigint[];
+  v_existing       boolean[];
   v_ctids          tid[];
   v_available      int[];
   v_effective_nows timestamptz[];
@@ -71,14 +73,14 @@ begin
   end if;
 
   -- 2 Lock the products worth locking; read the clock
-  -- Assignments: select into would start the executor for each, which a call of one request feels.
+  -- Assignments: select into would start the executor for each, 1 % of a call of one hold.
   v_index := flashsale_data.index_ids(p_product_ids);
   v_slots := v_index.slots;
   v_worth := flashsale_data.products_worth_locking(v_index.ids);
-  v_wanted := v_worth.wanted;
-  v_known := v_worth.known;
-  if cardinality(array_remove(v_wanted, null)) > 0 then
-    v_stock := flashsale_data.lock_stock(v_wanted);
+  v_ids_to_lock := v_worth.ids_to_lock;
+  v_existing := v_worth.existing;
+  if cardinality(array_remove(v_ids_to_lock, null)) > 0 then
+    v_stock := flashsale_data.lock_stock(v_ids_to_lock);
     v_ctids := v_stock.ctids;
     v_available := v_stock.available;
     v_effective_nows := v_stock.effective_nows;
@@ -91,11 +93,11 @@ begin
   if v_keyed then
     v_now := clock_timestamp();
     v_replays := flashsale_data.replayed_holds(p_product_ids, p_qtys, p_idempotency_keys, v_keys, v_now);
-    v_firsts := v_replays.firsts;
+    v_key_slots := v_replays.key_slots;
     v_sqlstates := v_replays.sqlstates;
     v_holds := v_replays.holds;
     v_orders := v_replays.orders;
-    v_placers := array_fill(null::int, array[v_size]);
+    v_placed_by := array_fill(null::int, array[v_size]);
   end if;
 
   -- 4 Decide in array order
@@ -104,21 +106,21 @@ begin
     if v_keyed then
       v_refusal := v_sqlstates[v_i];
       v_hold_id := (v_holds[v_i]).hold_id;
-      v_placer := v_placers[v_firsts[v_i]];
+      v_earlier := v_placed_by[v_key_slots[v_i]];
     end if;
 
     v_refusal := case
       when v_refusal is not null then v_refusal
       when v_hold_id is not null then
         case when v_keeps_snapshot and v_ctids[v_slot] is null then '55P03' end
-      when v_placer is not null then
-        case when (p_product_ids[v_placer], p_qtys[v_placer])
+      when v_earlier is not null then
+        case when (p_product_ids[v_earlier], p_qtys[v_earlier])
                   is distinct from (p_product_ids[v_i], p_qtys[v_i]) then 'SA008' end
       when p_product_ids[v_i] is null or p_qtys[v_i] is null or p_qtys[v_i] < 1 then 'SA009'
       when p_qtys[v_i] <= v_available[v_slot] then null -- guard: units-left
       when v_ctids[v_slot] is not null then 'SA002'
-      when v_wanted[v_slot] is not null then '55P03'
-      when v_known[v_slot] then 'SA002'
+      when v_ids_to_lock[v_slot] is not null then '55P03'
+      when v_existing[v_slot] then 'SA002'
       else 'SA001' end;
 
     if v_refusal is not null then
@@ -136,8 +138,8 @@ begin
                then 'An idempotency key has 1 to 255 characters.'
                else 'A hold needs a product and a quantity of at least 1.' end end;
       v_refusal := null;
-    elsif v_placer is not null then
-      v_hold_ids[v_i] := v_hold_ids[v_placer];
+    elsif v_earlier is not null then
+      v_hold_ids[v_i] := v_hold_ids[v_earlier];
       v_replayed[v_i] := true;
     elsif v_hold_id is not null then
       v_hold_ids[v_i] := v_hold_id;
@@ -146,8 +148,8 @@ begin
       v_available[v_slot] := v_available[v_slot] - p_qtys[v_i]; -- guard: units-left-in-batch
       v_hold_ids[v_i] := flashsale_data.new_hold_id();
       v_placed := v_placed || v_i;
-      if v_keyed and v_firsts[v_i] is not null then
-        v_placers[v_firsts[v_i]] := v_i;
+      if v_keyed and v_key_slots[v_i] is not null then
+        v_placed_by[v_key_slots[v_i]] := v_i;
       end if;
     end if;
   end loop;

@@ -100,12 +100,13 @@ begin
            when 'SA009' then 'A release needs a hold.'
            when 'SA003' then format('There is no hold %s.', request.hold_id)
            when 'SA004' then format('Hold %s expired at %s.', request.hold_id, hold.expires_at)
-           when 'SA006' then format('Hold %s has become order %s.', request.hold_id, hold_user.order_id) end,
+           when 'SA006' then format('Hold %s has become order %s.',
+                                    request.hold_id, existing_order.order_id) end,
          request.hold_id, hold.status
   from unnest(p_request_nos, p_hold_ids, v_hold_slots) with ordinality
     as request (request_no, hold_id, slot, i)
   left join flashsale_data.holds_at(v_now) hold on hold.hold_id = request.hold_id
-  left join flashsale_data.orders hold_user on hold_user.hold_id = request.hold_id
+  left join flashsale_data.orders existing_order on existing_order.hold_id = request.hold_id
   cross join lateral (
     select case
       when request.hold_id is null then 'SA009'
