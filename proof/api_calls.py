@@ -83,7 +83,7 @@ def failed_payment(db: psycopg.Connection) -> ApiCall:
     return _webhook(order(db, new_product(db)), 200, "order_cancelled", "failed")
 
 
-def early_payment(db: psycopg.Connection) -> ApiCall:
+def stored_payment(db: psycopg.Connection) -> ApiCall:
     return _webhook(10**9 + next(numbers), 202, "payment_stored", "success")
 
 
@@ -114,7 +114,7 @@ CONNECTIONS: dict[MakeCall, str] = {
     hold: "flashsale place_holds fast", hold_without_key: "flashsale place_holds fast",
     create_order: "flashsale create_orders fast", order_without_key: "flashsale create_orders fast",
     release: "flashsale release_holds fast", payment: "flashsale apply_payments fast",
-    failed_payment: "flashsale apply_payments fast", early_payment: "flashsale apply_payments fast",
+    failed_payment: "flashsale apply_payments fast", stored_payment: "flashsale apply_payments fast",
     read_product: "flashsale get_products read", read_hold: "flashsale get_holds read",
     read_order: "flashsale get_orders read", list_products: POOL, readiness: POOL,
 }  # fmt: skip

@@ -132,8 +132,8 @@ class Model:
         """Whether a stored webhook's deadline has passed. It is still counted in the inbox."""
         return payment.result == "stored" and payment.waits_until <= self.now
 
-    def waits_over(self) -> dict[str, str]:
-        """The results of the stored webhooks whose wait is over."""
+    def ended_waits(self) -> dict[str, str]:
+        """The results of the stored webhooks whose wait has ended."""
         return {
             key: "refund_due" if payment.status == "success" else "expired"
             for key, payment in self.payments.items()
@@ -142,7 +142,7 @@ class Model:
 
     def result(self, key: str) -> str:
         """The result that a webhook reads as."""
-        return self.waits_over().get(key, self.payments[key].result)
+        return self.ended_waits().get(key, self.payments[key].result)
 
     def refunds_due(self) -> list[str]:
         owed = ("refund_due", "amount_mismatch")
@@ -178,7 +178,7 @@ class Model:
                     if order.cancel_reason == "payment_overdue"
                 },
             },
-            "unswept": self.waits_over(),
+            "unswept": self.ended_waits(),
             "payments": {
                 key: [self.result(key), payment.order_status]
                 for key, payment in self.payments.items()
@@ -288,8 +288,8 @@ class Model:
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
         else:
-            if len(self.inbox()) + len(self.waits_over()) >= self.inbox_limit:
-                self.end_waits(*(self.waits_over().keys() - skipped))
+            if len(self.inbox()) + len(self.ended_waits()) >= self.inbox_limit:
+                self.end_waits(*(self.ended_waits().keys() - skipped))
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
@@ -363,10 +363,10 @@ class Model:
         return [key for key in self.payments if self.result(key) == "stored"]
 
     def end_waits(self, *keys: str) -> None:
-        """Of these webhooks, where the wait is over, a captured payment becomes a refund; the others are
+        """Of these webhooks, where the wait has ended, a captured payment becomes a refund; the others are
         deleted, and their keys are free."""
         for key in keys:
-            match self.waits_over().get(key):
+            match self.ended_waits().get(key):
                 case "refund_due":
                     self.payments[key] = replace(self.payments[key], result="refund_due")
                 case "expired":
@@ -392,8 +392,8 @@ class Model:
         lapsed, overdue = self.expired_holds(), self.overdue_orders()
         self.mark_expired(lapsed)
         self.mark_overdue(overdue)
-        swept = len(lapsed) + len(overdue) + len(self.waits_over())
-        self.end_waits(*self.waits_over())
+        swept = len(lapsed) + len(overdue) + len(self.ended_waits())
+        self.end_waits(*self.ended_waits())
         return {"expire_due": swept}
 
     def finished_orders(self) -> list[int]:

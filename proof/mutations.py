@@ -74,7 +74,7 @@ LOCKED = "tests/sql/test_locked_rows.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_a_superuser_is_refused_by"
 CONVENTIONS = "tests/schema/test_conventions.py::"
-EARLY = "tests/sql/test_early_webhooks.py::"
+STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
@@ -125,7 +125,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Idempotency keys are not locked", "key-lock", [""],
         [CONCURRENCY + "test_a_request_waits_for_the_one_that_came_with_its_key_for_another_product"]),
     Mutation("The id of a new order is not locked", "order-id-lock", ["perform 1"],
-        [KNOWN + "test_an_early_webhook_and_its_order_do_not_miss_each_other"]),
+        [KNOWN + "test_a_stored_webhook_and_its_order_do_not_miss_each_other"]),
     Mutation(
         "An order locks its product before its hold",
         "hold-before-product",
@@ -225,9 +225,9 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [ISOLATION + "test_a_key_of_a_sold_out_product_that_was_used_since"]),
     Mutation("Of the holds that expire at one instant only the first is counted", "lapses-add-up",
         ["on conflict do nothing"], [INSTANT + "test_all_that_lapses_at_one_instant_is_counted"]),
-    Mutation("An early webhook is never applied", "early-webhooks-applied", [""],
-        [KNOWN + "test_an_early_webhook_is_not_swallowed_by_its_own_key"]),
-    Mutation("An order created from an old snapshot misses an early webhook", "inbox-in-snapshot", [""],
+    Mutation("A stored webhook is never applied", "stored-webhooks-applied", [""],
+        [KNOWN + "test_a_stored_webhook_is_not_swallowed_by_its_own_key"]),
+    Mutation("An order created from an old snapshot misses a stored webhook", "inbox-in-snapshot", [""],
         [KNOWN + "test_a_repeatable_read_caller_does_not_miss_a_webhook"]),
     Mutation("A webhook applied from an old snapshot misses its order", "unseen-orders", [""],
         [KNOWN + "test_a_repeatable_read_caller_does_not_miss_an_order"]),
@@ -260,7 +260,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A refund whose order never came is listed only after a sweep", "refunds-unswept",
         ["where false) p"], [OPEN + "test_a_refund_that_was_told_stays_due"]),
     Mutation("A webhook that its key's reuse has removed stays counted in the inbox", "inbox-counter", [""],
-        [EARLY + "test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox[False]"]),
+        [STORED + "test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox[False]"]),
     Mutation("A key is free while an open transaction may apply its webhook", "key-still-taken",
         ["select array_agg(request.to_apply),"],
         [OPEN + "test_a_key_is_taken_while_its_webhook_may_be_applied"]),
@@ -269,8 +269,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "key-deleted-by-call",
         ["else v_recorded[request.i]"],
         [
-            EARLY + "test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again",
-            EARLY + "test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so",
+            STORED + "test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again",
+            STORED + "test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so",
         ],
     ),
     Mutation("A payment waits for an order while it holds the lock of another", "one-order-at-a-time",
@@ -284,14 +284,14 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["{line}\non conflict do nothing"], [OPEN + "test_a_hold_that_is_not_recorded_is_an_error"]),
     Mutation("A payment is listed as a refund while an open order may take it", "refund-certain",
         ["else coalesce(v_now, max(v_now)) end"], [OPEN + "test_a_refund_is_told_only_when_it_is_certain"]),
-    Mutation("A transaction does not announce the early webhooks that it may apply",
-        "early-payments-announced", ["0, 0);"], [OPEN + "test_a_refund_is_told_only_when_it_is_certain"]),
-    Mutation("A listed refund disappears while its order is being created", "early-payments-announced",
-        ["hashtext('flashsale.early_payments'), ((v_tenth - 36000) % 2147483648)::int);"],
+    Mutation("A transaction does not announce the stored webhooks that it may apply",
+        "stored-webhooks-announced", ["0, 0);"], [OPEN + "test_a_refund_is_told_only_when_it_is_certain"]),
+    Mutation("A listed refund disappears while its order is being created", "stored-webhooks-announced",
+        ["hashtext('flashsale.stored_webhooks'), ((v_tenth - 36000) % 2147483648)::int);"],
         [OPEN + "test_a_refund_that_was_told_stays_due"]),
     Mutation("An order leaves webhooks whose wait has ended in the inbox", "wait-ended", ["and false"],
         [OPEN + "test_a_refund_that_was_told_stays_due"]),
-    Mutation("An order applies webhooks whose wait has ended", "only-waiting-applied", [""],
+    Mutation("An order applies webhooks whose wait has ended", "ended-wait-not-applied", [""],
         [OPEN + "test_a_refund_that_was_told_stays_due"]),
     Mutation("A longer inbox_keep resumes waits that have ended", "wait-only-shortened", [""],
         [OPEN + "test_a_shorter_inbox_keep_holds_for_what_is_stored_and_a_longer_one_for_what_comes"]),
@@ -312,11 +312,11 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A webhook whose wait has ended takes room in the inbox while it is locked",
         "ended-wait-takes-no-room", ["where false);"],
         [CONCURRENCY + "test_an_expired_webhook_takes_no_room_while_its_key_is_used_again"]),
-    Mutation("Early webhooks are applied in reverse order of arrival", "order-of-arrival",
+    Mutation("Stored webhooks are applied in reverse order of arrival", "order-of-arrival",
         ["order by p.arrival desc"],
-        [EARLY + "test_stored_webhooks_are_applied_in_order_of_arrival_when_their_order_is_created"]),
+        [STORED + "test_stored_webhooks_are_applied_in_order_of_arrival_when_their_order_is_created"]),
     Mutation("The inbox has no limit", "inbox-limit", ["and false", "v_room := 1000000;"],
-        [EARLY + "test_past_the_cap_webhooks_for_unknown_orders_are_refused"]),
+        [STORED + "test_past_the_cap_webhooks_for_unknown_orders_are_refused"]),
     Mutation("A purge deletes captured payments", "captured-not-purged", ["false"],
         [PURGE + "test_the_shops_books_stay"]),
     Mutation("A purge deletes stored webhooks, which stay counted in the inbox", "stored-not-purged", ["));"],

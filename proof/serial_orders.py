@@ -71,7 +71,7 @@ def outcomes(model: Model, request: Request, observed: Response, found: dict[str
     match request.function:
         case "end_waits":
             # Locked webhooks are skipped.
-            for keys in subsets([key for key in request.args if key in model.waits_over()]):
+            for keys in subsets([key for key in request.args if key in model.ended_waits()]):
                 after = model.copy()
                 after.end_waits(*keys)
                 yield after
@@ -97,9 +97,9 @@ def what_it_skipped(model: Model, request: Request, found: dict[str, dict]) -> I
         case "change_settings":
             yield from ({"skipped": skipped} for skipped in waits_not_shortened(model, *request.args, found))
         case "create_order" | "apply_payment":
-            # Those whose wait was over and has not been ended.
+            # Those whose wait had ended and has not been ended.
             yield {}
-            skipped = model.waits_over().keys() & found["unswept"].keys()
+            skipped = model.ended_waits().keys() & found["unswept"].keys()
             if skipped:
                 yield {"skipped": skipped}
         case _:
@@ -130,9 +130,9 @@ def rolled_back(model: Model, request: Request, observed: Response) -> bool:
 
 
 def still_stored(model: Model, request: Request) -> Response | None:
-    """The response for a webhook whose wait is over, while another transaction may still apply it, end its
+    """The response for a webhook whose wait has ended, while another transaction may still apply it, end its
     wait or shorten it: stored."""
-    if request.function != "apply_payment" or request.args[0] not in model.waits_over():
+    if request.function != "apply_payment" or request.args[0] not in model.ended_waits():
         return None
     payment = model.payments[request.args[0]]
     if payment.body != request.args[1:]:
@@ -146,8 +146,8 @@ def sweeps(model: Model, found: dict[str, dict]) -> Iterator[Model]:
     marked, orders = found["marked"], found["orders"]
     overdue = [str(order) for order in model.overdue_orders()]
     paid = [order for order in overdue if order in orders and orders[order][0] == "paid"]
-    waits_over = model.waits_over().keys()
-    for ended in {(), tuple(waits_over - found["unswept"].keys())}:
+    ended_waits = model.ended_waits().keys()
+    for ended in {(), tuple(ended_waits - found["unswept"].keys())}:
         for marked_before in subsets(paid):
             after = model.copy()
             after.mark_expired(

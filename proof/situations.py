@@ -13,7 +13,7 @@ from tests.support.sql_calls import next_order_id
 
 SHORTER_KEEP = 4
 """ticks"""
-FAILED_EARLY = "failed early"
+FAILED_STORED = "failed stored"
 """a webhook's key"""
 
 
@@ -23,7 +23,7 @@ class Situation:
 
     :param order: the webhooks are about it
     :param wanted: units of a new hold
-    :param other: a second webhook with the key FAILED_EARLY is about this order
+    :param other: a second webhook with the key FAILED_STORED is about this order
     """
 
     model: Model
@@ -59,28 +59,28 @@ def before_order(db: psycopg.Connection, model: Model, product: int) -> Situatio
     return Situation(model, product, hold, next_id, 2, next_id)
 
 
-def paid_early(db: psycopg.Connection, model: Model, product: int) -> Situation:
-    """As before_order, but the waits of a success and a failed webhook for the order are over, unswept. A
+def paid_stored(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As before_order, but the waits of a success and a failed webhook for the order have ended, unswept. A
     second success still waits, unless inbox_keep is shortened. Another order is pending, and 2 of 6 units are
     available."""
     return after_waits(
-        db, model, product, over={FAILED_EARLY: "failed", "paid early": "success"},
-        waiting={"paid again early": "success"}, waits=SHORTER_KEEP + 1,
+        db, model, product, ended={FAILED_STORED: "failed", "paid stored": "success"},
+        stored={"paid again stored": "success"}, waits=SHORTER_KEEP + 1,
     )  # fmt: skip
 
 
-def cancelled_early(db: psycopg.Connection, model: Model, product: int) -> Situation:
-    """As paid_early, but a cancelled webhook is stored instead of the successes and still waits, even if
+def cancelled_stored(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As paid_stored, but a cancelled webhook is stored instead of the successes and still waits, even if
     inbox_keep is shortened: the order is cancelled when it is created."""
     return after_waits(
-        db, model, product, over={FAILED_EARLY: "failed"}, waiting={"cancelled early": "cancelled"},
+        db, model, product, ended={FAILED_STORED: "failed"}, stored={"cancelled stored": "cancelled"},
         waits=SHORTER_KEEP - 1,
     )  # fmt: skip
 
 
 def refused(db: psycopg.Connection, model: Model, product: int) -> Situation:
-    """As paid_early, with the failed webhook scalar."""
-    return after_waits(db, model, product, over={FAILED_EARLY: "failed"}, waiting={}, waits=0)
+    """As paid_stored, with the failed webhook scalar."""
+    return after_waits(db, model, product, ended={FAILED_STORED: "failed"}, stored={}, waits=0)
 
 
 def after_waits(
@@ -88,14 +88,14 @@ def after_waits(
     model: Model,
     product: int,
     *,
-    over: dict[str, str],
-    waiting: dict[str, str],
+    ended: dict[str, str],
+    stored: dict[str, str],
     waits: int,
 ) -> Situation:
-    """`over` and `waiting` are webhooks for the next order, as statuses by key; the latter came `waits` ticks
+    """`ended` and `stored` are webhooks for the next order, as statuses by key; the latter came `waits` ticks
     ago."""
     next_id = next_order_id(db) + 1
-    for webhooks, ticks in ((over, model.keep_ticks - waits), (waiting, waits)):
+    for webhooks, ticks in ((ended, model.keep_ticks - waits), (stored, waits)):
         for key, status in webhooks.items():
             call(db, model, "apply_payment", key, next_id, status, None, None)
         advance_clock(db, ticks)
@@ -106,9 +106,9 @@ def after_waits(
     return Situation(model, product, hold, next_id, 3, other["order_id"])
 
 
-SITUATIONS = (in_time, late, before_order, paid_early, cancelled_early)
-LAPSED_WAITS = (paid_early, cancelled_early)
-"""with early webhooks whose wait is over"""
+SITUATIONS = (in_time, late, before_order, paid_stored, cancelled_stored)
+LAPSED_WAITS = (paid_stored, cancelled_stored)
+"""with stored webhooks whose wait has ended"""
 
 
 def call(db: psycopg.Connection, model: Model, function: str, *args: object) -> Response:
@@ -132,6 +132,6 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "purge": lambda s: scalar("purge"),
     "shorter inbox_keep": lambda s: scalar("change_settings", SHORTER_KEEP),
     "adjust_stock to zero": lambda s: scalar("adjust_stock", s.product, -s.model.available(s.product)),
-    "key reused": lambda s: scalar("apply_payment", FAILED_EARLY, s.other, "success", None, None),
-    "early replay": lambda s: scalar("apply_payment", FAILED_EARLY, s.order, "failed", None, None),
+    "key reused": lambda s: scalar("apply_payment", FAILED_STORED, s.other, "success", None, None),
+    "stored replay": lambda s: scalar("apply_payment", FAILED_STORED, s.order, "failed", None, None),
 }

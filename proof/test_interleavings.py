@@ -23,7 +23,7 @@ PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 TRIPLES = list(itertools.combinations(list(OPERATIONS)[:8], 3))
 INBOX_OPERATIONS = (
     *("create_order", "success", "sweep", "purge"),
-    *("shorter inbox_keep", "key reused", "early replay"),
+    *("shorter inbox_keep", "key reused", "stored replay"),
 )
 INBOX_PAIRS = list(itertools.combinations(INBOX_OPERATIONS, 2))
 INBOX_TRIPLES = list(itertools.combinations(INBOX_OPERATIONS, 3))
@@ -54,14 +54,14 @@ def test_every_interleaving_is_some_serial_order(
         f" {', '.join(OPERATIONS)}, each in {len(SITUATIONS)} situations; {len(TRIPLES)} triples of"
         f" {', '.join(list(OPERATIONS)[:8])}, each in {len(SITUATIONS) - len(LAPSED_WAITS)} of them;"
         f" {len(INBOX_TRIPLES)} triples of {', '.join(INBOX_OPERATIONS)} in each of the {len(LAPSED_WAITS)}"
-        " where the wait of early webhooks is over",
+        " where the wait of stored webhooks has ended",
         f"all; {interleaver.not_serializable:,} with a 40001" if keeps_snapshot else "all; no deadlock",
         interleavings=interleaver.schedules,
     )
 
 
 def test_a_purge_keeps_an_order_with_a_stored_webhook(interleaver: Interleaver, campaign: Campaign) -> None:
-    """The webhook's wait is over, but it is locked when the order is created."""
+    """The webhook's wait has ended, but it is locked when the order is created."""
     level = IsolationLevel.READ_COMMITTED
     names = ("shorter inbox_keep", "create_order", "failed", "purge")
     situation = interleaver.prepare(refused)

@@ -1,7 +1,7 @@
 """A long sale with an old snapshot open: as fast in its last minute as in its first, no error, no growth.
 
 The snapshot of a backup or a forgotten psql keeps every dead row. Buyers run the whole flow at a steady pace:
-paid, failed, early webhooks, or left to lapse; the sweep is called often.
+paid, failed, stored webhooks, or left to lapse; the sweep is called often.
 """
 
 import asyncio

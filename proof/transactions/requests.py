@@ -110,7 +110,7 @@ class Requests:
                 return "release_hold", (own or self._some_hold(),)
             case "pay" | "cancel" | "pay own" | "cancel own":
                 return "apply_payment", self._webhook(step)
-            case "early":
+            case "store":
                 ahead = choose.randrange(choose.choice((1, 1, 6, 25)))
                 order = calls.next_order_id(conn) + ahead
                 return "apply_payment", (self._key(), order, self._status(), self._payload())

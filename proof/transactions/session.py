@@ -16,12 +16,12 @@ READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE = "read committed", "repeatable re
 ABOVE = (REPEATABLE_READ, SERIALIZABLE)
 
 STEPS = {
-    "place": 4, "order": 5, "release": 2, "pay": 5, "early": 3, "replay": 2, "reuse": 2,
+    "place": 4, "order": 5, "release": 2, "pay": 5, "store": 3, "replay": 2, "reuse": 2,
     "sweep": 1, "purge": 0.5, "settings": 0.7, "adjust": 1, "sleep": 0.7,
 }  # fmt: skip
 """the steps of a random transaction, and how often each is taken"""
 SCENARIOS = {
-    "random": 9, "purchase": 5, "return": 1, "early webhook": 3, "early webhook, slow order": 2,
+    "random": 9, "purchase": 5, "return": 1, "stored webhook": 3, "stored webhook, slow order": 2,
     "reused key": 3, "slow settings": 0.6, "cancelled, then paid": 1.5, "old snapshot": 1.5, "purge": 0.5,
     "restock": 1,
 }  # fmt: skip
@@ -99,11 +99,11 @@ class Session:
             case "return":
                 yield READ_COMMITTED, ["place"]
                 yield level, ["release own"]
-            case "early webhook":
-                yield READ_COMMITTED, ["early"]
-            case "early webhook, slow order":
+            case "stored webhook":
+                yield READ_COMMITTED, ["store"]
+            case "stored webhook, slow order":
                 yield READ_COMMITTED, ["place"]
-                yield READ_COMMITTED, ["early"]
+                yield READ_COMMITTED, ["store"]
                 yield level, ["order own", "long sleep"]
             case "reused key":
                 yield READ_COMMITTED, ["place"]
@@ -223,7 +223,7 @@ class Session:
             return
         function, request = self.requests.request(self.conn, name)
         requests = [request]
-        if name == "early":
+        if name == "store":
             requests += [self.requests.request(self.conn, name)[1] for _ in range(3)]
         elif function in SET_BASED and self.random.random() < 0.2:
             # A call with a repeated request, and with one that may want the same locks.

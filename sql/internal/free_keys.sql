@@ -9,7 +9,7 @@
 -- The webhook counts as stored until that transaction ends. With p_wait, for which the caller
 -- has waited for the order's id, this function waits for the row, too; without it the webhook
 -- is left alone, and apply_payments answers 55P03 to a request that it cannot answer as a
--- replay.
+-- replay. For || '' see docs/design.md.
 create or replace function flashsale_data.free_keys(
   p_idempotency_keys text[], p_to_apply boolean[], p_wait_ended boolean[], p_order_ids bigint[],
   p_wait boolean, p_now timestamptz,

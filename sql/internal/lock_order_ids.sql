@@ -1,6 +1,6 @@
 -- Locks order ids that may have no row yet, until commit. create_orders locks the ids it has
 -- drawn, apply_payments the ids it finds no order for: the second of the two to lock an id
--- sees what the first has committed, so an early webhook and its order cannot miss each other.
+-- sees what the first has committed, so a stored webhook and its order cannot miss each other.
 -- Returns the ids it locked.
 --
 -- With p_wait it waits for each id in ascending order: for create_orders, whose ids no other

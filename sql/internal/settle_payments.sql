@@ -127,7 +127,7 @@ begin
     set result = r.result, order_status = r.order_status
     from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses)
       as r (key, result, order_status)
-    -- For || '' see announce_early_payments().
+    -- || '': docs/design.md
     where p.idempotency_key = r.key and p.result || '' = 'stored' and r.result is not null;
   else
     -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.

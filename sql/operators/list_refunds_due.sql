@@ -3,7 +3,7 @@
 -- is certain: a refund that has been listed stays due.
 --
 -- A transaction that may apply stored webhooks announces the time from which their wait may
--- end by an advisory lock, and then reads the clock (announce_early_payments()). This function
+-- end by an advisory lock, and then reads the clock (announce_stored_webhooks()). This function
 -- reads the clock, then the locks, then the rows. A wait that ended after an announced time is
 -- left out; a transaction that announces later finds the wait ended; what a finished
 -- transaction did is in the rows. Where that order cannot be kept (above READ COMMITTED, and on
@@ -34,7 +34,7 @@ begin
   cross join lateral (select (v_tenths - l.objid::bigint) & 2147483647 as behind) announced
   where l.locktype = 'advisory' and l.granted and l.objsubid = 2
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
-    and l.classid = (hashtext('flashsale.early_payments')::bigint & 4294967295)::oid
+    and l.classid = (hashtext('flashsale.stored_webhooks')::bigint & 4294967295)::oid
     and announced.behind < 1073741824;
 
   return query

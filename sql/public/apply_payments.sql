@@ -78,7 +78,7 @@ begin
     select case when r.to_apply then r.order_id end
     from unnest(p_order_ids, v_to_apply) as r (order_id, to_apply));
   -- Above READ COMMITTED the lock on its order's id raises 40001 if an order has taken a
-  -- webhook that the snapshot shows as waiting.
+  -- webhook that the snapshot shows as stored.
   if flashsale_data.keeps_snapshot() then -- guard: webhook-replay-in-snapshot
     v_order_ids := v_order_ids || array(
       select (v_recorded[i]).order_id

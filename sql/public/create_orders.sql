@@ -1,6 +1,6 @@
--- Turns each hold into an order that awaits payment for settings.payment_window. Webhooks that
--- came before their order are applied here, in order of arrival, so that an order can be
--- created as paid or cancelled. One row a request, in order.
+-- Turns each hold into an order that awaits payment for settings.payment_window. The order's
+-- stored webhooks are applied here, in order of arrival, so that an order can be created as
+-- paid or cancelled. One row a request, in order.
 --
 -- Locks    idempotency keys, the new orders' ids, holds, products, to commit.
 -- Replays  a key that has created an order returns that order as it now stands.
@@ -44,7 +44,7 @@ declare
   -- the requests whose order is created, and these orders
   v_created        int[];
   v_orders         flashsale_data.orders[];
-  v_early_keys     text[];
+  v_stored_keys     text[];
   v_settled        boolean := false;
 begin
   -- 1 Lock the keys
@@ -96,7 +96,7 @@ begin
         select case when n is not null then greatest(n, clock_timestamp()) end
         from unnest(v_effective_nows) as n);
     end if;
-    v_early_keys := flashsale_data.announce_early_payments(v_order_ids);
+    v_stored_keys := flashsale_data.announce_stored_webhooks(v_order_ids);
     -- Read after the last lock: the time at which the orders are created.
     v_now := clock_timestamp();
 
@@ -127,7 +127,7 @@ begin
       order by hold.i) chosen;
   end if;
 
-  -- 5 Write each table once; then apply the webhooks that came early
+  -- 5 Write each table once; then apply the orders' stored webhooks
   if v_created is not null then
     -- A key that is in use after all is an error (23505), never skipped. Before the holds
     -- are updated: the foreign key then finds each of them locked, and locks none again.
@@ -163,8 +163,8 @@ begin
     select 'order_created', clock_timestamp(), o.product_id, o.hold_id, o.order_id
     from unnest(v_orders) as o;
 
-    if cardinality(v_early_keys) > 0 then
-      -- guard: early-webhooks-applied
+    if cardinality(v_stored_keys) > 0 then
+      -- guard: stored-webhooks-applied
       v_settled := flashsale_data.settle_stored(array(select o.order_id from unnest(v_orders) as o), v_now);
     end if;
   end if;

@@ -1,4 +1,4 @@
-"""next_order_id(): the id of the next order, for an early webhook."""
+"""next_order_id(): the id of the next order, for a stored webhook."""
 
 from tests.support.sale_steps import create_product, one, order
 

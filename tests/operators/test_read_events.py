@@ -265,7 +265,7 @@ CHANGES = {
     "a cancelled order is paid": (lambda s: pay(s.db, s.cancelled), [("refund_due", 0)]),
     "a failed order is paid": (lambda s: pay(s.db, s.failed), [("order_paid", -1)]),
     "the amount is wrong": (lambda s: pay(s.db, s.order, amount="1.00"), [("amount_mismatch", 0)]),
-    "an early webhook": (lambda s: pay(s.db, 1_000_000), [("payment_stored", 0)]),
+    "a stored webhook": (lambda s: pay(s.db, 1_000_000), [("payment_stored", 0)]),
     "more stock": (lambda s: adjust(s.db, s.product, 4), [("stock_adjusted", 4)]),
     "less stock": (lambda s: adjust(s.db, s.product, -1), [("stock_adjusted", -1)]),
     "another product": (lambda s: create_product(s.db, 7), [("product_created", 7)]),

@@ -211,7 +211,7 @@ def test_an_order_that_falls_due_while_its_payment_waits_takes_its_units_again(
     assert available(db, product) == 4
 
 
-# --- an early webhook and its order ---
+# --- a stored webhook and its order ---
 
 
 @pytest.mark.parametrize(("end", "status"), [("commit", "paid"), ("rollback", "pending_payment")])
@@ -236,7 +236,7 @@ def test_a_webhook_waits_for_the_order_that_is_being_created(
     assert webhook.result().result == result
 
 
-def test_early_webhooks_and_orders_at_once_never_miss_each_other(db, at_once, connect, meanwhile):
+def test_stored_webhooks_and_orders_at_once_never_miss_each_other(db, at_once, connect, meanwhile):
     product = create_product(db, stock=60)
     holds = [placed.hold_id for placed in place_holds(db, *[(product, 1)] * 60)]
     start = next_order_id(db)
@@ -488,7 +488,7 @@ def test_adjust_stock_counts_units_that_have_just_lapsed(db, product):
 # --- everything at once ---
 
 
-DEEDS = ["hold", "hold", "order", "order", "release", "pay", "pay", "pay early", "sweep", "adjust"]
+DEEDS = ["hold", "hold", "order", "order", "release", "pay", "pay", "pay unknown", "sweep", "adjust"]
 
 
 def test_the_books_balance_at_every_moment_of_a_busy_sale(db, connect, meanwhile):
@@ -512,7 +512,7 @@ def test_the_books_balance_at_every_moment_of_a_busy_sale(db, connect, meanwhile
             case "pay":
                 word = dice.choice(["success", "failed", "cancelled"])
                 apply_payment(conn, webhook, dice.choice(orders[-30:]), word)
-            case "pay early":
+            case "pay unknown":
                 apply_payment(conn, webhook, max(orders) + dice.randint(1, 5))
             case "sweep":
                 expire_due(conn, 10)

@@ -52,7 +52,7 @@ WRITES = {
     "create_order with key": lambda conn, shop: create_order(conn, shop.hold, f"k{shop.product}"),
     "apply_payment success": lambda conn, shop: apply_payment(conn, f"s{shop.product}", shop.order),
     "apply_payment failed": lambda conn, shop: apply_payment(conn, f"f{shop.product}", shop.order, "failed"),
-    "apply_payment early": lambda conn, shop: apply_payment(conn, f"e{shop.product}", shop.next_order),
+    "apply_payment stored": lambda conn, shop: apply_payment(conn, f"e{shop.product}", shop.next_order),
     "adjust_stock": lambda conn, shop: adjust_stock(conn, shop.product, -6),
     "expire_due": lambda conn, shop: expire_due(conn),
 }
@@ -346,7 +346,7 @@ def test_read_uncommitted_is_read_committed(db, connect, product):
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
-def test_orders_with_early_webhooks_never_deadlock(db, connect, blocked, level):
+def test_orders_with_stored_webhooks_never_deadlock(db, connect, blocked, level):
     """Both orders have a webhook to take out of the inbox, and one product."""
     product = create_product(db)
     holds = [place_hold(db, product), place_hold(db, product)]
@@ -377,7 +377,7 @@ def test_whoever_tries_again_after_40001_is_served_in_the_end(db, at_once, level
 
     def buy(conn, buyer):
         conn.execute(SET_LEVEL[level])
-        retry(conn, apply_payment, f"early{buyer}", start + buyer)
+        retry(conn, apply_payment, f"stored{buyer}", start + buyer)
         hold = retry(conn, lambda c: place_holds(c, (product, 1, f"k{buyer}"))[0])
         if hold.sqlstate:
             return hold.sqlstate

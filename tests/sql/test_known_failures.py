@@ -104,7 +104,7 @@ def test_two_sweepers_expire_a_hold_once_control(db, product, first, second, mea
     assert audit(db) == ["ledger"]
 
 
-# --- early webhook swallowed by its own idempotency key ---
+# --- stored webhook swallowed by its own idempotency key ---
 
 
 def pay_early_and_again(db, product):
@@ -115,12 +115,12 @@ def pay_early_and_again(db, product):
     return apply_payment(db, "p", order_id).result, get_order(db, order_id).status
 
 
-def test_an_early_webhook_is_not_swallowed_by_its_own_key(db, product):
+def test_a_stored_webhook_is_not_swallowed_by_its_own_key(db, product):
     assert pay_early_and_again(db, product) == ("applied", "paid")
 
 
-def test_an_early_webhook_is_not_swallowed_by_its_own_key_control(db, product, without):
-    without("early-webhooks-applied", "")
+def test_a_stored_webhook_is_not_swallowed_by_its_own_key_control(db, product, without):
+    without("stored-webhooks-applied", "")
     assert pay_early_and_again(db, product) == ("stored", "pending_payment")
     assert audit(db) == ["webhook_missed_its_order"]
 
@@ -136,11 +136,11 @@ def pay_while_the_order_is_being_created(db, product, first, second, meanwhile):
     return get_order(db, order_id).status
 
 
-def test_an_early_webhook_and_its_order_do_not_miss_each_other(db, product, first, second, meanwhile):
+def test_a_stored_webhook_and_its_order_do_not_miss_each_other(db, product, first, second, meanwhile):
     assert pay_while_the_order_is_being_created(db, product, first, second, meanwhile) == "paid"
 
 
-def test_an_early_webhook_and_its_order_do_not_miss_each_other_control(
+def test_a_stored_webhook_and_its_order_do_not_miss_each_other_control(
     db, product, first, second, meanwhile, without
 ):
     without("order-id-lock", "perform 1")

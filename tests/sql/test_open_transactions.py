@@ -64,13 +64,13 @@ def refunds_due(db: Connection) -> list[str]:
 def reuse_the_key_of_a_webhook_that_is_being_applied(
     db: Connection, first: Connection, second: Connection, meanwhile: Meanwhile
 ):
-    """An early `failed` is applied by a transaction that stays open until its wait is over; then its key
+    """A stored `failed` is applied by a transaction that stays open until its wait has ended; then its key
     comes with the `success` of another order."""
     product = create_product(db)
     other, hold = order_units(db, product), place_hold(db, product)
-    early = store(db, "k", "failed")
-    assert create_order(first, hold.hold_id).order_id == early.order_id
-    wait_until_past(db, early.until)
+    stored = store(db, "k", "failed")
+    assert create_order(first, hold.hold_id).order_id == stored.order_id
+    wait_until_past(db, stored.until)
     answer = meanwhile(outcome, apply_payment, second, "k", other.order_id, "success")
     wait_until_blocked_or_done(db, second, answer)
     first.commit()
@@ -123,12 +123,12 @@ def test_a_hold_that_is_not_recorded_is_an_error(db, product, first, second, blo
 
 def ask_for_refunds_while_the_webhook_is_being_applied(db: Connection, first: Connection):
     hold = place_hold(db, create_product(db))
-    early = store(db, "k")
+    stored = store(db, "k")
     assert create_order(first, hold.hold_id).status == "paid"
-    wait_until_past(db, early.until)
-    told = refunds_due(db), apply_payment(db, "k", early.order_id).result
+    wait_until_past(db, stored.until)
+    told = refunds_due(db), apply_payment(db, "k", stored.order_id).result
     first.commit()
-    return told, (refunds_due(db), apply_payment(db, "k", early.order_id).result)
+    return told, (refunds_due(db), apply_payment(db, "k", stored.order_id).result)
 
 
 def test_a_refund_is_told_only_when_it_is_certain(db, first):
@@ -145,9 +145,9 @@ def test_a_refund_is_told_only_when_it_is_certain_control(db, first, without):
 
 def ask_for_refunds_while_the_webhook_is_passed_over(db: Connection, first: Connection):
     hold = place_hold(db, create_product(db))
-    early = store(db, "k")
-    wait_until_past(db, early.until)
-    apply_payment(db, "waits", early.order_id, "cancelled")
+    stored = store(db, "k")
+    wait_until_past(db, stored.until)
+    apply_payment(db, "waits", stored.order_id, "cancelled")
     told = [refunds_due(db)]
     assert create_order(first, hold.hold_id).status == "cancelled"
     told.append(refunds_due(db))
@@ -163,16 +163,16 @@ def test_a_refund_that_was_told_stays_due(db, first):
 
 def test_a_refund_that_was_told_stays_due_control(db, first, without):
     """The order may still apply another webhook, and says from when on."""
-    earlier = "hashtext('flashsale.early_payments'), ((v_tenth - 36000) % 2147483648)::int);"
-    without("early-payments-announced", earlier)
+    earlier = "hashtext('flashsale.stored_webhooks'), ((v_tenth - 36000) % 2147483648)::int);"
+    without("stored-webhooks-announced", earlier)
     assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], [], ["k"]]
 
 
 def test_a_refund_stays_due_when_the_order_is_undone(db, first):
     hold = place_hold(db, create_product(db))
-    early = store(db, "k")
+    stored = store(db, "k")
     create_order(first, hold.hold_id)
-    wait_until_past(db, early.until)
+    wait_until_past(db, stored.until)
     assert refunds_due(db) == []
     first.rollback()
     assert refunds_due(db) == ["k"]
@@ -182,11 +182,11 @@ def test_a_refund_stays_due_when_the_order_is_undone(db, first):
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
 def test_a_snapshot_tells_the_refunds_that_are_recorded(db, connect, product, level):
-    early = store(db, "k")
+    stored = store(db, "k")
     reader = connect(autocommit=False)
     reader.isolation_level = level
     assert refunds_due(reader) == []
-    wait_until_past(db, early.until)
+    wait_until_past(db, stored.until)
     assert (refunds_due(reader), refunds_due(db)) == ([], ["k"])
     reader.rollback()
     assert value(db, "select flashsale.expire_due()") == 1
@@ -198,9 +198,9 @@ def test_a_snapshot_tells_the_refunds_that_are_recorded(db, connect, product, le
 
 def change_inbox_keep_while_a_wait_ends(db: Connection, first: Connection):
     hold = place_hold(db, create_product(db))
-    early = store(db, "k")
+    stored = store(db, "k")
     change_settings(first, inbox_keep="1 day")
-    wait_until_past(db, early.until)
+    wait_until_past(db, stored.until)
     assert create_order(db, hold.hold_id).status == "pending_payment"
     told = refunds_due(db)
     first.commit()
@@ -380,11 +380,11 @@ def test_a_refusal_without_words_of_its_own_is_told_in_general_ones(db):
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_key_whose_webhook_a_sweep_is_ending_is_waited_for(db, product, first, second, blocked, end):
     order = order_units(db, product)
-    early = store(db, "k", "failed")
-    wait_until_past(db, early.until)
+    stored = store(db, "k", "failed")
+    wait_until_past(db, stored.until)
     assert value(first, "select flashsale.expire_due()") == 1
     # The same webhook again is told what is recorded; another one is not told that the key is taken.
-    assert apply_payment(db, "k", early.order_id, "failed").result == "stored"
+    assert apply_payment(db, "k", stored.order_id, "failed").result == "stored"
     news = [("k", order.order_id, "success"), ("new", order.order_id, "failed")]
     assert sqlstates(apply_payments(db, *news)) == ["55P03", None]
     payment = blocked(apply_payment, second, "k", order.order_id)

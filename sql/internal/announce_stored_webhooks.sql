@@ -4,7 +4,7 @@
 -- list_refunds_due() leaves out each refund that the announcement makes uncertain. The caller
 -- reads the clock afterwards, and applies no webhook whose wait has ended by then. One lock,
 -- however many webhooks; no transaction ever waits for it.
-create or replace function flashsale_data.announce_early_payments(p_order_ids bigint[])
+create or replace function flashsale_data.announce_stored_webhooks(p_order_ids bigint[])
 returns text[]
 language plpgsql
 as $$
@@ -12,8 +12,7 @@ declare
   v_keys  text[];
   v_tenth bigint;
 begin
-  -- Found by order: || '' keeps the planner from the partial index of stored webhooks. That
-  -- one is the smaller in quiet times, but not in a flood or beside an old snapshot.
+  -- || '': docs/design.md
   v_keys := array(
     select p.idempotency_key from flashsale_data.payments p
     where p.order_id = any (p_order_ids) and p.result || '' = 'stored');
@@ -29,7 +28,7 @@ begin
     begin
       v_tenth := floor(extract(epoch from clock_timestamp()) * 10)::bigint;
       perform pg_advisory_xact_lock_shared(
-        hashtext('flashsale.early_payments'), (v_tenth % 2147483648)::int); -- guard: early-payments-announced
+        hashtext('flashsale.stored_webhooks'), (v_tenth % 2147483648)::int); -- guard: stored-webhooks-announced
       exit when v_tenth = floor(extract(epoch from clock_timestamp()) * 10)::bigint;
       raise exception using errcode = 'SA000';
     exception when sqlstate 'SA000' then
@@ -39,5 +38,5 @@ begin
   return v_keys;
 end
 $$;
-comment on function flashsale_data.announce_early_payments(bigint[]) is
+comment on function flashsale_data.announce_stored_webhooks(bigint[]) is
   'Finds the stored webhooks of coming orders, and announces that they may be applied';
