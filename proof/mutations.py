@@ -72,7 +72,7 @@ AUDIT = "tests/operators/test_audit.py::"
 BATCHES = "tests/sql/test_batches.py::"
 LOCKED = "tests/sql/test_locked_rows.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
-CONSTRAINTS = "tests/schema/test_constraints.py::test_a_superuser_is_refused_by"
+CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_superuser"
 CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
@@ -106,7 +106,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/sql/test_release_hold.py::test_a_released_hold_gives_its_units_back"]),
     Mutation("The total stock can be cut below the units in use", "stock-in-use",
         ["if v_total::bigint + p_delta < 0 then"],
-        ["tests/operators/test_adjust_stock.py::test_what_is_taken_cannot_be_taken_away"]),
+        ["tests/operators/test_adjust_stock.py::test_units_in_use_cannot_be_removed"]),
     Mutation("A failed payment after a successful one returns the units", "failed-payment-in-time",
         ["when v_payment.status <> 'success' then 'applied'"],
         [KNOWN + "test_failure_after_success_restocks_nothing"]),
@@ -140,7 +140,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [CONCURRENCY + "test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox"]),
     Mutation("The sweep waits for locked holds", "sweep-skips-locked",
         ["for no key update of h", "for update of l) l;"],
-        [SWEEP + "test_a_locked_hold_is_skipped_and_taken_next_time"]),
+        [SWEEP + "test_a_locked_hold_is_skipped_until_the_next_call"]),
     Mutation("Two concurrent sweeps expire the same hold", "sweep-skips-locked", ["", ") l;"],
         [KNOWN + "test_two_sweepers_expire_a_hold_once"]),
     # Time.
@@ -185,7 +185,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("An overdue order is paid as if it were in time", "order-overdue", ["and false;"],
         [PAYMENTS + "test_the_last_unit_revives_an_order_and_one_less_does_not"]),
     Mutation("The sweep expires holds that are not active", "only-active-expire", ["where true"],
-        [SWEEP + "test_a_released_hold_is_not_marked_with_those_of_its_instant"]),
+        [SWEEP + "test_a_released_hold_is_not_expired_with_those_of_its_instant"]),
     Mutation("The time that decides expiry is newer than the snapshot", "clock-of-snapshot",
         ["select clock_timestamp();"], [OPEN + "test_a_snapshot_is_judged_by_a_time_that_is_not_newer"]),
     Mutation("The stock is read in the snapshot of the statement that calls list_stock()", "stock-at-call",
@@ -318,16 +318,16 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("The inbox has no limit", "inbox-limit", ["and false", "v_room := 1000000;"],
         [STORED + "test_past_the_cap_webhooks_for_unknown_orders_are_refused"]),
     Mutation("A purge deletes captured payments", "captured-not-purged", ["false"],
-        [PURGE + "test_the_shops_books_stay"]),
+        [PURGE + "test_paid_orders_and_captured_payments_stay"]),
     Mutation("A purge deletes stored webhooks, which stay counted in the inbox", "stored-not-purged", ["));"],
         [PURGE + "test_an_order_with_a_stored_webhook_waits_for_the_sweep"]),
     Mutation("A purge above READ COMMITTED misses a payment newer than its snapshot", "purge-isolation",
-        ["elsif false then"], [PURGE + "test_a_purge_is_refused_where_it_cannot_see_a_payment_that_came_in"]),
+        ["elsif false then"], [PURGE + "test_a_purge_from_an_older_snapshot_than_a_payment_is_refused"]),
     # The ledger, and the audit.
     Mutation("A hold takes no units in the ledger", "hold-in-ledger", ["0"],
-        [EVENTS + "test_an_event_tells_what_happened_to_what"]),
+        [EVENTS + "test_an_event_names_its_product_hold_order_and_payment"]),
     Mutation("Payments are missing from the ledger", "payments-in-ledger", [""],
-        [EVENTS + "test_an_event_tells_what_happened_to_what"]),
+        [EVENTS + "test_an_event_names_its_product_hold_order_and_payment"]),
     Mutation("Refunds are missing from the ledger", "refund-in-ledger",
         ["elsif v_result = 'amount_mismatch' then"], [EVENTS + "test_a_change_appends_exactly_these_events"]),
     Mutation("Readers of the ledger skip events that commit late", "ledger-announcement", ["0,"],
@@ -355,10 +355,10 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [PRIVILEGES + "test_api_may_read_the_refusals_and_no_table"]),
     StatementMutation("The audit is granted to every role", "flashsale.audit",
         "grant execute on function flashsale.audit to public",
-        [CONVENTIONS + "test_a_file_makes_one_object_of_its_name_and_says_who_may_use_it[audit]"]),
+        [CONVENTIONS + "test_a_file_creates_one_object_of_its_name_and_grants_it[audit]"]),
     StatementMutation("Every role may execute functions that are added later", "flashsale_owner",
         "alter default privileges for role flashsale_owner grant execute on functions to public",
-        [PRIVILEGES + "test_a_function_added_later_is_not_open_to_public_either"]),
+        [PRIVILEGES + "test_a_new_function_is_not_executable_by_public"]),
     StatementMutation("A security definer function resolves names by its caller's search_path",
         "flashsale.place_hold", "alter function flashsale.place_hold reset search_path",
         [PRIVILEGES + "test_every_security_definer_function_pins_its_search_path"]),

@@ -34,7 +34,7 @@ def test_units_are_added(db):
     assert audit(db) == []
 
 
-def test_units_are_taken_away(db):
+def test_units_are_removed(db):
     product = create_product(db, stock=5)
     assert adjust(db, product, -2) == (product, 3, 3)
     assert available(db, product) == 3
@@ -53,7 +53,7 @@ def test_each_adjustment_is_in_the_ledger(db):
 
 
 @pytest.mark.parametrize("state", ["held", "awaiting payment", "paid"])
-def test_what_is_taken_cannot_be_taken_away(db, state):
+def test_units_in_use_cannot_be_removed(db, state):
     product = create_product(db, stock=5)
     if state == "held":
         place_hold(db, product, 2)
@@ -75,7 +75,7 @@ def test_a_refusal_leaves_no_trace(db):
     assert db.execute(LEDGER, (product,)).fetchall() == [("product_created", 5)]
 
 
-def test_units_whose_hold_has_lapsed_can_be_taken_away_before_any_sweep(db):
+def test_lapsed_units_can_be_removed_before_a_sweep(db):
     product = create_product(db, stock=5)
     make_short(db)
     place_hold(db, product, 5)
@@ -87,7 +87,7 @@ def test_units_whose_hold_has_lapsed_can_be_taken_away_before_any_sweep(db):
 @pytest.mark.parametrize(
     ("delta", "sqlstate"), [(0, "SA009"), (None, "SA009"), (2**31 - 1, "SA009"), (-(2**31), "SA010")]
 )
-def test_impossible_numbers_are_refused(db, delta, sqlstate):
+def test_invalid_deltas_are_refused(db, delta, sqlstate):
     product = create_product(db, stock=5)
     with refused(sqlstate):
         adjust(db, product, delta)
@@ -102,7 +102,7 @@ def test_a_product_that_does_not_exist_is_refused(db, product, sqlstate):
         adjust(db, product, 1)
 
 
-def test_it_waits_for_a_sale_in_progress_and_counts_it(db, connect):
+def test_adjust_stock_waits_for_an_open_hold_and_counts_it(db, connect):
     product = create_product(db, stock=5)
     seller, operator = connect(autocommit=False), connect()
     place_hold(seller, product, 3)

@@ -37,7 +37,7 @@ class Shop:
         pay(db, self.paid, key="first")
         pay(db, self.also_paid, key="second")
         pay(db, self.failed, "failed")
-        pay(db, 1_000_000, key="early")
+        pay(db, 1_000_000, key="stored")
         pay(db, self.paid, key="twice")
         pay(db, 1_000_001, key="given up")
         db.execute(
@@ -109,7 +109,7 @@ CORRUPTIONS = {
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [
-        "update flashsale_data.payments set order_id = {pending} where idempotency_key = 'early'"
+        "update flashsale_data.payments set order_id = {pending} where idempotency_key = 'stored'"
     ],
 }
 
@@ -209,14 +209,14 @@ def test_every_check_is_tried_above(db):
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_corruption_is_told_by_the_checks_it_concerns(db, shop, what, statements, fires):
+def test_a_corruption_is_reported_by_the_checks_it_concerns(db, shop, what, statements, fires):
     with db.transaction(force_rollback=True):
         for statement in statements:
             assert db.execute(statement.format(**vars(shop))).rowcount != 0, statement
         assert {name for name, _ in audit(db)} == fires
 
 
-def test_a_detail_names_the_culprit(db, shop):
+def test_a_detail_names_the_wrong_row(db, shop):
     with db.transaction(force_rollback=True):
         db.execute("update flashsale_data.holds set status = 'expired' where hold_id = %s", (shop.released,))
         assert audit(db) == [
@@ -224,7 +224,7 @@ def test_a_detail_names_the_culprit(db, shop):
         ]
 
 
-def test_each_culprit_has_a_row(db, shop):
+def test_each_wrong_row_is_reported(db, shop):
     with db.transaction(force_rollback=True):
         db.execute("update flashsale_data.stock set paid = paid + 1")
         assert [name for name, _ in audit(db) if name == "paid_counter"] == ["paid_counter"] * 2
@@ -234,7 +234,7 @@ def test_an_empty_database_is_healthy(db):
     assert audit(db) == []
 
 
-def test_what_has_lapsed_and_is_not_tidied_is_no_fault(db):
+def test_lapsed_rows_that_are_not_swept_pass_the_audit(db):
     product = create_product(db)
     make_short(db)
     hold = place_hold(db, product, 2)
@@ -261,7 +261,7 @@ def test_a_hold_and_a_due_payment_may_lapse_at_one_instant(db):
     assert audit(db) == []
 
 
-def test_it_is_silent_while_everybody_writes(db, connect):
+def test_the_audit_passes_during_concurrent_writes(db, connect):
     """The audit is one statement and has one snapshot, in which counters and rows agree."""
     products = [create_product(db, stock=200) for _ in range(2)]
     db.execute("select flashsale.change_settings('100 milliseconds', '200 milliseconds')")
@@ -302,7 +302,7 @@ def test_it_is_silent_while_everybody_writes(db, connect):
     assert audit(db) == []
 
 
-def test_it_changes_nothing_and_locks_nothing(db, connect):
+def test_the_audit_changes_and_locks_nothing(db, connect):
     product = create_product(db)
     seller = connect(autocommit=False)
     place_hold(seller, product)

@@ -14,7 +14,7 @@ def counted(db):
     }
 
 
-def test_without_events_there_is_nothing_to_count(db):
+def test_without_events_there_is_no_row(db):
     assert counted(db) == {}
 
 
@@ -33,7 +33,7 @@ def test_each_products_events_are_counted_by_kind(db):
 
 
 @pytest.mark.parametrize("count", [1, 998, 999, 1000, 1001, 2500])
-def test_however_many_there_are(db, count):
+def test_any_number_of_events_is_counted(db, count):
     product = create_product(db, stock=5000)
     for size in [1000] * (count // 1000) + [count % 1000]:
         if size:
@@ -41,7 +41,7 @@ def test_however_many_there_are(db, count):
     assert counted(db) == {(product, "product_created"): 1, (product, "hold_placed"): count}
 
 
-def test_what_is_older_than_10_seconds_is_not_counted(db):
+def test_events_older_than_10_seconds_are_not_counted(db):
     product = create_product(db, stock=5000)
     place_many(db, product, 1000)
     place_many(db, product, 1000)
@@ -51,7 +51,7 @@ def test_what_is_older_than_10_seconds_is_not_counted(db):
     assert counted(db) == {}
 
 
-def test_a_purged_ledger_and_gaps_in_it_do_no_harm(db):
+def test_purged_events_and_gaps_in_the_ids_are_allowed(db):
     product = create_product(db, stock=5000)
     db.execute("select setval('flashsale_data.event_ids', 50000)")
     place_many(db, product, 10)
@@ -59,7 +59,7 @@ def test_a_purged_ledger_and_gaps_in_it_do_no_harm(db):
     assert counted(db) == {(product, "hold_placed"): 8}
 
 
-def test_it_costs_what_the_window_holds_not_what_the_ledger_does(db):
+def test_the_cost_depends_on_the_window_not_on_the_ledger(db):
     product = create_product(db)
     db.execute(
         "insert into flashsale_data.events (kind, at, product_id)"

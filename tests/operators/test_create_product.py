@@ -73,7 +73,7 @@ def test_a_price_finer_than_its_currency_is_refused(db, price, currency):
         ("x", 1, "1", "USD\n"),
     ],
 )
-def test_what_makes_no_product_is_refused_and_leaves_nothing(db, arguments):
+def test_invalid_arguments_are_refused_without_a_trace(db, arguments):
     with refused("SA009"):
         db.execute(CREATE, arguments)
     assert one(db, "select count(*) from flashsale_data.products") == 0
@@ -96,7 +96,7 @@ def test_a_free_product_costs_nothing(db):
     assert str(one(db, "select amount from flashsale.get_order(%s)", free)) == "0.00"
 
 
-def test_the_largest_stock_can_be_sold_whole(db):
+def test_the_largest_stock_can_be_sold(db):
     product = create_product(db, stock=2**31 - 1)
     place_hold(db, product, 2**31 - 1)
     with refused("SA002"):
@@ -104,7 +104,7 @@ def test_the_largest_stock_can_be_sold_whole(db):
     assert audit(db) == []
 
 
-def test_the_dearest_order_there_can_be_is_paid_by_a_payment_of_its_amount(db):
+def test_the_largest_amount_of_an_order_can_be_paid(db):
     dearest = order(db, create_product(db, stock=2**31 - 1, price="999999999999.99"), 2**31 - 1)
     amount = one(db, "select amount from flashsale.get_order(%s)", dearest)
     assert pay(db, dearest, amount=str(amount), currency="USD") == "applied"

@@ -40,7 +40,7 @@ def marks(db):
     ]
 
 
-def test_a_lapsed_hold_is_marked_expired(db):
+def test_a_lapsed_hold_is_recorded_as_expired(db):
     product = create_product(db, stock=5)
     make_short(db)
     hold = place_hold(db, product, 2)
@@ -52,7 +52,7 @@ def test_a_lapsed_hold_is_marked_expired(db):
     assert audit(db) == []
 
 
-def test_an_overdue_order_is_marked_cancelled(db):
+def test_an_overdue_order_is_recorded_as_cancelled(db):
     product = create_product(db, stock=5)
     make_short(db)
     overdue = order(db, product, 2)
@@ -69,7 +69,7 @@ def test_an_overdue_order_is_marked_cancelled(db):
     assert audit(db) == []
 
 
-def test_what_still_has_time_is_left_alone(db):
+def test_unexpired_holds_and_orders_are_not_changed(db):
     product = create_product(db)
     held, ordered = place_hold(db, product), order(db, product)
     assert expire_due(db) == 0
@@ -77,7 +77,7 @@ def test_what_still_has_time_is_left_alone(db):
     assert order_status(db, ordered) == ("pending_payment", None)
 
 
-def test_what_has_moved_on_is_left_alone(db):
+def test_final_states_are_not_changed(db):
     product = create_product(db)
     make_short(db)
     paid, failed = order(db, product), order(db, product)
@@ -93,7 +93,7 @@ def test_what_has_moved_on_is_left_alone(db):
     assert audit(db) == []
 
 
-def test_a_released_hold_is_not_marked_with_those_of_its_instant(db):
+def test_a_released_hold_is_not_expired_with_those_of_its_instant(db):
     product = create_product(db)
     make_short(db)
     place_many(db, product, 2)
@@ -105,7 +105,7 @@ def test_a_released_hold_is_not_marked_with_those_of_its_instant(db):
     assert audit(db) == []
 
 
-def test_a_second_call_finds_nothing(db):
+def test_a_second_call_records_nothing(db):
     product = create_product(db)
     make_short(db)
     place_hold(db, product)
@@ -147,7 +147,7 @@ def test_the_largest_limit_is_taken(db):
     assert expire_due(db, 2**31 - 1) == 3
 
 
-def test_an_idle_product_is_given_back_its_units(db):
+def test_lapsed_units_return_to_an_idle_product(db):
     product = create_product(db, stock=5)
     make_short(db)
     place_hold(db, product, 2)
@@ -160,7 +160,7 @@ def test_an_idle_product_is_given_back_its_units(db):
     assert one(db, "select count(*) from flashsale_data.lapses") == 0
 
 
-def test_a_sweep_changes_no_answer(db):
+def test_a_sweep_changes_no_response(db):
     product = create_product(db, stock=5)
     make_short(db)
     hold, overdue = place_hold(db, product, 2), order(db, product, 1)
@@ -181,7 +181,7 @@ def test_a_sweep_changes_no_answer(db):
     assert answers() == before
 
 
-def test_a_locked_hold_is_skipped_and_taken_next_time(db, connect):
+def test_a_locked_hold_is_skipped_until_the_next_call(db, connect):
     product = create_product(db)
     make_short(db)
     stuck, free = place_hold(db, product), place_hold(db, product)
@@ -197,7 +197,7 @@ def test_a_locked_hold_is_skipped_and_taken_next_time(db, connect):
     assert audit(db) == []
 
 
-def test_a_locked_order_is_skipped_and_taken_next_time(db, connect):
+def test_a_locked_order_is_skipped_until_the_next_call(db, connect):
     product = create_product(db)
     make_short(db)
     stuck, free = order(db, product), order(db, product)
@@ -213,7 +213,7 @@ def test_a_locked_order_is_skipped_and_taken_next_time(db, connect):
     assert audit(db) == []
 
 
-def test_a_locked_product_holds_up_no_other(db, connect):
+def test_a_locked_product_delays_no_other(db, connect):
     busy, idle = create_product(db), create_product(db)
     make_short(db)
     stuck, free = place_hold(db, busy), place_hold(db, idle)
@@ -262,7 +262,7 @@ def test_locked_holds_do_not_use_up_the_limit(db, connect):
     assert audit(db) == []
 
 
-def test_two_sweepers_mark_different_things(db, connect):
+def test_two_sweeps_record_different_rows(db, connect):
     one_product, other_product = create_product(db), create_product(db)
     make_short(db)
     place_many(db, one_product, 3)
@@ -283,7 +283,7 @@ def test_two_sweepers_mark_different_things(db, connect):
     assert audit(db) == []
 
 
-def test_sweepers_at_once_share_the_work_and_mark_each_thing_once(db, connect):
+def test_concurrent_sweeps_record_each_row_once(db, connect):
     products = [create_product(db, stock=1000) for _ in range(4)]
     make_short(db)
     for product in products:
@@ -306,7 +306,7 @@ def test_sweepers_at_once_share_the_work_and_mark_each_thing_once(db, connect):
     assert audit(db) == []
 
 
-def test_sweeping_and_selling_at_once_lose_nothing(db, connect):
+def test_concurrent_sweeps_and_sales_lose_no_unit(db, connect):
     product = create_product(db, stock=20)
     make_short(db)
     end = one(db, "select clock_timestamp() + interval '700 milliseconds'")
@@ -342,7 +342,7 @@ def test_sweeping_and_selling_at_once_lose_nothing(db, connect):
     assert max(marks(db)) == 1
 
 
-def test_five_thousand_holds_that_lapse_in_one_instant_are_on_sale_at_that_instant(db):
+def test_five_thousand_holds_that_lapse_at_one_instant_are_available_at_it(db):
     product = create_product(db, stock=5000)
     for _ in range(5):
         place_many(db, product, 1000)
@@ -376,7 +376,7 @@ def test_five_thousand_holds_that_lapse_in_one_instant_are_on_sale_at_that_insta
     assert audit(db) == []
 
 
-def test_instants_with_nothing_left_to_mark_do_not_end_the_sweep(db, connect):
+def test_instants_without_rows_to_record_do_not_end_the_sweep(db, connect):
     """Each hold that becomes an order leaves an instant without units: thousands may precede others."""
     product = create_product(db)
     db.execute(
@@ -423,7 +423,7 @@ def test_the_inbox_respects_the_limit_too(db):
     assert audit(db) == []
 
 
-def test_a_sweep_does_not_wait_for_whoever_has_the_inbox_locked(db, connect):
+def test_a_sweep_does_not_wait_for_the_inbox_lock(db, connect):
     pay(db, 1001)
     make_stale(db)
     other = connect(autocommit=False)
@@ -434,7 +434,7 @@ def test_a_sweep_does_not_wait_for_whoever_has_the_inbox_locked(db, connect):
     assert expire_due(db) == 1
 
 
-def test_an_order_whose_hold_and_payment_lapse_at_one_instant_is_marked_once(db):
+def test_an_order_whose_hold_and_payment_lapse_at_one_instant_is_recorded_once(db):
     product = create_product(db)
     make_short(db)
     hold = place_hold(db, product)

@@ -10,5 +10,5 @@ def test_it_is_the_id_the_next_order_gets(db):
         assert order(db, product) == expected
 
 
-def test_asking_uses_none_up(db):
+def test_reading_the_next_id_does_not_use_it_up(db):
     assert {one(db, "select flashsale.next_order_id()") for _ in range(3)} == {1}

@@ -74,12 +74,12 @@ def product(db):
     pay(db, failed, "failed", key="failed")
     pay(db, cancelled, "cancelled", key="cancelled")
     pay(db, cancelled, key="cancelled, then paid")
-    pay(db, 1_000_000, key="early")
-    pay(db, 1_000_001, "failed", key="early, and failed")
+    pay(db, 1_000_000, key="stored")
+    pay(db, 1_000_001, "failed", key="stored, and failed")
     return product
 
 
-def test_what_is_finished_goes(db, product):
+def test_finished_rows_are_purged(db, product):
     removed = purge(db)
     # The lapsed hold, the released one and those of two orders; the overdue order and the failed one.
     assert removed["holds"] == 4
@@ -90,7 +90,7 @@ def test_what_is_finished_goes(db, product):
     assert count(db, "events") == 0
 
 
-def test_the_shops_books_stay(db, product):
+def test_paid_orders_and_captured_payments_stay(db, product):
     before = stay(db)
     purge(db)
     assert stay(db) == before
@@ -103,12 +103,12 @@ def test_the_shops_books_stay(db, product):
         "twice",
         "cancelled",
         "cancelled, then paid",
-        "early",
-        "early, and failed",
+        "stored",
+        "stored, and failed",
     ]
 
 
-def test_what_is_going_on_stays(db, product):
+def test_unfinished_rows_stay(db, product):
     held, awaiting = place_hold(db, product, 2), order(db, product, 3)
     purge(db)
     assert one(db, "select status from flashsale.get_hold(%s)", held) == "active"
@@ -116,7 +116,7 @@ def test_what_is_going_on_stays(db, product):
     assert available(db, product) == 50 - 2 - 2 - 3
 
 
-def test_what_has_lapsed_but_is_not_marked_stays_for_the_sweep(db):
+def test_lapsed_rows_that_are_not_swept_stay(db):
     product = create_product(db)
     make_short(db)
     place_hold(db, product)
@@ -147,7 +147,7 @@ def test_a_second_purge_finds_nothing(db, product):
     assert purge(db) == NOTHING
 
 
-def test_only_what_is_older_goes(db, product):
+def test_only_older_rows_are_purged(db, product):
     grow_old(db, "40 days")
     young = place_hold(db, product)
     db.execute("select flashsale.release_hold(%s)", (young,))
@@ -179,7 +179,7 @@ def test_a_reader_goes_on_after_a_purge(db, product):
 
 
 @pytest.mark.parametrize("older_than", ["1 day", "30 days", "1 year", "100 years"])
-def test_nothing_young_goes(db, product, older_than):
+def test_no_younger_row_is_purged(db, product, older_than):
     assert purge(db, older_than) == NOTHING
 
 
@@ -187,12 +187,12 @@ def test_nothing_young_goes(db, product, older_than):
     "older_than",
     [None, "-1 microsecond", "-1 day", "178000000 years", "-178000000 years", "-12 months 360 days"],
 )
-def test_an_age_that_makes_no_sense_is_refused(db, older_than):
+def test_an_invalid_age_is_refused(db, older_than):
     with refused("SA009"):
         purge(db, older_than)
 
 
-def test_what_somebody_is_using_is_left_and_nobody_is_waited_for(db, connect, product):
+def test_locked_rows_are_skipped_without_a_wait(db, connect, product):
     failed = one(db, "select order_id from flashsale_data.orders where cancel_reason = 'payment_failed'")
     other = connect(autocommit=False)
     pay(other, failed)  # revives it
@@ -216,7 +216,7 @@ def test_a_payment_for_an_order_just_being_purged_is_not_lost(db, connect, produ
     assert audit(db) == []
 
 
-def test_a_purge_while_selling_leaves_the_books_right(db, connect, product):
+def test_a_purge_during_a_sale_passes_the_audit(db, connect, product):
     seller = connect(autocommit=False)
     place_hold(seller, product, 2)
     purge(db)
@@ -230,7 +230,7 @@ def test_an_order_with_a_stored_webhook_waits_for_the_sweep(db, connect):
     product, sweeper = create_product(db), connect(autocommit=False)
     coming = order(db, product) + 1
     db.execute("select flashsale.change_settings(p_inbox_keep => '1 second')")
-    assert pay(db, coming, "failed", key="early") == "stored"
+    assert pay(db, coming, "failed", key="stored") == "stored"
     waited = "select wait_ends_at <= clock_timestamp() from flashsale.payments"
     wait_until(lambda: one(db, waited), "the webhook has waited too long")
     expire_due(sweeper)
@@ -245,7 +245,7 @@ def test_an_order_with_a_stored_webhook_waits_for_the_sweep(db, connect):
 
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
-def test_a_purge_is_refused_where_it_cannot_see_a_payment_that_came_in(db, connect, level):
+def test_a_purge_from_an_older_snapshot_than_a_payment_is_refused(db, connect, level):
     late = order(db, create_product(db))
     pay(db, late, "cancelled")
     purger = connect(autocommit=False)

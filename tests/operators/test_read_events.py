@@ -57,7 +57,7 @@ def late_and_early(db, connect):
     return late, early
 
 
-def test_an_empty_ledger_has_nothing_to_read(db):
+def test_an_empty_ledger_has_no_rows(db):
     assert read(db) == []
 
 
@@ -75,7 +75,7 @@ def test_events_come_by_ascending_id_a_page_at_a_time(db):
     assert read(db, third[-1][0]) == []
 
 
-def test_an_event_tells_what_happened_to_what(db):
+def test_an_event_names_its_product_hold_order_and_payment(db):
     product = create_product(db)
     hold = place_hold(db, product, 2)
     made = create_order(db, hold)
@@ -115,7 +115,7 @@ def test_control_without_announcements_the_late_commit_is_skipped(db, connect):
     assert ids(seen) == [start + 2]
 
 
-def test_what_came_before_the_late_one_is_read_meanwhile(db, late_and_early):
+def test_events_before_an_open_transaction_are_read(db, late_and_early):
     late, early = late_and_early
     early.commit()
     assert [kind for _, kind in read(db)] == ["product_created", "product_created"]
@@ -123,7 +123,7 @@ def test_what_came_before_the_late_one_is_read_meanwhile(db, late_and_early):
     assert len(read(db)) == 4
 
 
-def test_a_transaction_that_only_reads_holds_nobody_up(db, connect):
+def test_a_transaction_that_only_reads_delays_no_event(db, connect):
     product = create_product(db)
     reader = connect(autocommit=False)
     reader.execute("select * from flashsale.get_product(%s)", (product,))
@@ -141,7 +141,7 @@ def test_an_aborted_transaction_leaves_a_gap_and_no_stall(db, late_and_early):
     assert ids(read(db, start)) == [start + 2]
 
 
-def test_a_session_that_dies_leaves_no_stall(db, late_and_early):
+def test_a_terminated_session_leaves_no_stall(db, late_and_early):
     late, early = late_and_early
     start = newest(db)
     early.commit()
@@ -160,7 +160,7 @@ def test_a_writer_reads_its_own_events_only_once_they_are_committed(db, connect)
     assert len(read(writer)) == 2
 
 
-def test_a_refused_request_holds_nobody_up(db, connect):
+def test_a_refused_request_delays_no_event(db, connect):
     product = create_product(db, stock=1)
     place_hold(db, product)
     buyer = connect(autocommit=False)
@@ -204,7 +204,7 @@ def test_a_late_commit_is_not_skipped_however_high_the_ids(db, connect, last):
     assert ids(read(db, last)) == list(range(last + 1, last + 7))
 
 
-def test_an_announcement_made_since_the_reader_looked_does_not_hold_it_up(db, connect):
+def test_an_announcement_after_the_read_began_does_not_bound_it(db, connect):
     """A writer may announce a later id than the last one that the reader has read before."""
     place_hold(db, create_product(db))
     connect(autocommit=False).execute(
@@ -221,7 +221,7 @@ def test_announcements_in_another_database_do_not_count(db, database_url, connec
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE_READ", "SERIALIZABLE"])
-def test_it_is_refused_above_read_committed(db, connect, level):
+def test_read_events_is_refused_above_read_committed(db, connect, level):
     reader = connect(autocommit=False)
     reader.isolation_level = psycopg.IsolationLevel[level]
     with refused("SA009"):
@@ -311,7 +311,7 @@ def test_a_change_appends_exactly_these_events(db, change):
     assert audit(db) == []
 
 
-def test_a_refusal_appends_nothing(db):
+def test_a_refusal_appends_no_event(db):
     situation = Situation(db)
     start = newest(db)
     for sqlstate, act in [
@@ -340,7 +340,7 @@ def test_an_overdue_order_that_is_paid_gives_back_and_takes_again(db):
     assert audit(db) == []
 
 
-def test_the_sums_equal_available_stock_once_all_is_swept(db):
+def test_sums_of_deltas_equal_available_stock_after_a_sweep(db):
     product = create_product(db, stock=50)
     make_short(db)
     place_many(db, product, 10)

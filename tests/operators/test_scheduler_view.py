@@ -11,12 +11,12 @@ def row(db):
     ).fetchone()
 
 
-def test_where_nothing_is_due_nothing_lags(db):
+def test_without_lapsed_rows_there_is_no_lag(db):
     place_hold(db, create_product(db))
     assert row(db) == (None, True, True, timedelta(0))
 
 
-def test_what_has_lapsed_waits_until_it_is_swept(db):
+def test_lapsed_rows_lag_until_they_are_swept(db):
     product = create_product(db)
     db.execute("select flashsale.change_settings('1 second', '1 second')")
     place_hold(db, product)
@@ -28,7 +28,7 @@ def test_what_has_lapsed_waits_until_it_is_swept(db):
     assert row(db)[1:] == (False, True, timedelta(0))
 
 
-def test_what_was_used_up_before_its_time_does_not_wait(db):
+def test_holds_used_in_time_do_not_lag(db):
     db.execute("select flashsale.change_settings('1 second')")
     db.execute("select flashsale.release_hold(%s)", (place_hold(db, create_product(db)),))
     wait_until_lapsed(db)

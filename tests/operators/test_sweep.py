@@ -16,7 +16,7 @@ from tests.support.sale_steps import (
 from tests.support.waiting import wait_until
 
 
-def test_sweep_marks_all_and_commits_between_calls(db, connect):
+def test_sweep_records_all_and_commits_between_calls(db, connect):
     product = create_product(db, stock=2500)
     make_short(db)
     for size in (1000, 1000, 500):
@@ -28,7 +28,7 @@ def test_sweep_marks_all_and_commits_between_calls(db, connect):
     assert audit(db) == []
 
 
-def test_sweep_records_a_sign_of_life_even_when_nothing_is_due(db):
+def test_sweep_records_its_run_without_lapsed_rows(db):
     assert one(db, "select last_run_at from flashsale_data.scheduler") is None
     db.execute("call flashsale.sweep()")
     assert one(db, "select clock_timestamp() - last_run_at from flashsale_data.scheduler") < timedelta(
@@ -36,7 +36,7 @@ def test_sweep_records_a_sign_of_life_even_when_nothing_is_due(db):
     )
 
 
-def test_sweep_shows_its_sign_of_life_before_it_has_finished(db, connect):
+def test_sweep_records_its_run_before_it_has_finished(db, connect):
     """A sweep that runs for long must not be reported as dead."""
     holder, sweeper = connect(autocommit=False), connect()
     holder.execute("lock table flashsale_data.lapses")

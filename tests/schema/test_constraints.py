@@ -18,7 +18,7 @@ class Shop:
         self.paid = order(db, self.product)
         self.pending = order(db, self.product)
         pay(db, self.paid, key="paying")
-        pay(db, 1_000_000, key="early")
+        pay(db, 1_000_000, key="stored")
         self.used_hold = one(db, "select hold_id from flashsale_data.orders where order_id = %s", self.paid)
 
 
@@ -46,7 +46,7 @@ SET_ORDER = "update flashsale_data.orders set {} where order_id = {{pending}}"
 SET_HOLD = "update flashsale_data.holds set {} where hold_id = {{hold}}"
 SET_STOCK = "update flashsale_data.stock set {}"
 SET_PAYMENT = "update flashsale_data.payments set {} where idempotency_key = 'paying'"
-SET_EARLY = "update flashsale_data.payments set {} where idempotency_key = 'early'"
+SET_STORED = "update flashsale_data.payments set {} where idempotency_key = 'stored'"
 SET_PRODUCT = "update flashsale_data.products set {}"
 SET_SETTINGS = "update flashsale_data.settings set {}"
 
@@ -98,13 +98,13 @@ REFUSED = [
     ("orders_reason_if_cancelled", SET_ORDER.format("cancel_reason = 'payment_failed'")),
     ("orders_idempotency_key", "update flashsale_data.orders set idempotency_key = 'same'"),
     # payments
-    ("payments_pkey", SET_PAYMENT.format("idempotency_key = 'early'")),
-    ("payments_one_pays", SET_EARLY.format("result = 'applied', order_id = {paid}")),
+    ("payments_pkey", SET_PAYMENT.format("idempotency_key = 'stored'")),
+    ("payments_one_pays", SET_STORED.format("result = 'applied', order_id = {paid}")),
     ("payments_status", SET_PAYMENT.format("status = 'perhaps'")),
     ("payments_result", SET_PAYMENT.format("result = 'ignored'")),
     ("payments_order_status", SET_PAYMENT.format("order_status = 'shipped'")),
-    ("payments_stored_has_a_deadline", SET_EARLY.format("wait_ends_at = null")),
-    ("payments_stored_has_no_order", SET_EARLY.format("order_status = 'paid'")),
+    ("payments_stored_has_a_deadline", SET_STORED.format("wait_ends_at = null")),
+    ("payments_stored_has_no_order", SET_STORED.format("order_status = 'paid'")),
     ("inbox_stored", "update flashsale_data.inbox set stored = -1"),
     ("inbox_pkey", "insert into flashsale_data.inbox default values"),
     ("inbox_one_row", "insert into flashsale_data.inbox (singleton) values (false)"),
@@ -128,13 +128,13 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("guard", "statement"), REFUSED, ids=[f"{number}-{guard}" for number, (guard, _) in enumerate(REFUSED)]
 )
-def test_a_superuser_is_refused_by(db, shop, guard, statement):
+def test_constraint_refuses_a_superuser(db, shop, guard, statement):
     with pytest.raises(errors.IntegrityError) as raised:
         db.execute(statement.format(**vars(shop)))
     assert raised.value.diag.constraint_name == guard
 
 
-def test_every_guard_is_tried_above(db):
+def test_every_constraint_is_tried_above(db):
     """All but the primary keys of products, of purge()'s upsert, and of the tables with one row."""
     guards = {
         name
@@ -159,13 +159,13 @@ def test_every_guard_is_tried_above(db):
         "products.price", "products.currency", "events.kind", "events.available_delta",
     ],
 )  # fmt: skip
-def test_what_everything_rests_on_is_never_null(db, shop, column):
+def test_columns_of_every_invariant_are_not_null(db, shop, column):
     table, name = column.split(".")
     with pytest.raises(errors.NotNullViolation):
         db.execute(f"update flashsale_data.{table} set {name} = null")
 
 
-def test_the_guards_stop_the_code_too(db, shop):
+def test_constraints_stop_functions_too(db, shop):
     """With the guard of place_holds() removed, the constraint refuses to sell more units than exist."""
     with db.transaction(force_rollback=True):
         for text in replaced(ROOT, "units-left", ["when true then null"]).values():

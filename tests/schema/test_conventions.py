@@ -34,7 +34,7 @@ def statements(path):
     return [" ".join(statement.split()) for statement in text.split(";") if statement.strip()]
 
 
-def test_sql_holds_nothing_but_sql_files_in_its_four_folders():
+def test_sql_contains_only_sql_files_in_its_four_folders():
     assert {path.name for path in FILES if path.parent == SQL} == set(SCHEMA_OF)
     strays = [
         path for path in FILES if path.is_file() and (path.suffix != ".sql" or path.parent.parent != SQL)
@@ -43,7 +43,7 @@ def test_sql_holds_nothing_but_sql_files_in_its_four_folders():
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_file()], ids=lambda path: path.stem)
-def test_a_file_makes_one_object_of_its_name_and_says_who_may_use_it(path):
+def test_a_file_creates_one_object_of_its_name_and_grants_it(path):
     schema = SCHEMA_OF[path.parent.name]
     name = rf"{schema}\.{path.stem}\b"
     first, *others = statements(path)
@@ -58,7 +58,7 @@ def test_a_file_makes_one_object_of_its_name_and_says_who_may_use_it(path):
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_file()], ids=lambda path: path.stem)
-def test_a_file_reads_like_the_others(path):
+def test_a_file_follows_the_layout(path):
     text = path.read_text()
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert not re.search(r"[ \t]+$|\t", text, flags=re.MULTILINE), "trailing blanks or tabs"
@@ -78,7 +78,7 @@ def test_a_function_opens_with_its_contract(path):
     assert path.read_text().startswith("-- ")
 
 
-def test_the_database_holds_what_the_files_say_and_nothing_else(db):
+def test_the_database_has_exactly_the_objects_of_the_files(db):
     made = {
         name
         for (name,) in rows(
@@ -91,7 +91,7 @@ def test_the_database_holds_what_the_files_say_and_nothing_else(db):
     assert made == {f"{file.schema}.{file.name}" for file in read_files(SQL)}
 
 
-def test_no_function_has_a_second_form(db):
+def test_no_function_is_overloaded(db):
     assert (
         rows(db, f"select proname from pg_proc where pronamespace {OURS} group by 1 having count(*) > 1")
         == []
@@ -129,7 +129,7 @@ def test_a_comment_fits_on_a_line(db):
     assert long == []
 
 
-def test_every_constraint_is_named_by_its_author():
+def test_every_constraint_is_named_explicitly():
     """Generated names depend on the order of columns, so that migrations cannot rely on them."""
     for path in sorted((ROOT / "migrations").glob("*.sql")):
         text = re.sub(r"--.*", "", path.read_text())
@@ -159,7 +159,7 @@ def test_constraints_and_indexes_begin_with_their_tables_name(db):
     assert odd == []
 
 
-def test_instants_end_in_at(db):
+def test_names_of_timestamp_columns_end_in_at(db):
     """Exceptions: `events.at`, and `stock.lapsed_through`."""
     odd = rows(
         db,
@@ -171,12 +171,12 @@ def test_instants_end_in_at(db):
     assert odd == [("flashsale_data.events.at",), ("flashsale_data.stock.lapsed_through",)]
 
 
-def test_instants_know_their_time_zone(db):
+def test_timestamps_have_a_time_zone(db):
     naive = f"select 1 from pg_attribute where attrelid in ({TABLES}) and atttypid = 'timestamp'::regtype"
     assert rows(db, naive) == []
 
 
-def test_foreign_keys_have_the_name_of_what_they_refer_to(db):
+def test_foreign_keys_have_the_name_and_type_of_the_referenced_column(db):
     odd = rows(
         db,
         "select c.conname from pg_constraint c"

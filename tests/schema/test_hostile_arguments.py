@@ -25,7 +25,7 @@ def shop(db):
     product = create_product(db, stock=50)
     pay(db, order(db, product), key="pay")
     order(db, product)
-    pay(db, 7, key="early")
+    pay(db, 7, key="stored")
     return {"@held": str(place_hold(db, product)), "@used": str(place_hold(db, product, 1, "x"))}
 
 
@@ -100,7 +100,7 @@ def test_any_combination_of_arguments_is_served_or_refused(db, shop, function):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, indirect=True)
-def test_each_argument_alone_may_be_anything(db, shop, function):
+def test_any_value_of_one_argument_is_served_or_refused(db, shop, function):
     types = function.types
     sane = [
         literal([SANE[name]]) if kind.endswith("[]") else SANE[name]
@@ -115,7 +115,7 @@ def test_each_argument_alone_may_be_anything(db, shop, function):
     assert audit(db) == []
 
 
-def test_control_an_error_inside_a_function_is_noticed(db, shop):
+def test_control_an_error_inside_a_function_is_found(db, shop):
     with db.transaction(force_rollback=True):
         db.execute(
             "create function flashsale.careless(p_hold_id bigint) returns int language plpgsql as"

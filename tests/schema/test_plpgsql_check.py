@@ -23,11 +23,11 @@ def checker(db):
         yield db
 
 
-def test_it_finds_nothing(checker):
+def test_plpgsql_check_reports_nothing(checker):
     assert checker.execute(FINDINGS).fetchall() == []
 
 
-def test_it_reads_every_function_there_is(checker):
+def test_plpgsql_check_reads_every_function(checker):
     """plpgsql_check finds nothing in languages that it cannot read."""
     others = checker.execute(
         "select p.oid::regprocedure::text, l.lanname from pg_proc p join pg_language l on l.oid = p.prolang"
@@ -48,7 +48,7 @@ def test_it_reads_every_function_there_is(checker):
         ),
     ],
 )
-def test_control_it_finds_what_is_wrong(checker, body, message):
+def test_control_plpgsql_check_reports_a_defect(checker, body, message):
     checker.execute(f"create function flashsale.wrong() returns void language plpgsql as $${body}$$")
     found = checker.execute(FINDINGS).fetchall()
     assert any(name == "flashsale.wrong()" and message in said for name, said, *_ in found), found

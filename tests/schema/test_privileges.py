@@ -99,14 +99,14 @@ def test_operators_may_change_nothing_but_by_functions(operator):
     assert found(operator, changeable, SCHEMAS) == set()
 
 
-def test_a_stranger_may_do_nothing(stranger):
+def test_a_role_without_grants_may_do_nothing(stranger):
     assert callable_by(stranger) == set()
     assert readable_by(stranger) == set()
     with pytest.raises(errors.InsufficientPrivilege):
         stranger.execute("select * from flashsale.get_product(1)")
 
 
-def test_the_contracts_roles_cannot_log_in_and_are_no_more_than_they_say(db):
+def test_roles_cannot_log_in_and_have_no_other_attributes(db):
     rows = db.execute(
         """
         select r.rolname, r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb or r.rolbypassrls,
@@ -130,7 +130,7 @@ def test_public_may_execute_nothing(db):
     assert found(db, granted, SCHEMAS) == set()
 
 
-def test_a_function_added_later_is_not_open_to_public_either(db):
+def test_a_new_function_is_not_executable_by_public(db):
     with db.transaction(force_rollback=True):
         db.execute("set local role flashsale_owner")
         db.execute("create function flashsale.forgotten() returns int language sql as 'select 1'")
@@ -138,7 +138,7 @@ def test_a_function_added_later_is_not_open_to_public_either(db):
     assert acl == "{flashsale_owner=X/flashsale_owner}"
 
 
-def test_nobody_may_create_anything_in_the_schemas(caller, operator):
+def test_granted_roles_may_not_create_objects_in_the_schemas(caller, operator):
     for conn in (caller, operator):
         for schema in SCHEMAS:
             assert one(conn, "select has_schema_privilege(%s, 'create')", schema) is False
@@ -146,7 +146,7 @@ def test_nobody_may_create_anything_in_the_schemas(caller, operator):
         assert one(conn, "select has_schema_privilege('flashsale_data', 'usage')") is False
 
 
-def test_no_other_schema_opens_a_back_door(caller):
+def test_flashsale_api_may_use_no_other_schema(caller):
     """The tables of the migration tool are not readable either."""
     usable = found(caller, FOREIGN + " and has_schema_privilege(oid, 'usage') and nspname !~ '^pg_'")
     assert usable == {"flashsale", "public"}
@@ -181,19 +181,19 @@ def test_every_security_definer_function_pins_its_search_path(db):
     assert found(db, ROUTINES + loose, SCHEMAS) == set()
 
 
-def test_only_what_others_call_is_security_definer(db):
+def test_only_functions_for_callers_are_security_definer(db):
     definers = found(db, ROUTINES + " and p.prosecdef", SCHEMAS)
     assert definers == (PUBLIC | OPERATORS) - {"flashsale.sweep"}
 
 
-def test_no_view_runs_a_function_its_readers_may_not_call(operator, caller):
+def test_readers_of_a_view_may_call_its_functions(operator, caller):
     """A view uses its owner's privileges for tables, but its reader's for functions."""
     for view in VIEWS:
         operator.execute(f"select * from {view}")
     caller.execute("select * from flashsale.refusals")
 
 
-def test_the_whole_sale_runs_with_the_apis_rights(db, caller):
+def test_a_sale_runs_with_the_rights_of_flashsale_api(db, caller):
     product = create_product(db)
     hold = place_hold(caller, product)
     made = one(caller, "select order_id from flashsale.create_order(%s)", hold)
@@ -208,7 +208,7 @@ def test_the_whole_sale_runs_with_the_apis_rights(db, caller):
     caller.execute("select flashsale.release_hold(%s)", (released,))
 
 
-def test_the_operators_work_runs_with_their_rights(operator):
+def test_operators_calls_run_with_the_rights_of_flashsale_ops(operator):
     product = create_product(operator)
     pay(operator, order(operator, product), "failed")
     operator.execute("select * from flashsale.adjust_stock(%s, 5)", (product,))
@@ -220,7 +220,7 @@ def test_the_operators_work_runs_with_their_rights(operator):
 
 
 @pytest.mark.parametrize("folder", ["internal", "operators"])
-def test_the_api_is_turned_away_from(db, caller, folder):
+def test_flashsale_api_is_denied(db, caller, folder):
     schema = {"internal": "flashsale_data", "operators": "flashsale"}[folder]
     for path in (ROOT / "sql" / folder).glob("*.sql"):
         routine = db.execute(
@@ -311,7 +311,7 @@ OPERATOR_CALLS = [
 
 
 @pytest.mark.parametrize("home", ["attack", "pg_temp"])
-def test_objects_in_front_of_pg_catalogs_catch_nobody(db, connect, home):
+def test_objects_that_shadow_pg_catalog_are_never_used(db, connect, home):
     create_product(db)
     attacker = connect()  # a superuser: may create objects of every kind, more than a caller could
     with attacker.transaction(force_rollback=True):

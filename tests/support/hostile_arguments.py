@@ -18,7 +18,7 @@ FUNCTIONS = sorted(
 INTEGERS = ["0", "1", "-1", "2", "3", "7", "1000", "1001", "32768", "2147483647", "-2147483648"]
 TEXTS = [
     "", " ", "\t\n", "x", "success", "failed", "cancelled", "SUCCESS", "USD", "JPY", "usd", "XXXX", "pay",
-    "early", "x" * 200, "x" * 201, "x" * 255, "x" * 256, "x" * 100_000, "🦶" * 255, "é", "e\u0301",
+    "stored", "x" * 200, "x" * 201, "x" * 255, "x" * 256, "x" * 100_000, "🦶" * 255, "é", "e\u0301",
     "\u202eevil", "\ufeff", "\u00a0", "\U0010ffff", "\x01\x7f", "'; drop schema flashsale_data cascade; --",
     "%s %", "{1,2}", "$1", "\\", "null",
 ]  # fmt: skip
