@@ -4,8 +4,7 @@
 -- free again.
 --
 -- Expects the webhooks to be locked. Returns how many left the inbox; the caller subtracts
--- that number from inbox.stored, which is the last lock of all. For || ''
--- see docs/design.md.
+-- that number from inbox.stored, which is the last lock of all. For || '' see docs/design.md.
 create or replace function flashsale_data.end_waits(p_keys text[], p_now timestamptz)
 returns int
 language plpgsql

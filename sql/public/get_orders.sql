@@ -14,11 +14,10 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz;
+  v_now timestamptz := flashsale_data.read_clock();
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_order_ids), array_dims(p_hold_ids));
-  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when f.order_id is null then 'SA007' end,

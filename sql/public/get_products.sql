@@ -12,11 +12,10 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz;
+  v_now timestamptz := flashsale_data.read_clock();
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_product_ids));
-  v_now := flashsale_data.read_clock();
   return query
   select r.request_no,
          case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,

@@ -14,12 +14,11 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz;
+  v_now timestamptz := flashsale_data.read_clock();
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
     perform flashsale_data.raise_refusal('SA009', 'A call asks for the stock of at most 1,000 products.');
   end if;
-  v_now := flashsale_data.read_clock();
   return query
   select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid
   from flashsale_data.stock_at(v_now) s

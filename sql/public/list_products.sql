@@ -12,12 +12,11 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz;
+  v_now timestamptz := flashsale_data.read_clock();
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
     perform flashsale_data.raise_refusal('SA009', 'A page has 1 to 1,000 products.');
   end if;
-  v_now := flashsale_data.read_clock();
   return query
   select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
   from flashsale_data.stock_at(v_now) s
