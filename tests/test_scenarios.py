@@ -139,11 +139,11 @@ def test_a_webhook_before_its_order_is_applied_when_the_order_is_created(
     product = shop(5)
     placed = hold(http, product).json()
     coming = order(http, product) + 1
-    early = pay(http, coming, said, key=f"early {said}")
-    assert (early.status_code, word(early)) == (202, (None, "stored"))
+    stored = pay(http, coming, said, key=f"stored {said}")
+    assert (stored.status_code, word(stored)) == (202, (None, "stored"))
     born = http.post("/api/orders", json={"hold_id": placed["hold_id"]}).json()
     assert (born["order_id"], born["status"]) == (coming, status)
-    assert word(pay(http, coming, said, key=f"early {said}")) == (status, "applied")
+    assert word(pay(http, coming, said, key=f"stored {said}")) == (status, "applied")
 
 
 @pytest.mark.parametrize("said", ["failed", "cancelled"])

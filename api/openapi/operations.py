@@ -398,7 +398,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 202,
                 "The order does not exist yet: the webhook is stored, by default for 24 hours. A replay "
                 "returns what has become of it.",
-                responses.StoredPayment, {"early": responses.StoredPayment(ORDER_ID, None, "stored")},
+                responses.StoredPayment, {"stored": responses.StoredPayment(ORDER_ID, None, "stored")},
                 headers=("Idempotency-Replayed",),
             ),
         ),

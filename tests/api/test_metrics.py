@@ -84,7 +84,7 @@ def test_sale_metrics_equal_sql(watched: Watched, db: psycopg.Connection) -> Non
     first, second = (hold(client, qty).json()["hold_id"] for qty in (2, 3))
     hold(client, 4)
     made = [client.post("/api/orders", json={"hold_id": id_}).json()["order_id"] for id_ in (first, second)]
-    for key, order in (("pay_1", made[0]), ("pay_2", made[0]), ("early", 10**6)):
+    for key, order in (("pay_1", made[0]), ("pay_2", made[0]), ("stored", 10**6)):
         event = {"idempotency_key": key, "order_id": order, "status": "success"}
         client.post("/api/payments/webhook", json=event)
 

@@ -212,8 +212,8 @@ def of_orders(examples: Examples, db: psycopg.Connection) -> None:
     examples.came("create_order", "hold_released", order(examples, released))
     examples.came("create_order", "invalid_request", examples.send("create_order", json={"hold_id": "14"}))
 
-    early = pay(examples, "success", made["order_id"] + 1, "before the order")
-    examples.came("apply_payment", "early", early)
+    stored = pay(examples, "success", made["order_id"] + 1, "before the order")
+    examples.came("apply_payment", "stored", stored)
     examples.came("create_order", "paid_before", order(examples, placed(examples)))
 
     def look(order_id: int) -> httpx.Response:

@@ -45,15 +45,15 @@ def test_the_same_webhook_five_times_has_one_effect_and_one_answer(client: httpx
 
 def test_a_webhook_before_its_order_is_stored_and_the_order_is_born_paid(client: httpx.Client) -> None:
     coming = order(client) + 1
-    early = tell(client, "early", coming)
-    assert (early.status_code, early.json()) == (
+    stored = tell(client, "stored", coming)
+    assert (stored.status_code, stored.json()) == (
         202,
         {"order_id": coming, "status": None, "result": "stored"},
     )
     hold = client.post("/api/holds", json={"product_id": 1, "qty": 1}).json()
     born = client.post("/api/orders", json={"hold_id": hold["hold_id"]}).json()
     assert (born["order_id"], born["status"]) == (coming, "paid")
-    again = tell(client, "early", coming)
+    again = tell(client, "stored", coming)
     assert (again.status_code, again.json()) == (
         200,
         {"order_id": coming, "status": "paid", "result": "applied"},

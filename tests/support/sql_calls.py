@@ -154,7 +154,7 @@ def audit(conn: psycopg.Connection) -> list[str]:
 
 
 def next_order_id(conn: psycopg.Connection) -> int:
-    """The id the next order will get, which an early webhook knows by the future's grace."""
+    """The id the next order will get, for a webhook that comes before it."""
     return value(conn, "select coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0) + 1")
 
 
