@@ -6,6 +6,7 @@ database_url    superuser's URL of a fresh database, migrated, empty
 db              a psycopg connection to it: superuser, autocommit
 connect         opens more: connect(), connect("flashsale_app"), connect(autocommit=False); closed at the end
 server          base URL of gunicorn serving that database, logged in as the role flashsale_app
+cron            superuser's autocommit connection to the database of pg_cron
 empty_database  superuser's URL of a fresh database with nothing in it
 cluster         the cluster itself (for the whole run)
 
@@ -115,6 +116,12 @@ def connect(postgresql: psycopg.Connection, cluster: Cluster) -> Iterator[Callab
 @pytest.fixture
 def db(connect: Callable[..., psycopg.Connection]) -> psycopg.Connection:
     return connect()
+
+
+@pytest.fixture
+def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+        yield conn
 
 
 @pytest.fixture

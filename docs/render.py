@@ -20,7 +20,8 @@ import psycopg
 from api import problems
 from api.database.schema_version import SQL_DIRECTORY
 from api.openapi import operations
-from api.openapi.operations import OPERATIONS, ProblemExample
+from api.openapi.operation import ProblemExample
+from api.openapi.operations import OPERATIONS
 from api.problems import ProblemType
 from flashsale.cli.main import main
 from flashsale.database.migrations import migrate

@@ -1,76 +1,10 @@
-"""Mutations of the code, one at a time, and the tests that catch each.
+"""Mutations of the code, one at a time, and the tests that catch each."""
 
-A mutation names a guard (tests/support/guards.py) and what stands there instead, so it does not depend on the
-text of the code, which can be renamed, moved and rearranged. Landed migrations are never edited: what they
-create is mutated by a statement that runs after them.
-"""
-
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from tests.support.guards import replaced
-
-_CREATES = r"^create or replace (?:function|procedure|view) {}\b"
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A guard replaced.
-
-    :param description: what the mutated code does wrong
-    :param guard: its name
-    :param replacements: what stands there instead, for each place of the guard (guards.replaced)
-    :param tests: pytest node ids, as narrow as possible; the first that fails has caught the mutation
-    """
-
-    description: str
-    guard: str
-    replacements: Sequence[str]
-    tests: Sequence[str]
-
-    def mutated(self, root: Path) -> dict[Path, str]:
-        """The files that this mutation changes, by their path from `root`, with their mutated text."""
-        return replaced(root, self.guard, self.replacements)
-
-
-@dataclass(frozen=True)
-class StatementMutation:
-    """A statement that weakens an object of the database once it has been created.
-
-    :param description: what the mutated schema allows
-    :param guard: the object, with its schema
-    :param statement: runs at the end of the file of sql/ that creates the object or, if none does, of the
-        newest migration
-    :param tests: as of a Mutation
-    """
-
-    description: str
-    guard: str
-    statement: str
-    tests: Sequence[str]
-
-    def mutated(self, root: Path) -> dict[Path, str]:
-        """As of a Mutation."""
-        path = self._file(root)
-        return {path.relative_to(root): f"{path.read_text()}\n{self.statement};\n"}
-
-    def _file(self, root: Path) -> Path:
-        created = re.compile(_CREATES.format(re.escape(self.guard)), re.MULTILINE)
-        for path in (root / "sql").rglob("*.sql"):
-            if created.search(path.read_text()):
-                return path
-        migrations = sorted((root / "migrations").glob("*.sql"))
-        text = re.sub(r"--.*", "", "".join(path.read_text() for path in migrations))
-        word = re.escape(self.guard.rpartition(".")[2])
-        assert re.search(rf"\b{word}\b", text), f"nothing creates {self.guard}"
-        return migrations[-1]
-
+from proof.mutation import Mutation, StatementMutation
 
 AUDIT = "tests/operators/test_audit.py::"
 BATCHES = "tests/sql/test_batches.py::"
-LOCKED = "tests/sql/test_locked_rows.py::"
+BATCHING = "tests/api/test_batching.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_superuser"
 CONVENTIONS = "tests/schema/test_conventions.py::"
@@ -79,16 +13,20 @@ EVENTS = "tests/operators/test_read_events.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
-BATCHING = "tests/api/test_batching.py::"
 KNOWN = "tests/sql/test_known_failures.py::"
+LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
 PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
 PROBLEMS = "tests/api/test_problems.py::"
 PURGE = "tests/operators/test_purge.py::"
+RETRIES = "tests/api/test_batching_retries.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
+SNAPSHOT = "tests/sql/test_read_consistency.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
+SWEEP_LOCKS = "tests/operators/test_expire_due_locks.py::"
+WEBHOOKS = "tests/sql/test_concurrent_webhooks.py::"
 
 # fmt: off
 MUTATIONS: list[Mutation | StatementMutation] = [
@@ -137,10 +75,10 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [LOCKED + "test_an_order_locks_its_hold_before_its_product"],
     ),
     Mutation("The inbox counter is read without a lock", "inbox-lock", [";"],
-        [CONCURRENCY + "test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox"]),
+        [WEBHOOKS + "test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox"]),
     Mutation("The sweep waits for locked holds", "sweep-skips-locked",
         ["for no key update of h", "for update of l) l;"],
-        [SWEEP + "test_a_locked_hold_is_skipped_until_the_next_call"]),
+        [SWEEP_LOCKS + "test_a_locked_hold_is_skipped_until_the_next_call"]),
     Mutation("Two concurrent sweeps expire the same hold", "sweep-skips-locked", ["", ") l;"],
         [KNOWN + "test_two_sweepers_expire_a_hold_once"]),
     # Time.
@@ -187,14 +125,14 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("The sweep expires holds that are not active", "only-active-expire", ["where true"],
         [SWEEP + "test_a_released_hold_is_not_expired_with_those_of_its_instant"]),
     Mutation("The time that decides expiry is newer than the snapshot", "clock-of-snapshot",
-        ["select clock_timestamp();"], [OPEN + "test_a_snapshot_is_judged_by_a_time_that_is_not_newer"]),
+        ["select clock_timestamp();"], [SNAPSHOT + "test_a_snapshot_is_judged_by_a_time_that_is_not_newer"]),
     Mutation("The stock is read in the snapshot of the statement that calls list_stock()", "stock-at-call",
         ["language plpgsql stable security definer"],
-        [OPEN + "test_a_statement_that_runs_for_a_while_reads_states_that_were"]),
+        [SNAPSHOT + "test_a_statement_that_runs_for_a_while_reads_states_that_were"]),
     Mutation("A locked product counts towards the limit of the sweep", "locked-not-counted", ["", "exit;"],
-        [SWEEP + "test_a_locked_product_does_not_use_up_the_limit"]),
+        [SWEEP_LOCKS + "test_a_locked_product_does_not_use_up_the_limit"]),
     Mutation("Locked holds count towards the limit of the sweep", "locked-not-counted", ["{line}", "exit;"],
-        [SWEEP + "test_locked_holds_do_not_use_up_the_limit"]),
+        [SWEEP_LOCKS + "test_locked_holds_do_not_use_up_the_limit"]),
     Mutation(
         "Holds, products and keys newer than the snapshot are reported as not found",
         "unseen-rows",
@@ -299,7 +237,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["select * into v_settings from flashsale_data.settings;\n{line}", ""],
         [OPEN + "test_the_inbox_limit_is_read_after_its_lock"]),
     Mutation("A release reports success for a hold that was not released", "hold-released", [""],
-        [OPEN + "test_a_release_is_told_only_of_a_hold_that_is_released"]),
+        [SNAPSHOT + "test_a_release_is_told_only_of_a_hold_that_is_released"]),
     Mutation(
         "A failed payment changes an overdue order",
         "failed-payment-in-time",
@@ -311,7 +249,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     ),
     Mutation("A webhook whose wait has ended takes room in the inbox while it is locked",
         "ended-wait-takes-no-room", ["where false);"],
-        [CONCURRENCY + "test_an_expired_webhook_takes_no_room_while_its_key_is_used_again"]),
+        [WEBHOOKS + "test_an_expired_webhook_takes_no_room_while_its_key_is_used_again"]),
     Mutation("Stored webhooks are applied in reverse order of arrival", "order-of-arrival",
         ["order by p.arrival desc"],
         [STORED + "test_stored_webhooks_are_applied_in_order_of_arrival_when_their_order_is_created"]),
@@ -387,7 +325,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ['return RolledBack(error.sqlstate or "57014", str(error))'],
         ["tests/api/test_database_failures.py::test_a_connection_without_a_response_is_closed_and_replaced"]),
     Mutation("A write whose outcome is unknown is retried", "write-not-retried", ["if False:"],
-        [BATCHING + "test_a_write_whose_outcome_is_unknown_is_never_retried"]),
+        [RETRIES + "test_a_write_whose_outcome_is_unknown_is_never_retried"]),
     Mutation("Rows are assigned to requests by position instead of request_no", "row-of-request",
         ["found[found.index(None)] = returned"],
         [BATCHING + "test_requests_that_arrive_during_a_call_share_the_next_and_each_gets_its_row"]),

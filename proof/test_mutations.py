@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from proof.campaign import Campaign
-from proof.mutations import MUTATIONS, Mutation, StatementMutation
+from proof.mutation import Mutation, StatementMutation
+from proof.mutations import MUTATIONS
 from tests.support import ROOT
 from tests.support.guards import guards, replaced
 

@@ -85,7 +85,7 @@ def exported(path: Path) -> set[str]:
 
 
 def test_every_imported_name_exists() -> None:
-    """Code that the suite does not run, such as a benchmark that needs Redis, keeps up with the code it uses."""
+    """Code that the suite does not run, such as a benchmark that needs Redis, keeps up with what it uses."""
     known = modules()
     missing = [
         f"{module}: {node.module}.{alias.name}"

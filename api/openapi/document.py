@@ -12,6 +12,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 
 from api import problems
+from api.openapi.operation import Operation, Parameter, ProblemExample, SuccessResponse
 from api.openapi.operations import (
     ABOUT,
     COMMON_PROBLEMS,
@@ -22,10 +23,6 @@ from api.openapi.operations import (
     SHAPES,
     TAGS,
     UNROUTED_PROBLEMS,
-    Operation,
-    Parameter,
-    ProblemExample,
-    SuccessResponse,
     is_page,
 )
 from api.problems import ProblemType

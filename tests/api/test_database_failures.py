@@ -27,6 +27,7 @@ from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import PLACE_HOLDS, PlaceHoldsRow
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
+from tests.support.database import unreachable
 from tests.support.http import running_server
 from tests.support.waiting import wait_until, wait_until_blocked
 
@@ -112,21 +113,12 @@ def test_a_write_whose_connection_closes_during_the_call_has_an_unknown_outcome(
 def test_a_database_that_goes_and_comes_back(
     client: httpx.Client, db: psycopg.Connection, connect: Callable[..., psycopg.Connection]
 ) -> None:
-    name = db.info.dbname
-    outside = psycopg.connect(psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres"), autocommit=True)
-    with outside:
-        outside.execute(f'alter database "{name}" allow_connections false')
-        outside.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = %s and application_name like 'flashsale %%'",
-            (name,),
-        )
+    with unreachable(db):
         assert_503(client.post("/api/holds", json=HOLD), "unavailable")
         assert_503(client.get("/api/products/1"), "unavailable")
         assert_503(client.get("/api/products"), "unavailable")
         assert_503(client.get("/readyz"), "not_ready")
         assert client.get("/healthz").status_code == 200
-        outside.execute(f'alter database "{name}" allow_connections true')
     began = time.monotonic()
     for path in ("/api/products/1", "/api/products"):
         wait_until(lambda path=path: client.get(path).status_code == 200, f"{path} is back", timeout=5)

@@ -13,6 +13,7 @@ import pytest
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.api.test_openapi_examples import send_raw
+from tests.support.database import unreachable
 from tests.support.metrics_scrape import Metrics, watched_server
 from tests.support.waiting import wait_until
 
@@ -106,14 +107,7 @@ def test_sale_metrics_equal_sql(watched: Watched, db: psycopg.Connection) -> Non
 def test_a_scrape_without_the_database(watched: Watched, db: psycopg.Connection) -> None:
     client, metrics = watched
     hold(client)
-    maintenance = psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres")
-    with psycopg.connect(maintenance, autocommit=True) as outside:
-        outside.execute(f'alter database "{db.info.dbname}" allow_connections false')
-        outside.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = %s and application_name like 'flashsale %%'",
-            (db.info.dbname,),
-        )
+    with unreachable(db):
         assert hold(client).status_code == 503
         wait_until(lambda: metrics("flashsale_database_up") == 0, "the scrape notices")
         text = metrics.text()
@@ -122,7 +116,6 @@ def test_a_scrape_without_the_database(watched: Watched, db: psycopg.Connection)
         assert metrics("flashsale_problems_total", code="unavailable") == 1
         assert metrics("flashsale_calls_failed_total", function="place_holds") == 1
         assert metrics("flashsale_db_connections", function="place_holds") == 0
-        outside.execute(f'alter database "{db.info.dbname}" allow_connections true')
     wait_until(lambda: metrics("flashsale_database_up") == 1, "the scrape notices")
 
 

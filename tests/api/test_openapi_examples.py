@@ -17,6 +17,7 @@ from api.server.http_protocol import MAX_HEAD_BYTES
 from api.webhook_signatures import SignatureVerifier
 from tests.api.raw_connection import send_raw
 from tests.api.test_openapi import Json, fits, operations, resolved
+from tests.support.database import unreachable
 
 MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
 
@@ -278,16 +279,8 @@ def of_failures(
     db.execute("update flashsale_data.schema_state set digest = 'another'")
     examples.came("ready", "not_ready", examples.send("ready"))
 
-    maintenance = psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres")
-    with psycopg.connect(maintenance, autocommit=True) as outside:
-        outside.execute(f'alter database "{db.info.dbname}" allow_connections false')
-        outside.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = %s and application_name like 'flashsale %%'",
-            (db.info.dbname,),
-        )
+    with unreachable(db):
         examples.came("get_product", "unavailable", examples.send("get_product", product_id=1))
-        outside.execute(f'alter database "{db.info.dbname}" allow_connections true')
 
 
 def answer_to(error: Exception) -> httpx.Response:

@@ -1,58 +1,8 @@
-"""The command line, run in this process. All tests share one database, which is emptied before each."""
+"""The command line. All tests share one database, which is emptied before each."""
 
-import os
-from collections.abc import Callable, Iterator
-
-import psycopg
-import pytest
-from click.testing import CliRunner, Result
-
-from flashsale.cli.main import main
-from flashsale.database import pg_cron
-from flashsale.local.cluster import SUPERUSER, Cluster
+from tests.support.cli import flashsale, scheduled, unset_settings
 from tests.support.database import emptied_database
 
+__all__ = ["flashsale", "scheduled", "unset_settings"]
+
 shared, postgresql = emptied_database("flashsale_cli")
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def unset_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("FLASHSALE_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def flashsale(database_url: str) -> Run:
-    """flashsale("product", "list", SOME_VARIABLE="…") runs the command; the result has its output."""
-
-    def run(*arguments: object, **environment: str) -> Result:
-        settings = {"FLASHSALE_DATABASE_URL": database_url} | environment
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments], env=settings)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
-
-
-@pytest.fixture
-def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
-    """A superuser's connection to pg_cron's database."""
-    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def scheduled(
-    db: psycopg.Connection, database_url: str, cron: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """Schedules the jobs of the test's database; the name of that database, which ends the names of jobs."""
-    monkeypatch.setenv("FLASHSALE_DATABASE_URL", database_url)
-    pg_cron.schedule(db, database_url)
-    # On February 30th: pg_cron must not run them during the test.
-    never = "update cron.job set schedule = '0 0 30 2 *' where jobname like '%% ' || %s"
-    cron.execute(never, (db.info.dbname,))
-    yield db.info.dbname
-    pg_cron.unschedule(db, database_url)

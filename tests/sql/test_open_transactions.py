@@ -19,18 +19,12 @@ from tests.support.sql_calls import (
     available,
     change_settings,
     create_order,
-    create_orders,
     create_product,
-    get_hold,
     get_order,
     next_order_id,
     order_units,
     outcome,
     place_hold,
-    refused,
-    release_hold,
-    release_holds,
-    row,
     rows,
     sqlstates,
     value,
@@ -40,7 +34,10 @@ from tests.support.sql_calls import (
 
 pytestmark = pytest.mark.slow
 
+
 Connection = psycopg.Connection
+
+
 Meanwhile = Callable[..., Future]
 
 
@@ -80,7 +77,6 @@ def reuse_the_key_of_a_webhook_that_is_being_applied(
 def test_a_key_is_taken_while_its_webhook_may_be_applied(db, first, second, meanwhile):
     told = reuse_the_key_of_a_webhook_that_is_being_applied(db, first, second, meanwhile)
     assert told == ("SA008", "pending_payment")
-    assert audit(db) == []
 
 
 KEY_IS_FREE = ("key-still-taken", "select array_agg(request.fresh),")
@@ -158,7 +154,6 @@ def ask_for_refunds_while_the_webhook_is_passed_over(db: Connection, first: Conn
 def test_a_refund_that_was_told_stays_due(db, first):
     assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], ["k"], ["k"]]
     assert value(db, "select stored from flashsale_data.inbox") == 0
-    assert audit(db) == []
 
 
 def test_a_refund_that_was_told_stays_due_control(db, first, without):
@@ -210,7 +205,6 @@ def change_inbox_keep_while_a_wait_ends(db: Connection, first: Connection):
 def test_a_webhook_that_was_passed_over_does_not_wait_again(db, first):
     assert change_inbox_keep_while_a_wait_ends(db, first) == (["k"], ["k"])
     assert value(db, "select result from flashsale.payments") == "refund_due"
-    assert audit(db) == []
 
 
 def test_a_webhook_that_was_passed_over_does_not_wait_again_control(db, first, without):
@@ -245,135 +239,6 @@ def test_the_inbox_limit_is_read_after_its_lock(db, first, second, blocked):
     assert webhook.result() == "SA011"
 
 
-# --- states that never existed ---
-
-
-def read_in_a_snapshot_after_the_hold_lapsed(db: Connection, reader: Connection, product: int):
-    """The hold becomes an order in time, after the reader's snapshot; then its time is up."""
-    change_settings(db, hold_time="1 second")
-    hold = place_hold(db, product, 10)
-    value(reader, "select 1 from flashsale.settings")
-    create_order(db, hold.hold_id)
-    wait_until_past(db, hold.expires_at)
-    told = [
-        get_hold(reader, hold.hold_id).status,
-        available(reader, product),
-        value(reader, "select available_stock from flashsale.stock"),
-        value(reader, "select count(*) from flashsale.active_holds"),
-    ]
-    reader.rollback()
-    return told
-
-
-@pytest.fixture(params=[IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE], ids=lambda p: p.name)
-def reader(request, connect):
-    conn = connect(autocommit=False)
-    conn.isolation_level = request.param
-    return conn
-
-
-def test_a_snapshot_is_judged_by_a_time_that_is_not_newer(db, product, reader):
-    assert read_in_a_snapshot_after_the_hold_lapsed(db, reader, product) == ["active", 0, 0, 1]
-
-
-def test_a_snapshot_is_judged_by_a_time_that_is_not_newer_control(db, product, reader, without):
-    without("clock-of-snapshot", "select clock_timestamp();")
-    assert read_in_a_snapshot_after_the_hold_lapsed(db, reader, product)[:3] == ["expired", 10, 10]
-
-
-def test_an_order_paid_in_time_is_not_overdue_in_an_older_snapshot(db, product, reader):
-    change_settings(db, payment_window="1 second")
-    order = order_units(db, product, 10)
-    value(reader, "select 1 from flashsale.settings")
-    apply_payment(db, "p", order.order_id)
-    wait_until_past(db, order.payment_due_at)
-    assert get_order(reader, order.order_id).status == "pending_payment"
-    assert value(reader, "select count(*) from flashsale.open_orders") == 1
-    reader.rollback()
-    assert get_order(db, order.order_id).status == "paid"
-
-
-LATE_IN_A_STATEMENT = """
-    with late as materialized (select pg_sleep_until(%s::timestamptz + '10 ms'))
-    select (select s.available_stock from flashsale.stock s
-            where s.product_id = %s and late is not null) as stock,
-           (select p.available_stock from flashsale.get_product(%s) p where late is not null) as product,
-           (select h.status from flashsale.get_hold(%s) h where late is not null) as hold,
-           (select count(*) from flashsale.active_holds h where late is not null) as active
-    from late
-"""
-
-
-def read_late_in_a_statement(db: Connection, second: Connection, meanwhile: Meanwhile):
-    """The hold becomes an order while the statement runs, in time; the statement reads after that time."""
-    product = create_product(db, stock=10)
-    change_settings(db, hold_time="1 second")
-    hold = place_hold(db, product, 10)
-    late = meanwhile(row, second, LATE_IN_A_STATEMENT, hold.expires_at, product, product, hold.hold_id)
-    sleeping = "select wait_event from pg_stat_activity where pid = %s"
-    while value(db, sleeping, second.info.backend_pid) != "PgSleep":
-        assert not late.done()
-    create_order(db, hold.hold_id)
-    return list(late.result())
-
-
-def test_a_statement_that_runs_for_a_while_reads_states_that_were(db, second, meanwhile):
-    assert read_late_in_a_statement(db, second, meanwhile) == [0, 0, "ordered", 0]
-
-
-def test_a_statement_that_runs_for_a_while_reads_states_that_were_control(db, second, meanwhile, without):
-    """A function that is STABLE reads the statement's snapshot."""
-    without("stock-at-call", "language plpgsql stable security definer")
-    assert read_late_in_a_statement(db, second, meanwhile)[0] == 10
-
-
-# --- a hold that is placed between two looks of one call ---
-
-
-def release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked):
-    """The call waits for the lock of one hold; the other is committed while it waits."""
-    product, other = create_product(db), create_product(db)
-    locked = place_hold(db, product)
-    create_order(first, locked.hold_id)
-    placing = connect(autocommit=False)
-    coming = place_hold(placing, other)
-    release = blocked(release_holds, second, locked.hold_id, coming.hold_id)
-    placing.commit()
-    first.rollback()
-    return sqlstates(release.result()), get_hold(db, coming.hold_id).status
-
-
-def test_a_release_is_told_only_of_a_hold_that_is_released(db, connect, first, second, blocked):
-    told = release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked)
-    assert told == ([None, "55P03"], "active")
-
-
-def test_a_release_is_told_only_of_a_hold_that_is_released_control(
-    db, connect, first, second, blocked, without
-):
-    without("hold-released", "")
-    told = release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked)
-    assert told == ([None, None], "active")
-
-
-def test_an_order_for_a_hold_that_appears_meanwhile_is_to_be_repeated(db, connect, first, second, blocked):
-    product, other = create_product(db), create_product(db)
-    locked = place_hold(db, product)
-    release_hold(first, locked.hold_id)
-    placing = connect(autocommit=False)
-    coming = place_hold(placing, other)
-    orders = blocked(create_orders, second, (locked.hold_id,), (coming.hold_id,))
-    placing.commit()
-    first.rollback()
-    assert sqlstates(orders.result()) == [None, "55P03"]
-
-
-def test_a_refusal_without_words_of_its_own_is_told_in_general_ones(db):
-    with refused("55P03") as told:
-        db.execute("select flashsale_data.raise_refusal('55P03', null)")
-    assert told.value.diag.message_primary == "Resource locked"
-
-
 # --- a batch beside a key that is being swept ---
 
 
@@ -390,7 +255,6 @@ def test_a_key_whose_webhook_a_sweep_is_ending_is_waited_for(db, product, first,
     payment = blocked(apply_payment, second, "k", order.order_id)
     getattr(first, end)()
     assert payment.result().result == "applied"
-    assert audit(db) == []
 
 
 def end_waits_now(db: Connection) -> None:
@@ -410,4 +274,3 @@ def test_payments_under_each_others_keys_do_not_deadlock(db, connect, first, blo
     # Either may have to be sent again, since the other had an order of its own locked.
     assert {*answers} <= {"55P03", "stored"}
     assert {apply_payment(db, *news).result for news in (("a", 10**9 + 1), ("b", 10**9))} == {"stored"}
-    assert audit(db) == []

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from tests.support.sql_calls import (
-    audit,
     available,
     change_settings,
     create_order,
@@ -225,4 +224,3 @@ def test_units_that_were_taken_after_a_lapse_are_not_given_back_twice(db, produc
     with refused("SA004"):
         release_hold(db, lapsed.hold_id)
     assert available(db, product) == 2
-    assert audit(db) == []

@@ -58,6 +58,30 @@ def emptied_database(dbname: str) -> tuple[Callable, Callable]:
     return shared, postgresql
 
 
+def routines(db: psycopg.Connection) -> list[str]:
+    """Every routine of the two schemas with its arguments."""
+    found = db.execute(
+        "select oid::regprocedure::text from pg_proc"
+        " where pronamespace in ('flashsale'::regnamespace, 'flashsale_data'::regnamespace) order by 1"
+    )
+    return [name for (name,) in found]
+
+
+@contextmanager
+def unreachable(db: psycopg.Connection) -> Iterator[None]:
+    """The API's connections to the database of `db` are cut, and it accepts no new ones."""
+    maintenance = psycopg.conninfo.make_conninfo(db.info.dsn, dbname="postgres")
+    with psycopg.connect(maintenance, autocommit=True) as outside:
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections false')
+        outside.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and application_name like 'flashsale %%'",
+            (db.info.dbname,),
+        )
+        yield
+        outside.execute(f'alter database "{db.info.dbname}" allow_connections true')
+
+
 @contextmanager
 def session_of_new_role(
     db: psycopg.Connection, connect: Callable[..., psycopg.Connection], role: str, member_of: str = ""

@@ -1,0 +1,35 @@
+"""`flashsale doctor`: the webhook secrets and the settings of the sale."""
+
+import pytest
+
+from flashsale.doctor import configuration
+from tests.doctor.findings import SECRET, only, problems
+
+
+def test_a_missing_secret_is_a_warning():
+    assert problems(configuration.secrets, {}) == [
+        ("warning", "FLASHSALE_WEBHOOK_SECRETS is not set here: webhooks cannot be verified")
+    ]
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "whsec_short", "whsec_%%%%", f"{SECRET},whsec_"])
+def test_an_invalid_secret_fails_and_is_not_printed(secret):
+    ((status, said),) = problems(configuration.secrets, {"FLASHSALE_WEBHOOK_SECRETS": secret})
+    assert (status, secret in said) == ("failed", False)
+
+
+def test_secrets_are_counted():
+    assert only(configuration.secrets, {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{SECRET}"}).detail.startswith(
+        "2 "
+    )
+
+
+def test_the_settings_of_the_sale_are_printed(db):
+    assert only(configuration.sale_settings, db).detail == "hold time 2 min, payment window 15 min"
+
+
+@pytest.mark.parametrize("change", ["'1 second'", "p_payment_window => '1 second'", "p_inbox_limit => 0"])
+def test_settings_of_a_trial_are_a_warning(db, change):
+    db.execute(f"select flashsale.change_settings({change})")
+    ((status, _),) = problems(configuration.sale_settings, db)
+    assert status == "warning"
