@@ -79,7 +79,7 @@ def test_a_key_is_taken_while_its_webhook_may_be_applied(db, first, second, mean
     assert told == ("SA008", "pending_payment")
 
 
-KEY_IS_FREE = ("key-still-taken", "select array_agg(request.fresh),")
+KEY_IS_FREE = ("key-still-taken", "select array_agg(request.to_apply),")
 
 
 def test_a_key_is_taken_while_its_webhook_may_be_applied_control(db, first, second, meanwhile, without):
