@@ -75,7 +75,7 @@ RATES = (
     ),
     Target(
         "place_holds(), 100 a call ÷ bare INSERTs of its rows",
-        Key(workloads.PLACE_HOLDS_100.name, PGBENCH), Key(workloads.BARE_INSERT_100.name, PGBENCH), 0.6,
+        Key(workloads.PLACE_HOLDS_100.name, PGBENCH), Key(workloads.BARE_INSERT_100.name, PGBENCH), 0.7,
     ),
     Target(
         "place_hold() ÷ a bare INSERT of its rows",
