@@ -14,6 +14,7 @@ HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
 KNOWN = "tests/sql/test_known_failures.py::"
+LOCK = "tests/database/test_migration_lock.py::"
 LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
@@ -335,5 +336,12 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [BATCHING + "test_a_full_queue_rejects_at_once"]),
     Mutation("A request whose call does not return waits without a limit", "response-timeout", ["if False:"],
         [BATCHING + "test_a_request_that_reaches_its_queue_timeout_is_never_sent"]),
+    # The command line.
+    Mutation("A migration through a pooler in transaction mode loses its lock", "migrate-without-pooler",
+        ["if False:"],
+        [LOCK + "test_a_pooler_in_transaction_mode_is_refused_before_anything_happens"]),
+    Mutation("What pg_cron refuses ends a migration", "pg-cron-refusals",
+        ["except errors.InsufficientPrivilege as error:"],
+        ["tests/database/test_pg_cron.py::test_whatever_pg_cron_objects_to_is_a_warning[refusing_jobs]"]),
 ]
 # fmt: on

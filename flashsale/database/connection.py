@@ -61,6 +61,11 @@ def fetch_value(conn: Connection, query: QueryNoTemplate, parameters: Params | N
     return fetch_row(conn, query, parameters)[0]
 
 
+def quote_ident(conn: Connection, name: str) -> str:
+    """A name as PostgreSQL writes it in a statement: with quotes only if it requires them."""
+    return str(fetch_value(conn, "select quote_ident(%s::text)", (name,)))
+
+
 def poll(query: Callable[[Connection], Result], command: str) -> Iterator[Result | psycopg.OperationalError]:
     """The results of `query`, called again for each; the error instead while the database is unreachable.
 

@@ -20,10 +20,10 @@ from psycopg import errors, sql
 
 from api.database.schema_version import sql_files
 from flashsale.database.connection import Connection, fetch_value
+from flashsale.database.roles import OWNER
 from flashsale.errors import UserError
 
 SCHEMAS = ["flashsale", "flashsale_data"]
-OWNER = "flashsale_owner"
 # The roles that a file may grant to. Earlier grants to them are revoked before the files are loaded.
 GRANTEES = ["public", "flashsale_api", "flashsale_ops"]
 

@@ -6,7 +6,7 @@ from yoyo.migrations import default_migration_table
 from api.database.schema_version import SQL_DIRECTORY, digest, migration_ids
 from flashsale.database.connection import Connection, fetch_value
 from flashsale.database.drift import differences
-from flashsale.database.migrations import YOYO_SCHEMA
+from flashsale.database.roles import YOYO_SCHEMA
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 
 
