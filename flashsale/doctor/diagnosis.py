@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import psycopg
 from psycopg import errors
 
-from flashsale.database.connection import Connection, connect, describe_error, fetch_value
+from flashsale.database.connection import Connection, connect, describe_error, fetch_row, fetch_value
+from flashsale.database.roles import OWNER, inherit
 from flashsale.doctor import audit, configuration, pg_cron, postgresql, roles, schema
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 from flashsale.errors import UserError
@@ -46,11 +47,24 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
             except errors.InsufficientPrivilege as error:
                 yield Finding(
                     name, "warning", f"not checked by role {conn.info.user}: {error.diag.message_primary}",
-                    "run doctor as the role that migrates, or as a superuser",
+                    _rights(conn),
                 )  # fmt: skip
             except (errors.UndefinedFunction, errors.UndefinedTable, errors.UndefinedColumn) as error:
                 detail = f"the schema is incomplete: {error.diag.message_primary}"
                 yield Finding(name, "failed", detail, MIGRATE)
+
+
+def _rights(conn: Connection) -> str:
+    """How this role gets the rights to run every check."""
+    user, is_member = fetch_row(
+        conn,
+        "select quote_ident(current_user),"
+        " coalesce(pg_has_role(to_regrole('flashsale_owner'), 'member'), false)"
+        " and not pg_has_role(to_regrole('flashsale_owner'), 'usage')",
+    )
+    if is_member:
+        return inherit(user, OWNER, conn.info.server_version)
+    return "run doctor as the role that migrates, or as a superuser"
 
 
 # Unlike to_regclass(), this requires no right on the schemas.
