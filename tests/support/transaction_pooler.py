@@ -23,7 +23,7 @@ class TransactionPooler:
         self.port = free_port()
         self._server = str(cluster.socket_directory / f".s.PGSQL.{PORT}")
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._idle: dict[bytes, list[_Session]] = {}
+        self._idle: dict[tuple[bytes, bytes], list[_Session]] = {}
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -49,7 +49,9 @@ class TransactionPooler:
         with suppress(OSError, EOFError), client:
             startup = _read_startup(client)
             # Clients with the same role and database share sessions.
-            pool = self._idle.setdefault(startup[: startup.index(b"application_name")], [])
+            words = startup[8:].split(b"\0")
+            parameters = dict(zip(words[::2], words[1::2], strict=False))
+            pool = self._idle.setdefault((parameters[b"user"], parameters[b"database"]), [])
             session = self._take(pool, startup)
             client.sendall(session.greeting)
             pool.append(session)
