@@ -46,10 +46,11 @@ def stop_jobs(cron: psycopg.Connection) -> None:
 
 
 JOB = pg_cron.JOB_ROLE
+# OURS is the name of the test's database.
 SITUATIONS = {
     "the owner was dropped": (
-        "update cron.job set username = 'gone' where jobname = 'flashsale sweep flashsale_cli'",
-        "job 'flashsale sweep flashsale_cli' of role gone, which does not exist, keeps pg_cron from running"),
+        "update cron.job set username = 'gone' where jobname = 'flashsale sweep OURS'",
+        "job 'flashsale sweep OURS' of role gone, which does not exist, keeps pg_cron from running"),
     "the owner of another application's job was dropped": (
         "insert into cron.job (jobname, schedule, command, nodeport, username)"
         " values ('nightly', '0 0 30 2 *', 'select 1', 5432, 'gone')",
@@ -61,39 +62,40 @@ SITUATIONS = {
         " it sweeps database template1, where flashsale migrate schedules it again"),
     "the owner cannot log in": (
         f"alter role {JOB} nologin",
-        f"job 'flashsale sweep flashsale_cli' runs as role {JOB}, which cannot log in"),
+        f"job 'flashsale sweep OURS' runs as role {JOB}, which cannot log in"),
     "the owner may not connect": (
-        f"revoke connect on database flashsale_cli from public, {JOB}",
-        f"job 'flashsale sweep flashsale_cli' runs as role {JOB},"
-        " which cannot connect to database flashsale_cli"),
+        f"revoke connect on database OURS from public, {JOB}",
+        f"job 'flashsale sweep OURS' runs as role {JOB},"
+        " which cannot connect to database OURS"),
     "the owner may not connect to pg_cron's database": (
         f"revoke connect on database postgres from public, {JOB}",
-        f"job 'flashsale forget runs flashsale_cli' runs as role {JOB},"
+        f"job 'flashsale forget runs OURS' runs as role {JOB},"
         " which cannot connect to database postgres"),
     "the owner is no member": (
         f"revoke flashsale_ops from {JOB}",
-        f"job 'flashsale sweep flashsale_cli' runs as role {JOB}, which may not call flashsale.sweep()"),
+        f"job 'flashsale sweep OURS' runs as role {JOB}, which may not call flashsale.sweep()"),
     "the owner may not use schema cron": (
         f"revoke usage on schema cron from {JOB}",
-        f"job 'flashsale forget runs flashsale_cli' runs as role {JOB}, which may not use schema cron"),
+        f"job 'flashsale forget runs OURS' runs as role {JOB}, which may not use schema cron"),
     "the database was dropped": (
         "insert into cron.job (jobname, schedule, command, nodeport, database)"
         " values ('flashsale sweep gone', '0 0 30 2 *', 'select 1', 5432, 'gone')",
         "job 'flashsale sweep gone' is of database gone, which does not exist"),
     "the job is of an earlier version": (
         "insert into cron.job (jobname, schedule, command, nodeport, database)"
-        " values ('flashsale tidy flashsale_cli', '0 0 30 2 *', 'select 1', 5432, 'flashsale_cli')",
-        "job 'flashsale tidy flashsale_cli' is of an earlier version"),
+        " values ('flashsale tidy OURS', '0 0 30 2 *', 'select 1', 5432, 'OURS')",
+        "job 'flashsale tidy OURS' is of an earlier version"),
     "the job is scheduled twice": (
         "insert into cron.job (jobname, schedule, command, nodeport, database)"
-        " values ('flashsale sweep flashsale_cli', '0 0 30 2 *', 'select 1', 5432, 'flashsale_cli')",
-        f"job 'flashsale sweep flashsale_cli' is scheduled 2 times, by {JOB}, postgres"),
+        " values ('flashsale sweep OURS', '0 0 30 2 *', 'select 1', 5432, 'OURS')",
+        f"job 'flashsale sweep OURS' is scheduled 2 times, by {JOB}, postgres"),
 }  # fmt: skip
 
 
 @needs_pg_cron
 @pytest.mark.parametrize(("statement", "detail"), SITUATIONS.values(), ids=SITUATIONS)
 def test_a_situation_is_found_and_its_remedy_ends_it(db, scheduled, cron, follow, statement, detail):
+    statement, detail = (text.replace("OURS", scheduled) for text in (statement, detail))
     wait_until(lambda: not not_ok(pg_cron_checks.pg_cron(db)), "nothing is wrong")
     cron.execute(statement)
     try:
@@ -108,7 +110,7 @@ def test_a_situation_is_found_and_its_remedy_ends_it(db, scheduled, cron, follow
         cron.execute("delete from cron.job where username = 'gone' or database = 'gone'")
         cron.execute(f"alter role {JOB} login; grant flashsale_ops to {JOB}")
         cron.execute(f"grant usage on schema cron to {JOB}")
-        for name in ("postgres", "flashsale_cli"):
+        for name in ("postgres", scheduled):
             cron.execute(f"grant connect on database {name} to public")
 
 
