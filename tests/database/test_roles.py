@@ -141,7 +141,9 @@ def bare_cluster() -> Iterator[Cluster]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("attribute", "self_grant"), itertools.product(INHERITANCE, SELF_GRANTS), ids=lambda value: value or "-"
+    ("attribute", "self_grant"),
+    list(itertools.product(INHERITANCE, SELF_GRANTS)),
+    ids=lambda value: value or "-",
 )
 def test_a_role_with_createrole_migrates_a_server_without_the_roles(bare_cluster, attribute, self_grant):
     janitor = DatabaseJanitor(
