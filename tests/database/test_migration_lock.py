@@ -133,6 +133,7 @@ def test_a_pooler_in_transaction_mode_is_refused_before_anything_happens(pooled,
         conn.execute("begin")
     for conn in earlier:
         conn.execute("commit")
+        conn.close()
     with pytest.raises(UserError, match="leads through a pooler in transaction mode"):
         migrate(url, schedule=False, say=ignore)
     with connect("test", empty_database) as conn:
