@@ -12,7 +12,7 @@ import pytest
 
 from proof.campaign import Campaign
 from proof.transactions.history import History, Response, Transaction
-from proof.transactions.round import run_round
+from proof.transactions.round import Round, run_round
 from proof.transactions.state import archive_removed, read_state
 from proof.transactions.stock import insufficient_stock_is_true
 from tests.support import sql_calls as calls
@@ -69,11 +69,25 @@ TAMPERING = {
 """changes that only a superuser can make, and the rule that each breaks"""
 
 
+def told_of_a_payment(conn: psycopg.Connection, played: Round) -> bool:
+    """A round of a busy machine may be too short for one; the rule about results then has nothing to judge."""
+    recorded = {key for (key,) in conn.execute("select idempotency_key from flashsale_data.payments")}
+    return any(
+        response.outcome.result == "applied" and response.request[0] in recorded
+        for _, response in played.history.committed("apply_payment")
+    )
+
+
 def test_the_rules_detect_tampering(
     archived: psycopg.Connection, database_url: str, campaign: Campaign
 ) -> None:
     """Control: the rules fail for other tables, and for another history."""
-    played = run_round(archived, database_url, f"control {campaign.seed}", 1)
+    played = next(
+        played
+        for number in range(1, 21)
+        if (played := run_round(archived, database_url, f"control {campaign.seed} {number}", 1))
+        and told_of_a_payment(archived, played)
+    )
     broken_before = {violation.rule for violation in played.violations(archived)}
     for change, rule in TAMPERING.items():
         assert rule not in broken_before
