@@ -70,7 +70,7 @@ TAMPERING = {
 
 
 def told_of_a_payment(conn: psycopg.Connection, played: Round) -> bool:
-    """A round of a busy machine may be too short for one; the rule about results then has nothing to judge."""
+    """A round may be too short for one; the rule about results then has nothing to judge."""
     recorded = {key for (key,) in conn.execute("select idempotency_key from flashsale_data.payments")}
     return any(
         response.outcome.result == "applied" and response.request[0] in recorded
