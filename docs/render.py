@@ -77,7 +77,7 @@ def _code(text: str) -> str:
 def _short(declaration: str) -> str:
     for long, short in _SHORT.items():
         declaration = re.sub(rf"\b{long}\b", short, declaration)
-    return re.sub(r"::\w+", "", declaration)  # the type of a default, which its argument has anyway
+    return re.sub(r"::\w+(\[\])?", "", declaration)  # the type of a default, which its argument has anyway
 
 
 def _functions(conn: psycopg.Connection[Any], role: str, but: str) -> Iterator[str]:

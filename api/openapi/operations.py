@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api import problems
 from api.openapi.operation import Operation, Parameter, ProblemExample, SuccessResponse
-from api.schemas import fields, parameters, requests, responses
+from api.schemas import fields, parameters, requests, responses, webhook_body
 from api.schemas.fields import HoldId, OrderId, ProductId
 from api.telemetry.request_id import PATTERN
 
@@ -35,7 +35,8 @@ A refused request leaves its key unused. A 503 has `Retry-After`; only after `ou
 have taken effect.
 
 **Values.** Times are RFC 3339 in UTC and end in `Z`. Money is a decimal string with an ISO 4217 currency.
-A body is strict JSON in UTF-8 of at most {requests.MAX_BODY_BYTES // 1024} KiB, without duplicate members;
+A body is strict JSON in UTF-8 of at most {requests.MAX_BODY_BYTES // 1024} KiB (a webhook:
+{webhook_body.MAX_WEBHOOK_BYTES // 1024} KiB), without duplicate members;
 `1.0` and `true` are not integers. Unknown members are refused, except in a webhook. Responses may gain
 members.
 
@@ -313,7 +314,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "For the payment provider; deliveries may be repeated and in any order. A replay with the same "
         "`idempotency_key` has no second effect and gets the recorded result. A webhook that arrives before "
         "its order is stored until then. Replays are compared by `order_id`, `status`, `amount` and "
-        "`currency`; other members are stored with the event.",
+        "`currency`; other members are stored with the event. A signed webhook that is refused is kept for "
+        "the operators, and removed when it is served under the same `webhook-id`.",
         responses=(
             SuccessResponse(
                 200, "The webhook was applied, now or before.", responses.Payment,
@@ -335,7 +337,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             ),
         ),
         problems=(
-            problems.INVALID_SIGNATURE,
+            ProblemExample(
+                problems.INVALID_SIGNATURE,
+                "Missing signature headers: webhook-timestamp, webhook-signature.",
+            ),
             ProblemExample(
                 problems.IDEMPOTENCY_KEY_REUSED,
                 "This idempotency key came with another order, status, amount or currency.",
@@ -365,7 +370,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0004.deadlines-on-tenths", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0005.rejected-webhooks", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -374,7 +379,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0004.deadlines-on-tenths",
+                "schema_version": "0005.rejected-webhooks",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",

@@ -1,4 +1,5 @@
--- What is wrong with a webhook itself, as a sentence; null if nothing is.
+-- What is wrong with a webhook itself, as a sentence; null if nothing is. amount and currency may be
+-- null, which is as if they were absent; currency may be in either case.
 create or replace function flashsale_data.webhook_error(
   p_idempotency_key text, p_order_id bigint, p_status text, p_payload jsonb)
 returns text
@@ -13,11 +14,12 @@ as $$
       then 'The status of a webhook is success, failed or cancelled.'
     when p_payload is null or jsonb_typeof(p_payload) <> 'object'
       then 'The payload of a webhook is an object.'
-    when p_payload ? 'amount' and (jsonb_typeof(p_payload -> 'amount') <> 'string'
-                                   or p_payload ->> 'amount' !~ '^[0-9]{1,22}(\.[0-9]{1,6})?$')
-      then 'amount is a decimal string, as in "99.00".'
-    when p_payload ? 'currency' and (jsonb_typeof(p_payload -> 'currency') <> 'string'
-                                     or p_payload ->> 'currency' !~ '^[A-Z]{3}$')
+    -- A number of jsonb keeps its digits. -> and ->> of a null are 'null' and null.
+    when jsonb_typeof(p_payload -> 'amount') not in ('string', 'number', 'null')
+         or p_payload ->> 'amount' !~ '^[0-9]{1,22}(\.[0-9]{1,6})?$' -- guard: amount-format
+      then 'amount is a decimal string or a number, as in "99.00".'
+    when jsonb_typeof(p_payload -> 'currency') not in ('string', 'null')
+         or p_payload ->> 'currency' !~ '^[A-Za-z]{3}$'
       then 'currency is an ISO 4217 code, as in "USD".'
   end;
 $$;

@@ -1,6 +1,7 @@
 -- Deletes what is finished and older than p_older_than: expired and released holds, cancelled
--- orders with their holds and webhooks, and the ledger, whose sums are carried forward. Paid
--- orders, captured payments and the rows they refer to are the shop's books and stay.
+-- orders with their holds and webhooks, rejected webhooks that were dismissed, and the ledger,
+-- whose sums are carried forward. Paid orders, captured payments and the rows they refer to are
+-- the shop's books and stay, and so do rejected webhooks that stand.
 --
 -- Choose an age longer than the provider's retries: a webhook that repeats a deleted one is
 -- taken as new. Readers of the ledger lose what they have not read. Returns what was deleted,
@@ -18,6 +19,7 @@ declare
   v_payments  bigint;
   v_holds     bigint;
   v_events    bigint;
+  v_rejected  bigint;
 begin
   -- In seconds: the length of a month depends on the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
@@ -55,6 +57,14 @@ begin
   delete from flashsale_data.holds h where h.hold_id = any (v_hold_ids);
   get diagnostics v_holds = row_count;
 
+  delete from flashsale_data.rejected_webhooks r
+  where r.webhook_id in (
+    select w.webhook_id from flashsale_data.rejected_webhooks w
+    where w.dismissed_at <= v_before -- guard: standing-not-purged
+      and w.last_seen_at <= v_before
+    for update skip locked);
+  get diagnostics v_rejected = row_count;
+
   -- A prefix of the ledger, up to the first event that is too young.
   with gone as (
     delete from flashsale_data.events e
@@ -71,7 +81,7 @@ begin
 
   return query values
     ('orders', cardinality(v_order_ids)::bigint), ('payments', v_payments),
-    ('holds', v_holds), ('events', v_events);
+    ('holds', v_holds), ('events', v_events), ('rejected_webhooks', v_rejected);
 end
 $$;
 comment on function flashsale.purge(interval) is 'Deletes what is finished and older; the shop''s books stay';

@@ -1,17 +1,19 @@
 -- Applies the payment provider's webhooks: success, failed or cancelled, for an order.
 -- flashsale_data.settle_payments() decides their effect. A webhook for an order that does not
 -- exist (yet) is stored, and applied when the order is created, unless settings.inbox_keep has
--- passed by then (flashsale_data.end_waits()). One row a request, in order.
+-- passed by then (flashsale_data.end_waits()). A rejected webhook (record_rejected_webhooks())
+-- goes when its id, one of p_webhook_ids, is served. One row a request, in order.
 --
 -- Locks    idempotency keys (the provider's id of one event), orders by row or by id, stored
---          webhooks of these keys whose wait has ended, products, inbox, to commit.
+--          webhooks of these keys whose wait has ended, products, inbox, rejected webhooks, to commit.
 -- Replays  a key that was taken before returns the result that was recorded; one that was
 --          stored, what has become of it.
 -- Refuses  SA008 idempotency_key_reused (another order, status, amount or currency),
 --          SA009 invalid_request, SA011 inbox_full; 55P03 as in place_holds. Refused webhooks
---          are not recorded.
+--          are not recorded here: see record_rejected_webhooks().
 create or replace function flashsale.apply_payments(
-  p_request_nos int[], p_idempotency_keys text[], p_order_ids bigint[], p_statuses text[], p_payloads jsonb[])
+  p_request_nos int[], p_idempotency_keys text[], p_order_ids bigint[], p_statuses text[], p_payloads jsonb[],
+  p_webhook_ids text[] default null)
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
                order_id bigint, status text, result text)
 language plpgsql security definer
@@ -25,7 +27,9 @@ as $$
 declare
   v_size             int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
                      array_dims(p_idempotency_keys), array_dims(p_order_ids), array_dims(p_statuses),
-                     array_dims(p_payloads));
+                     array_dims(p_payloads),
+                     case when p_webhook_ids is null then array_dims(p_request_nos)
+                          else array_dims(p_webhook_ids) end);
   v_now              timestamptz;
   v_keys             text[];
   -- by request: its error; what its key has recorded, whether that is a stored webhook whose
@@ -58,7 +62,7 @@ begin
   -- 1 Validate, lock the keys
   select array_agg(webhook.error),
          array_agg(case when webhook.error is null then (webhook.payload ->> 'amount')::numeric end),
-         array_agg(case when webhook.error is null then webhook.payload ->> 'currency' end)
+         array_agg(case when webhook.error is null then upper(webhook.payload ->> 'currency' collate "C") end)
     into v_errors, v_amounts, v_currencies
   from (
     select r.payload, flashsale_data.webhook_error(r.key, r.order_id, r.status, r.payload) as error
@@ -140,6 +144,8 @@ begin
   if v_to_store is not null then
     perform flashsale_data.store_payments(v_to_store);
   end if;
+  perform flashsale_data.resolve_rejected_webhooks(p_webhook_ids, v_errors, p_idempotency_keys, p_order_ids,
+    p_statuses, v_amounts, v_currencies);
 
   -- 6 One row a request
   -- Most calls: new webhooks of known orders, and no product was locked elsewhere.
@@ -192,7 +198,7 @@ begin
   order by request.i;
 end
 $$;
-comment on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) is
+comment on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[], text[]) is
   'Applies the payment provider''s webhooks; one outcome row each';
-revoke execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) from public;
-grant execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[]) to flashsale_api;
+revoke execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[], text[]) from public;
+grant execute on function flashsale.apply_payments(int[], text[], bigint[], text[], jsonb[], text[]) to flashsale_api;

@@ -7,6 +7,8 @@
 --                    units of a product at this instant
 --   refunds_due      captured payments that paid no order
 --   inbox            webhooks stored until their order comes; inbox_limit: at most
+--   rejected_webhooks  refused webhooks that may stand for captured money, at most rejected_limit
+--   rejected_webhooks_dropped  deliveries ever that were not kept, for want of room
 --   sweep_lag        seconds that the oldest lapsed instant has waited for sweep(); 0: none waits
 --   scheduler_lag    seconds since sweep() last ran or was scheduled; no row if it never was
 --   scheduler_alive  1 if readiness() reports the scheduler as alive, else 0
@@ -40,6 +42,14 @@ begin
   from flashsale_data.inbox i
   cross join flashsale_data.settings s
   cross join lateral (values ('inbox', i.stored), ('inbox_limit', s.inbox_limit)) as u (metric, webhooks);
+
+  return query
+  select u.figure, null::bigint, u.webhooks::double precision
+  from flashsale_data.rejection_counter c
+  cross join lateral (
+    values ('rejected_webhooks', (
+              select count(*) from flashsale_data.rejected_webhooks r where r.dismissed_at is null)),
+           ('rejected_webhooks_dropped', c.dropped)) as u (figure, webhooks);
 
   return query
   select 'sweep_lag', null::bigint,

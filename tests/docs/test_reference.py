@@ -8,6 +8,7 @@ import pytest
 
 from api import stock_feed
 from api.database import batching, client, connection
+from api.schemas import webhook_body
 from api.server import admission
 from docs.render import REFERENCE, render
 from tests.support import ROOT
@@ -92,11 +93,11 @@ def test_settings_defaults_and_ranges_are_those_of_the_database(db: psycopg.Conn
     for name, default, span, *_ in table:
         name = name.strip("`")
         with db.transaction(force_rollback=True), pytest.raises(psycopg.Error) as refused:
-            wrong = "-1" if name == "inbox_limit" else "10 years"
+            wrong = "-1" if name.endswith("_limit") else "10 years"
             db.execute(f"select flashsale.change_settings(p_{name} => '{wrong}')")
         assert refused.value.diag.message_detail == f"{name} is {span}."
         same = "select s.{0}::text = %s or s.{0}::text = (%s::interval)::text from flashsale.settings s"
-        if name == "inbox_limit":
+        if name.endswith("_limit"):
             assert default == str(defaults[name])
         else:
             assert db.execute(same.format(name), (default, default)).fetchone()[0]
@@ -118,6 +119,8 @@ def test_limits_are_those_of_the_constants() -> None:
         "STATEMENT_TIMEOUT_MS": connection.STATEMENT_TIMEOUT_MS / 1000,
         "MAX_CONCURRENT_REQUESTS": admission.MAX_CONCURRENT_REQUESTS,
         "MAX_WAIT_SECONDS": admission.MAX_WAIT_SECONDS,
+        "MAX_WEBHOOK_BYTES": webhook_body.MAX_WEBHOOK_BYTES / 1024,
+        "MAX_LARGE_BODIES_BYTES": webhook_body.MAX_LARGE_BODIES_BYTES / 1024 / 1024,
         "max_subscribers": stock_feed.Limits().max_subscribers,
     }
     documented = {}

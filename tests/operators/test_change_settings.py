@@ -7,14 +7,12 @@ import pytest
 from tests.support.sale_steps import audit, create_product, one, order, order_status, pay, place_hold, refused
 from tests.support.waiting import wait_until
 
-DEFAULTS = (timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24))
-NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep")
+DEFAULTS = (timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24), 1000)
+NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep", "rejected_limit")
 
 
 def settings(db):
-    return db.execute(
-        "select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings"
-    ).fetchone()
+    return db.execute(f"select {', '.join(NAMES)} from flashsale.settings").fetchone()
 
 
 def change(db, **values):
@@ -33,6 +31,7 @@ def test_a_fresh_database_has_the_contracts_times(db):
         ("payment_window", timedelta(hours=1)),
         ("inbox_limit", 5),
         ("inbox_keep", timedelta(hours=1)),
+        ("rejected_limit", 5),
     ],
 )
 def test_one_setting_changes_and_the_others_stay(db, name, value):
@@ -56,6 +55,7 @@ def test_a_call_without_arguments_changes_nothing(db):
         ("payment_window", "100 milliseconds", "30 days", "99.999 milliseconds", "30 days 1 microsecond"),
         ("inbox_limit", 0, 1_000_000, -1, 1_000_001),
         ("inbox_keep", "1 second", "30 days", "0.999999 seconds", "30 days 1 microsecond"),
+        ("rejected_limit", 0, 100_000, -1, 100_001),
     ],
 )
 def test_a_setting_has_bounds(db, name, least, most, too_little, too_much):

@@ -265,9 +265,9 @@ def test_payments_are_every_webhook_with_what_it_did(db, ops):
 
 def test_settings_is_one_row(db, ops):
     rows = ops.execute(
-        "select hold_time, payment_window, inbox_limit, inbox_keep from flashsale.settings"
+        "select hold_time, payment_window, inbox_limit, inbox_keep, rejected_limit from flashsale.settings"
     ).fetchall()
-    assert rows == [(timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24))]
+    assert rows == [(timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24), 1000)]
 
 
 # refusals

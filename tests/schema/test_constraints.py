@@ -19,6 +19,7 @@ class Shop:
         self.pending = order(db, self.product)
         pay(db, self.paid, key="paying")
         pay(db, 1_000_000, key="stored")
+        db.execute("select flashsale.record_rejected_webhook('msg', '{}', 'code', 'detail')")
         self.used_hold = one(db, "select hold_id from flashsale_data.orders where order_id = %s", self.paid)
 
 
@@ -48,6 +49,7 @@ SET_STOCK = "update flashsale_data.stock set {}"
 SET_PAYMENT = "update flashsale_data.payments set {} where idempotency_key = 'paying'"
 SET_STORED = "update flashsale_data.payments set {} where idempotency_key = 'stored'"
 SET_PRODUCT = "update flashsale_data.products set {}"
+SET_REJECTED = "update flashsale_data.rejected_webhooks set {}"
 SET_SETTINGS = "update flashsale_data.settings set {}"
 
 REFUSED = [
@@ -108,6 +110,19 @@ REFUSED = [
     ("inbox_stored", "update flashsale_data.inbox set stored = -1"),
     ("inbox_pkey", "insert into flashsale_data.inbox default values"),
     ("inbox_one_row", "insert into flashsale_data.inbox (singleton) values (false)"),
+    # rejected webhooks
+    ("rejected_webhooks_pkey",
+     "insert into flashsale_data.rejected_webhooks select * from flashsale_data.rejected_webhooks"),
+    ("rejected_webhooks_webhook_id", SET_REJECTED.format("webhook_id = ''")),
+    ("rejected_webhooks_webhook_id", SET_REJECTED.format("webhook_id = repeat('x', 256)")),
+    ("rejected_webhooks_body", SET_REJECTED.format("body = repeat('x', 262145)::bytea, body_size = 262145")),
+    ("rejected_webhooks_body", SET_REJECTED.format("body_size = 1")),
+    ("rejected_webhooks_code", SET_REJECTED.format("code = ''")),
+    ("rejected_webhooks_detail", SET_REJECTED.format("detail = repeat('x', 1001)")),
+    ("rejected_webhooks_deliveries", SET_REJECTED.format("deliveries = 0")),
+    ("rejected_webhooks_seen", SET_REJECTED.format("last_seen_at = '-infinity'")),
+    ("rejection_counter_pkey", "insert into flashsale_data.rejection_counter default values"),
+    ("rejection_counter_one_row", "insert into flashsale_data.rejection_counter (singleton) values (false)"),
     # ledger
     ("events_kind", "update flashsale_data.events set kind = 'miracle'"),
     ("events_pkey", "insert into flashsale_data.events select * from flashsale_data.events"),
@@ -120,6 +135,7 @@ REFUSED = [
     ("settings_payment_window", SET_SETTINGS.format("payment_window = '31 days'")),
     ("settings_inbox_limit", SET_SETTINGS.format("inbox_limit = -1")),
     ("settings_inbox_keep", SET_SETTINGS.format("inbox_keep = '0'")),
+    ("settings_rejected_limit", SET_SETTINGS.format("rejected_limit = -1")),
     ("schema_state_one_row", "update flashsale_data.schema_state set singleton = false"),
     ("scheduler_one_row", "update flashsale_data.scheduler set singleton = false"),
 ]  # fmt: skip
@@ -156,6 +172,7 @@ def test_every_constraint_is_tried_above(db):
         "orders.hold_id", "orders.product_id", "orders.qty", "orders.amount", "orders.status",
         "orders.payment_due_at",
         "payments.order_id", "payments.status", "payments.result", "payments.payload",
+        "rejected_webhooks.body", "rejected_webhooks.code", "rejected_webhooks.deliveries",
         "products.price", "products.currency", "events.kind", "events.available_delta",
     ],
 )  # fmt: skip

@@ -204,6 +204,7 @@ def test_a_sale_runs_with_the_rights_of_flashsale_api(db, caller):
     caller.execute("select * from flashsale.get_orders(array[1], array[%s], array[%s])", (made, hold))
     caller.execute("select * from flashsale.get_sale_metrics()")
     caller.execute("select * from flashsale.readiness()")
+    caller.execute("select flashsale.record_rejected_webhook('msg_1', '{}', 'code', 'detail')")
     released = place_hold(caller, product)
     caller.execute("select flashsale.release_hold(%s)", (released,))
 
@@ -216,6 +217,8 @@ def test_operators_calls_run_with_the_rights_of_flashsale_ops(operator):
     operator.execute("call flashsale.sweep()")
     assert operator.execute("select * from flashsale.read_events(0, 10)").rowcount > 1
     assert operator.execute("select * from flashsale.audit()").fetchall() == []
+    operator.execute("select flashsale.record_rejected_webhook('msg_1', '{}', 'code', 'detail')")
+    assert one(operator, "select flashsale.dismiss_rejected_webhooks(array['msg_1'])") == 1
     operator.execute("select * from flashsale.purge('1 day')")
 
 
@@ -291,6 +294,11 @@ CALLS = [
     f"select * from flashsale.create_orders(array[1], array[{A_HOLD}], array['b'])",
     "select * from flashsale.apply_payments(array[1, 2], array['c', 'd'], array[1, 99]::bigint[],"
     " array['success', 'failed'], array['{}', '{}']::jsonb[])",
+    "select * from flashsale.record_rejected_webhooks(array[1, 2], array['m', repeat('m', 300)],"
+    " array['{}', '{}']::bytea[], array['c', 'c'], array['d', 'd'], array['k', 'k'], array[1, 1],"
+    " array['x', null])",
+    "select * from flashsale.apply_payments(array[1], array['c'], array[1]::bigint[], array['success'],"
+    " array['{}']::jsonb[], array['m'])",
     "select * from flashsale.get_product(1)",
     "select * from flashsale.list_products()",
     "select * from flashsale.get_orders(array[1], array[1]::bigint[], array[1]::bigint[])",
@@ -306,6 +314,7 @@ OPERATOR_CALLS = [
     "select flashsale.read_events(0, 10)",
     "select flashsale.audit()",
     "select flashsale.purge('0')",
+    "select flashsale.dismiss_rejected_webhooks(array['m'])",
     *(f"select * from {view}" for view in sorted(VIEWS)),
 ]
 

@@ -165,6 +165,19 @@ def test_the_right_amount_is_right_however_it_is_written(db, product):
         assert apply_payment(db, amount, order.order_id, amount="99.000000", currency="USD").replayed
 
 
+def test_an_amount_may_be_a_number_a_currency_in_either_case_and_null_is_absent(db, product):
+    order = order_units(db, product)
+    payload = '{"amount": 99.00, "currency": "usd"}'
+    query = "select result from flashsale.apply_payment(%s, %s, 'success', %s)"
+    assert value(db, query, "p", order.order_id, payload) == "applied"
+    assert value(db, "select amount::text || currency from flashsale.payments") == "99.00USD"
+    assert apply_payment(db, "p", order.order_id, amount="99", currency="USD").replayed
+    assert value(db, query, "q", order.order_id, '{"amount": 99.01}') == "amount_mismatch"
+    assert value(db, query, "r", order.order_id, '{"amount": 9.9e1, "currency": null}') == "refund_due"
+    assert value(db, query, "s", order.order_id, '{"amount": null, "currency": null}') == "refund_due"
+    assert apply_payment(db, "s", order.order_id).replayed
+
+
 def test_further_members_are_kept_with_the_event(db, product):
     order = order_units(db, product)
     apply_payment(db, "p", order.order_id, amount="99.00", provider={"id": "ch_1", "tries": [1, 2.5, None]})
@@ -188,15 +201,18 @@ MALFORMED = [
     ("k", 1, "success", None),
     ("k", 1, "success", [1]),
     ("k", 1, "success", "text"),
-    ("k", 1, "success", {"amount": 99}),
-    ("k", 1, "success", {"amount": None}),
+    ("k", 1, "success", {"amount": -1}),
+    ("k", 1, "success", {"amount": 0.0000001}),
+    ("k", 1, "success", {"amount": True}),
+    ("k", 1, "success", {"amount": ["99.00"]}),
     ("k", 1, "success", {"amount": "-1"}),
     ("k", 1, "success", {"amount": "NaN"}),
     ("k", 1, "success", {"amount": "1e3"}),
     ("k", 1, "success", {"amount": " 1"}),
     ("k", 1, "success", {"amount": "1\n"}),
     ("k", 1, "success", {"amount": "1" * 400}),
-    ("k", 1, "success", {"currency": "usd"}),
+    ("k", 1, "success", {"currency": "us"}),
+    ("k", 1, "success", {"currency": "\u0130SD"}),
     ("k", 1, "success", {"currency": "USD\n"}),
     ("k", 1, "success", {"currency": 840}),
 ]
@@ -306,7 +322,7 @@ def test_one_webhooks_refusal_never_touches_another(db, product):
         db,
         ("", order.order_id, "cancelled"),
         ("used", order.order_id, "cancelled"),
-        ("bad", order.order_id, "cancelled", {"amount": 1}),
+        ("bad", order.order_id, "cancelled", {"amount": "one"}),
         ("good", order.order_id, "success"),
         ("bad", order.order_id, "success"),
     )

@@ -57,6 +57,7 @@ def test_the_scheduler_has_no_lag_until_it_is_scheduled_and_none_just_after_a_ru
 
 def test_refunds_inbox_and_ledger(db):
     assert sale_metrics(db)["ledger_events"] == 0
+    assert (sale_metrics(db)["rejected_webhooks"], sale_metrics(db)["rejected_webhooks_dropped"]) == (0, 0)
     made = order(db, create_product(db))
     for key, number in (("a", made), ("b", made), ("c", 10**6)):
         db.execute("select * from flashsale.apply_payment(%s, %s, 'success')", (key, number))

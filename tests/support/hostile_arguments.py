@@ -46,6 +46,7 @@ HOSTILE = {
     ],
     "text": TEXTS,
     "jsonb": [*PAYLOADS, "", "{", '{"a": NaN}', '"\\u0000"'],
+    "bytea": ["", "\\x", "\\x00ff", "{}", "\\xg", "x" * 300_000],
     "interval": [
         "0", "1 microsecond", "-1 microsecond", "99 milliseconds", "1 second", "2 minutes", "1 day",
         "30 days", "1 month", "1 year", "100 years", "101 years", "-12 months 360 days",
@@ -64,7 +65,9 @@ SANE = {
     "p_status": "success", "p_payload": "{}", "p_after": "0", "p_limit": "10", "p_name": "Sneaker",
     "p_stock": "5", "p_price": "99.00", "p_currency": "USD", "p_delta": "1", "p_older_than": "1 day",
     "p_hold_time": "1 minute", "p_payment_window": "1 minute", "p_inbox_limit": "100",
-    "p_inbox_keep": "1 hour",
+    "p_inbox_keep": "1 hour", "p_rejected_limit": "100",
+    "p_webhook_id": "msg_1", "p_body": "{}", "p_code": "invalid_request", "p_detail": "Why.",
+    "p_webhook_ids": "msg_2", "p_bodies": "{}", "p_codes": "invalid_request", "p_details": "Why.",
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
     "p_hold_ids": "@held", "p_order_ids": "1", "p_statuses": "success", "p_payloads": "{}",
 }  # fmt: skip
