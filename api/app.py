@@ -62,6 +62,8 @@ def create_app(
     problems.install(app)
     for type_ in problem_types():
         metrics.problems.by_labels[(type_.code,)] += 0  # or rate() would miss the first increase
+        if type_.status < 500:
+            metrics.webhooks_refused.by_labels[(type_.code,)] += 0
     routes: dict[str, Any] = {
         "/api/products": Products(client),
         "/api/products/{product_id}": Product(client),

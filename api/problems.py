@@ -77,7 +77,7 @@ MALFORMED_JSON = ProblemType(
 )
 INVALID_SIGNATURE = ProblemType(
     401, "invalid_signature", "Invalid webhook signature",
-    "The webhook's signature is missing, stale or wrong.",
+    "The webhook's signature is missing, stale or wrong; the detail says which.",
 )
 NOT_FOUND = ProblemType(404, "not_found", "Not found", "No resource has this path.")
 METHOD_NOT_ALLOWED = ProblemType(
@@ -88,7 +88,8 @@ REQUEST_TIMEOUT = ProblemType(
     408, "request_timeout", "Request timeout", "The request was not received completely within 10 seconds.",
 )
 PAYLOAD_TOO_LARGE = ProblemType(
-    413, "payload_too_large", "Payload too large", "The request body exceeds 16384 bytes.",
+    413, "payload_too_large", "Payload too large",
+    "The request body exceeds 16384 bytes; that of a webhook, 262144.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     415, "unsupported_media_type", "Unsupported media type", "The body must be application/json in UTF-8.",
@@ -193,13 +194,26 @@ def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: 
     resp.data = encode_problem(type_, detail, **members)
 
 
+def problem_of_refusal(row: RefusedRow) -> Problem:
+    """The problem of the refusal in a row; unavailable if this server does not know it."""
+    return Problem(REFUSALS.get(row.sqlstate or "", UNAVAILABLE), row.detail or "")
+
+
 def respond_refusal(resp: Response, row: RefusedRow, **members: Any) -> None:
     """Respond with the refusal in a row."""
-    type_ = REFUSALS.get(row.sqlstate or "")
-    if type_ is None:
+    if row.sqlstate not in REFUSALS:
         log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
-        type_ = UNAVAILABLE
-    respond_problem(resp, type_, row.detail or type_.detail, **members)
+    problem = problem_of_refusal(row)
+    respond_problem(resp, problem.type, problem.detail, **members)
+
+
+def problem_of_rollback(error: RolledBack) -> Problem:
+    """The problem of a request whose call, alone in its batch, was rolled back."""
+    if error.sqlstate in REFUSALS:
+        return Problem(REFUSALS[error.sqlstate], str(error))
+    if error.sqlstate.startswith("22"):
+        return Problem(INVALID_REQUEST, "A value in the request is outside the database's range.")
+    return Problem(UNAVAILABLE, "The database rejected the call. Nothing was done.")
 
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
@@ -237,14 +251,10 @@ def _always(type_: ProblemType) -> Callable[[Request, Response, Exception, Any],
 
 async def _rolled_back(req: Request, resp: Response, error: RolledBack, params: Any) -> None:
     """The request's call, alone in its batch, was rolled back: a data exception (class 22), or a defect."""
-    if error.sqlstate in REFUSALS:
-        respond_problem(resp, REFUSALS[error.sqlstate], str(error))
-        return
-    log.error("a request failed: %s", error, extra={"request_id": resp.get_header("X-Request-ID")})
-    if error.sqlstate.startswith("22"):
-        respond_problem(resp, INVALID_REQUEST, "A value in the request is outside the database's range.")
-    else:
-        respond_problem(resp, UNAVAILABLE, "The database rejected the call. Nothing was done.")
+    if error.sqlstate not in REFUSALS:
+        log.error("a request failed: %s", error, extra={"request_id": resp.get_header("X-Request-ID")})
+    problem = problem_of_rollback(error)
+    respond_problem(resp, problem.type, problem.detail)
 
 
 async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:

@@ -22,6 +22,8 @@ PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
 PROBLEMS = "tests/api/test_problems.py::"
 PURGE = "tests/operators/test_purge.py::"
+REFUSED = "tests/api/test_rejected_webhooks.py::"
+REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
@@ -262,6 +264,27 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [PURGE + "test_an_order_with_a_stored_webhook_waits_for_the_sweep"]),
     Mutation("A purge above READ COMMITTED misses a payment newer than its snapshot", "purge-isolation",
         ["elsif false then"], [PURGE + "test_a_purge_from_an_older_snapshot_than_a_payment_is_refused"]),
+    # Rejected webhooks.
+    Mutation("A refused webhook that captured nothing is kept", "only-captured-kept", ["and true"],
+        [REJECTED + "test_one_that_is_known_to_have_captured_nothing_is_not_kept"]),
+    Mutation("The counter of rejections is not locked", "rejection-lock", [""],
+        [REJECTED + "test_the_limit_is_exact_when_two_are_rejected_at_once"]),
+    Mutation("Rejected webhooks are kept without a limit", "rejected-limit", ["select w.* from wanted w"],
+        [REJECTED + "test_past_the_limit_deliveries_are_counted"]),
+    Mutation("A delivery that is not kept is not counted", "dropped-counted",
+        ["dropped = c.dropped + least(0,"], [REJECTED + "test_past_the_limit_deliveries_are_counted"]),
+    Mutation("A dismissed webhook hides another one of its id", "dismissed-reopens",
+        ["dismissed_at = case when true or (r.body, r.body_size, r.code)"],
+        [REJECTED + "test_a_dismissed_one_leaves_the_view_until_something_else_comes_under_its_id"]),
+    Mutation("A rejected webhook goes when a refused one comes under its id", "rejected-until-understood",
+        ["and true or (p.order_id, p.status, p.amount, p.currency)"],
+        [REJECTED + "test_it_stays_while_the_same_id_is_refused"]),
+    Mutation("A failure that is served removes a rejected success", "contradiction-stands", [""],
+        [REJECTED + "test_it_stays_while_what_is_served_under_its_id_contradicts_it"]),
+    Mutation("A purge deletes rejected webhooks that stand", "standing-not-purged", ["where true"],
+        [REJECTED + "test_a_purge_deletes_what_was_dismissed_and_nothing_that_stands"]),
+    Mutation("An amount of any form is taken", "amount-format", [""],
+        [PAYMENTS + "test_a_malformed_webhook_is_refused_and_not_recorded"]),
     # The ledger, and the audit.
     Mutation("A hold takes no units in the ledger", "hold-in-ledger", ["0"],
         [EVENTS + "test_an_event_names_its_product_hold_order_and_payment"]),
@@ -306,15 +329,23 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Hold ids can be guessed", "hold-id-entropy", ["select greatest(1, 1048575"],
         [HOLDS + "test_hold_ids_are_random_positive_and_below_2_to_the_53"]),
     # HTTP.
-    Mutation("Unsigned webhooks are always accepted", "unsigned-webhooks", ["if not headers:"],
+    Mutation("Unsigned webhooks are always accepted", "unsigned-webhooks", ["if True:"],
         [SIGNED + "test_unsigned_webhooks_are_accepted_only_when_allowed_and_wrong_signatures_never"]),
-    Mutation("A webhook with a wrong signature is accepted", "signature", [""],
+    Mutation("A webhook with a wrong signature is accepted", "signature", ["if given:"],
         [SIGNED + "test_every_secret_that_is_set_is_valid"]),
-    Mutation("Other spellings of a valid signature are accepted", "canonical-signature",
-        ["if len(headers) == len(HEADERS):"],
-        [SIGNED + "test_other_spellings_of_the_same_timestamp_and_signature_are_refused"]),
-    Mutation("Only the first secret is valid", "every-secret", ["break"],
+    Mutation("A webhook with a stale timestamp is accepted", "timestamp-tolerance", ["if False:"],
+        [SIGNED + "test_a_timestamp_may_be_off_by_300_seconds"]),
+    Mutation("Only the first secret is valid", "every-secret", ["for key in self._keys[:1]:"],
         [SIGNED + "test_every_secret_that_is_set_is_valid"]),
+    Mutation("A webhook of any size is served", "webhook-body-limit", ["MAX_WEBHOOK_BYTES = 1 << 20"],
+        [REFUSED + "test_every_way_to_refuse_a_signed_webhook_keeps_it_as_it_came"]),
+    Mutation("Large bodies use memory without a limit", "body-memory", ["if False:"],
+        [REFUSED + "test_large_bodies_use_bounded_memory_and_small_ones_are_served_meanwhile"]),
+    Mutation("Unsigned rubbish is kept", "unsigned-not-kept", ["if False:"],
+        [REFUSED + "test_unsigned_rubbish_is_not_kept_but_a_payment_that_could_be_read_is"]),
+    Mutation("Keys that differ in a character that PostgreSQL cannot store become one", "key-not-replaced",
+        ["if False:"],
+        ["tests/api/test_request_bodies.py::test_a_key_that_postgresql_cannot_store_is_refused"]),
     Mutation("A duplicate member of a JSON object is accepted", "duplicate-members", ["if False:"],
         ["tests/api/test_request_bodies.py::test_data_that_is_not_strict_json_is_malformed"]),
     Mutation("A request body of any size is accepted", "body-limit", ["MAX_BODY_BYTES = 1 << 30"],

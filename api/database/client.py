@@ -25,7 +25,14 @@ from api.database.connection import (
     outcome_of,
 )
 from api.database.errors import OutcomeUnknown, Unavailable
-from api.database.functions import Function, GetSaleMetricsRow, GetStockRow, ListProductsRow, Row
+from api.database.functions import (
+    Function,
+    GetSaleMetricsRow,
+    GetStockRow,
+    ListProductsRow,
+    RecordRejectedWebhookRow,
+    Row,
+)
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
 FAST_LOCK_TIMEOUT_MS = 50
@@ -128,6 +135,31 @@ class CheckoutClient:
         :raises Unavailable, RolledBack:
         """
         return await self._query(functions.GET_STOCK, (product_ids,), args_row(GetStockRow))
+
+    async def record_rejected_webhook(
+        self,
+        webhook_id: str | None,
+        body: bytes,
+        code: str,
+        detail: str,
+        idempotency_key: str | None,
+        order_id: int | None,
+        status: str | None,
+    ) -> RecordRejectedWebhookRow:
+        """Have a refused webhook kept. Repeated after a lost response, it is counted once more.
+
+        :raises Unavailable, RolledBack:
+        """
+        # A detail may quote the webhook.
+        detail = detail.replace("\0", "\ufffd").encode(errors="replace").decode()
+        row: RecordRejectedWebhookRow = (
+            await self._query(
+                functions.RECORD_REJECTED_WEBHOOK,
+                (webhook_id, body, code, detail, idempotency_key, order_id, status),
+                args_row(RecordRejectedWebhookRow),
+            )
+        )[0]
+        return row
 
     async def readiness(self) -> dict[str, str]:
         """The result of flashsale.readiness(), by column.

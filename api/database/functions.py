@@ -169,7 +169,7 @@ class GetOrdersRow(NamedTuple):
 PLACE_HOLDS = Function("place_holds", ("bigint", "int", "text"), PlaceHoldsRow)
 RELEASE_HOLDS = Function("release_holds", ("bigint",), ReleaseHoldsRow)
 CREATE_ORDERS = Function("create_orders", ("bigint", "text"), CreateOrdersRow)
-APPLY_PAYMENTS = Function("apply_payments", ("text", "bigint", "text", "jsonb"), ApplyPaymentsRow)
+APPLY_PAYMENTS = Function("apply_payments", ("text", "bigint", "text", "jsonb", "text"), ApplyPaymentsRow)
 GET_PRODUCTS = Function("get_products", ("bigint",), GetProductsRow)
 GET_HOLDS = Function("get_holds", ("bigint",), GetHoldsRow)
 GET_ORDERS = Function("get_orders", ("bigint", "bigint"), GetOrdersRow)
@@ -200,6 +200,11 @@ class GetSaleMetricsRow(NamedTuple):
     value: float
 
 
+class RecordRejectedWebhookRow(NamedTuple):
+    result: Literal["kept", "dropped", "ignored"]
+    deliveries: int | None
+
+
 LIST_PRODUCTS = (
     "select id, name, price, currency, total_stock, available_stock"
     " from flashsale.list_products(%s::bigint, %s::int)"
@@ -208,4 +213,8 @@ GET_STOCK = (
     "select id, at, total_stock, available_stock, held, awaiting, paid from flashsale.get_stock(%s::bigint[])"
 )
 GET_SALE_METRICS = "select metric, product_id, value from flashsale.get_sale_metrics()"
+RECORD_REJECTED_WEBHOOK = (
+    "select result, deliveries from flashsale.record_rejected_webhook("
+    "%s::text, %b::bytea, %s::text, %s::text, %s::text, %s::bigint, %s::text)"
+)
 READINESS = "select * from flashsale.readiness()"

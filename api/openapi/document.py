@@ -76,7 +76,11 @@ _HEADERS: Mapping[str, Json] = {
 _EVERY_RESPONSE = ("X-Request-ID", "Cache-Control")
 
 _SIGNATURE = {
-    "webhook-id": ("webhookId", "The id of the message, the same in each delivery."),
+    "webhook-id": (
+        "webhookId",
+        "The id of the message, the same in each delivery. The three headers may also be named `svix-id`, "
+        "`svix-timestamp` and `svix-signature`, all of them.",
+    ),
     "webhook-timestamp": (
         "webhookTimestamp",
         "Seconds since 1970, at most 300 from the server's clock; new for each delivery.",

@@ -1,6 +1,6 @@
 """Request bodies: their shapes, and how they are read and parsed."""
 
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 from falcon.asgi import Request
@@ -8,8 +8,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.context import BODY_TRUNCATED
 from api.problems import BAD_REQUEST, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
-from api.schemas.fields import HoldId, OrderId, ProductId, Quantity
-from api.schemas.strict_json import check_well_formed
+from api.schemas.fields import MAX_BIGINT, HoldId, OrderId, ProductId, Quantity
+from api.schemas.strict_json import check_well_formed, replace_unstorable
 
 MAX_BODY_BYTES = 16 * 1024  # guard: body-limit
 
@@ -28,8 +28,9 @@ class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PaymentEvent(msgspec.Struct):
-    """A payment provider's event. Further members are stored with it; they must not contain the character NUL
-    or numbers out of the range of a double."""
+    """A payment provider's event. Further members are stored with it; in their text, U+FFFD replaces what
+    PostgreSQL cannot store: the character NUL and lone surrogates. Their numbers must be in the range of a
+    double."""
 
     # A pattern in extra_json_schema is documentation only; the comment beside it names what enforces it.
     idempotency_key: Annotated[
@@ -38,10 +39,19 @@ class PaymentEvent(msgspec.Struct):
             min_length=1,
             max_length=255,
             description="The provider's id of this event, the same in each delivery.",
-            extra_json_schema={"pattern": r"^[^\u0000]+$"},  # check_well_formed
+            extra_json_schema={"pattern": r"^[^\u0000\ufffd]+$"},  # parse_payment_event
         ),
     ]
-    order_id: OrderId
+    order_id: (
+        OrderId
+        | Annotated[
+            str,
+            Meta(
+                description="An order, as a string of digits.",
+                extra_json_schema={"pattern": "^[1-9][0-9]{0,17}$"},  # _order_id
+            ),
+        ]
+    )
     status: Annotated[
         Literal["success", "failed", "cancelled"], Meta(description="The outcome of the payment.")
     ]
@@ -53,18 +63,38 @@ class PaymentEvent(msgspec.Struct):
                 extra_json_schema={"pattern": r"^[0-9]{1,22}(\.[0-9]{1,6})?$"},  # webhook_error.sql
             ),
         ]
+        | Annotated[
+            float,
+            Meta(ge=0, description="The same as a number; its digits are taken as they are written."),
+        ]
         | UnsetType
+        | None
     ) = UNSET
     currency: (
         Annotated[
             str,
             Meta(
-                description="An ISO 4217 code. If given, it must equal the order's currency.",
-                extra_json_schema={"pattern": "^[A-Z]{3}$"},  # webhook_error.sql
+                description="An ISO 4217 code in either case. If given, it must equal the order's currency.",
+                extra_json_schema={"pattern": "^[A-Za-z]{3}$"},  # webhook_error.sql
             ),
         ]
         | UnsetType
+        | None
     ) = UNSET
+
+
+class ParsedPaymentEvent(NamedTuple):
+    """A payment event as SQL takes it.
+
+    :param payload: the further members, `amount` and `currency` included, as the text of a JSON object
+    :param has_replacements: a character that PostgreSQL cannot store has been replaced in the payload
+    """
+
+    idempotency_key: str
+    order_id: int
+    status: str
+    payload: str
+    has_replacements: bool
 
 
 Body = TypeVar("Body", NewHold, NewOrder)
@@ -83,7 +113,7 @@ async def read_body(req: Request) -> bytes:
         (RFC 9112, 8), even if what was received is valid JSON
     """
     if req.content_type != "application/json":
-        _check_media_type(req.content_type)
+        check_media_type(req.content_type)
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(PAYLOAD_TOO_LARGE)
     data = await req.stream.read(MAX_BODY_BYTES + 1)
@@ -94,7 +124,8 @@ async def read_body(req: Request) -> bytes:
     return data
 
 
-def _check_media_type(content_type: str | None) -> None:
+def check_media_type(content_type: str | None) -> None:
+    """:raises Problem: unsupported_media_type unless it is JSON in UTF-8"""
     media_type, *parameters = (content_type or "").split(";")
     if media_type.strip().lower() == "application/json":
         for parameter in parameters:
@@ -137,20 +168,38 @@ def _raise_problem(data: bytes, error: Exception) -> NoReturn:
     raise Problem(INVALID_REQUEST, f"{error}.") from None
 
 
-def parse_payment_event(data: bytes) -> tuple[PaymentEvent, str]:
-    """A webhook's event, and its other members as the text of a JSON object.
+def parse_payment_event(data: bytes) -> ParsedPaymentEvent:
+    """A webhook's event.
 
-    The text contains nothing that jsonb rejects (NUL, numbers out of range), because one such payload would
-    fail the whole batch. Numbers keep their digits.
+    The payload contains nothing that jsonb rejects (NUL, lone surrogates, numbers out of range), because one
+    such payload would fail the whole batch. Numbers keep their digits.
 
     :raises Problem: malformed_json, invalid_request
     """
-    check_well_formed(data)
+    storable = replace_unstorable(data)
+    has_replacements = storable is not data
     try:
-        event = _payment_event.decode(data)
-        members = _members.decode(data)
+        event = _payment_event.decode(storable)
+        members = _members.decode(storable)
     except msgspec.ValidationError as error:
         raise Problem(INVALID_REQUEST, f"{error}.") from None
+    # Two keys that differ in such a character must not become one.
+    if has_replacements and "\ufffd" in event.idempotency_key:  # guard: key-not-replaced
+        raise Problem(INVALID_REQUEST, "idempotency_key contains NUL or a lone surrogate.")
     for name in ("idempotency_key", "order_id", "status"):
         del members[name]
-    return event, _encode(members).decode()
+    return ParsedPaymentEvent(
+        event.idempotency_key,
+        _order_id(event.order_id),
+        event.status,
+        _encode(members).decode(),
+        has_replacements,
+    )
+
+
+def _order_id(value: int | str) -> int:
+    if isinstance(value, int):
+        return value
+    if value.isascii() and value.isdigit() and len(value) <= 19 and 1 <= int(value) <= MAX_BIGINT:
+        return int(value)
+    raise Problem(INVALID_REQUEST, f"{value[:40]!r} is not a valid order_id.")

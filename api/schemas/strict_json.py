@@ -5,6 +5,7 @@ invalid UTF-8. A body that may contain either is parsed a second time, here.
 """
 
 import json
+import re
 from typing import Any, NoReturn
 
 from api.problems import INVALID_REQUEST, MALFORMED_JSON, Problem
@@ -18,6 +19,37 @@ def check_well_formed(data: bytes) -> None:
     :raises Problem: malformed_json unless the data is one JSON text in UTF-8 without duplicate members and
         with at most MAX_DEPTH levels; invalid_request for a NUL character or a number beyond a double's range
     """
+    text, value = _parse(data)
+    if "\\u" in text:
+        _check_escapes(value)
+
+
+def replace_unstorable(data: bytes) -> bytes:
+    """Strict JSON with U+FFFD for what PostgreSQL cannot store in a string: NUL and lone surrogates.
+
+    Only an escape can write either.
+
+    :returns: the same object if nothing had to be replaced
+    :raises Problem: as check_well_formed, but for such characters
+    """
+    text, _ = _parse(data)
+    if "\\u" not in text:
+        return data
+    storable = _ESCAPE.sub(_storable_escape, text)
+    return data if storable == text else storable.encode()
+
+
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair of surrogates
+    r"|(?P<unstorable>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"  # an escaped backslash begins no other escape
+)
+
+
+def _storable_escape(escape: re.Match[str]) -> str:
+    return r"\ufffd" if escape["unstorable"] else escape[0]
+
+
+def _parse(data: bytes) -> tuple[str, Any]:
     try:
         text = data.decode()
         if text.startswith("\ufeff"):
@@ -27,8 +59,7 @@ def check_well_formed(data: bytes) -> None:
         )
         if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-        if "\\u" in text:
-            _check_escapes(value)
+        return text, value
     except RecursionError:
         raise Problem(
             MALFORMED_JSON, f"The body is not valid JSON: it is nested deeper than {MAX_DEPTH} levels."
@@ -40,9 +71,11 @@ def check_well_formed(data: bytes) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):  # guard: duplicate-members
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"duplicate member {duplicate!a}")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"duplicate member {name[:40]!a}")
+            seen.add(name)
     return members
 
 
@@ -91,6 +124,8 @@ def _check_escapes(value: Any) -> None:
             level.extend(item)
         elif isinstance(item, str):
             if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
-                raise ValueError("a string contains a lone surrogate")
+                raise Problem(
+                    MALFORMED_JSON, "The body is not valid JSON: a string contains a lone surrogate."
+                )
             if "\0" in item:
                 raise Problem(INVALID_REQUEST, "A string contains the character NUL.")

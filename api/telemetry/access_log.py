@@ -1,8 +1,8 @@
 """Request metrics, and the access log.
 
 A line for every request would cost more than it is worth at 10,000 requests a second. A request is logged if
-it was answered 5xx, took a second, was retried or was a replay; all others only at level debug. Lines have no
-path, because the id of a hold is its buyer's proof of ownership.
+it was answered 5xx, took a second, was retried, was a replay, or was a webhook that was refused (4xx); all
+others only at level debug. Lines have no path, because the id of a hold is its buyer's proof of ownership.
 """
 
 import logging
@@ -20,6 +20,8 @@ from api.telemetry.request_id import HEADER
 log = logging.getLogger("flashsale.access")
 
 SLOW_REQUEST_SECONDS = 1.0
+PAYMENTS_PATH = "/api/payments/"
+"""what is refused below it is a webhook, also if the path does not exist: a mistyped URL loses payments"""
 
 
 class AccessLog:
@@ -39,8 +41,18 @@ class AccessLog:
         status = str(resp.status)
         metrics.responses.observe(req.method, req.uri_template, status, seconds)
         notes = vars(req.context)
-        if notes or seconds >= SLOW_REQUEST_SECONDS or status >= "5" or self._logs_all:
+        if "4" <= status < "5" and req.path.startswith(PAYMENTS_PATH):
+            self._log_refused_webhook(req, resp, status, seconds)
+        elif notes or seconds >= SLOW_REQUEST_SECONDS or status >= "5" or self._logs_all:
             self._log(req, resp, status, seconds, notes)
+
+    def _log_refused_webhook(self, req: Request, resp: Response, status: str, seconds: float) -> None:
+        is_problem = resp.content_type == MEDIA_TYPE and resp.data
+        problem = json.decode(resp.data or b"") if is_problem else {"code": "", "detail": ""}
+        metrics.webhooks_refused.by_labels[(problem["code"],)] += 1
+        fields = _fields(req, resp, status, seconds)
+        fields |= {"code": problem["code"], "detail": problem["detail"][:200]}
+        log.warning("webhook refused", extra=fields)
 
     def _log(self, req: Request, resp: Response, status: str, seconds: float, notes: dict[str, Any]) -> None:
         if "replayed" in notes:
@@ -57,13 +69,7 @@ class AccessLog:
             level, message = logging.DEBUG, "request served"
         if not log.isEnabledFor(level):
             return
-        fields: dict[str, Any] = {
-            "request_id": resp.get_header(HEADER),
-            "method": req.method,
-            "route": req.uri_template,
-            "status": int(status[:3]),
-            "duration_ms": round(seconds * 1000, 1),
-        }
+        fields = _fields(req, resp, status, seconds)
         if resp.content_type == MEDIA_TYPE and resp.data:
             fields["code"] = json.decode(resp.data)["code"]
         if "retries" in notes:
@@ -72,3 +78,13 @@ class AccessLog:
         if "replayed" in notes:
             fields["replayed"] = True
         log.log(level, message, extra=fields)
+
+
+def _fields(req: Request, resp: Response, status: str, seconds: float) -> dict[str, Any]:
+    return {
+        "request_id": resp.get_header(HEADER),
+        "method": req.method,
+        "route": req.uri_template,
+        "status": int(status[:3]),
+        "duration_ms": round(seconds * 1000, 1),
+    }

@@ -129,6 +129,9 @@ request_duration = BufferedHistogram(
     buckets=SECONDS,
 )
 problems = BufferedCounter("flashsale_problems", "Responses with problem details.", "code")
+webhooks_refused = BufferedCounter(
+    "flashsale_webhooks_refused", "Webhooks answered 4xx, also under a path that does not exist.", "code"
+)
 replays = BufferedCounter("flashsale_replays", "Responses with the result of an earlier request.", "route")
 stock_feed_subscribers = _gauge("flashsale_stock_feed_subscribers", "Subscribers of the stock feed.")
 

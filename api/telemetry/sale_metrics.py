@@ -20,6 +20,12 @@ _UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = 
         "flashsale_inbox_webhooks", "Stored webhooks whose order does not exist yet."
     ),
     "inbox_limit": lambda: GaugeMetricFamily("flashsale_inbox_limit", "Maximum number of stored webhooks."),
+    "rejected_webhooks": lambda: GaugeMetricFamily(
+        "flashsale_rejected_webhooks", "Refused webhooks that may stand for captured money."
+    ),
+    "rejected_webhooks_dropped": lambda: CounterMetricFamily(
+        "flashsale_rejected_webhooks_dropped", "Refused webhooks that were not kept, for want of room."
+    ),
     "sweep_lag": lambda: GaugeMetricFamily(
         "flashsale_sweep_lag_seconds", "Age of the oldest lapsed hold or order that has not been swept."
     ),

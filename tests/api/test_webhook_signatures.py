@@ -1,6 +1,7 @@
 """Webhook signatures: who may say that an order is paid."""
 
 import base64
+import hmac
 import random
 import string
 from datetime import UTC, datetime, timedelta
@@ -29,13 +30,20 @@ def signed(secret: str, *, off: float = 0, body: bytes = BODY) -> dict[str, str]
 def is_accepted(
     headers: dict[str, str], *, body: bytes = BODY, secrets: tuple[str, ...] = (OLD, NEW)
 ) -> bool:
-    req = falcon.testing.create_asgi_req(headers=headers)
+    return why_refused(headers, body=body, secrets=secrets) == ""
+
+
+def why_refused(headers: dict[str, str], *, body: bytes = BODY, secrets: tuple[str, ...] = (OLD, NEW)) -> str:
+    """The detail of the refusal; empty if the webhook is accepted."""
+    verifier = SignatureVerifier(secrets, allow_unsigned=False)
     try:
-        SignatureVerifier(secrets, allow_unsigned=False).verify(req, body)
+        signature = verifier.parse(falcon.testing.create_asgi_req(headers=headers))
+        assert signature is not None
+        verifier.verify(signature, body)
     except Problem as problem:
         assert (problem.type.status, problem.type.code) == (401, "invalid_signature")
-        return False
-    return True
+        return problem.detail
+    return ""
 
 
 def test_every_secret_that_is_set_is_valid() -> None:
@@ -122,11 +130,62 @@ def test_no_altered_character_is_accepted() -> None:
 def test_unsigned_webhooks_are_accepted_only_when_allowed_and_wrong_signatures_never() -> None:
     unsigned = falcon.testing.create_asgi_req()
     forged = falcon.testing.create_asgi_req(headers=signed(OTHER))
-    SignatureVerifier([], allow_unsigned=True).verify(unsigned, BODY)
-    for signatures, req in (
+    assert SignatureVerifier([], allow_unsigned=True).parse(unsigned) is None
+    for verifier, req in (
         (SignatureVerifier([NEW], allow_unsigned=False), unsigned),
         (SignatureVerifier([NEW], allow_unsigned=True), forged),
         (SignatureVerifier([], allow_unsigned=True), forged),
     ):
         with pytest.raises(Problem):
-            signatures.verify(req, BODY)
+            signature = verifier.parse(req)
+            assert signature is not None
+            verifier.verify(signature, BODY)
+
+
+def test_the_id_of_the_message_is_known() -> None:
+    req = falcon.testing.create_asgi_req(headers=signed(NEW))
+    signature = SignatureVerifier([NEW], allow_unsigned=True).parse(req)
+    assert signature is not None
+    assert signature.webhook_id == "msg_1"
+
+
+def as_svix(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("webhook", "svix"): value for name, value in headers.items()}
+
+
+def test_the_headers_may_have_the_names_of_svix_all_of_them() -> None:
+    headers = signed(NEW)
+    svix = as_svix(headers)
+    assert is_accepted(svix)
+    for name in headers:
+        mixed = {**headers, **svix}
+        del mixed[name]
+        assert not is_accepted(mixed), name
+    assert is_accepted({**svix, **headers})
+    assert not is_accepted({**svix, **signed(OTHER)})
+
+
+def test_a_refusal_says_why() -> None:
+    headers = signed(NEW)
+    assert why_refused({}).startswith("The request is not signed")
+    assert why_refused({"stripe-signature": "t=1,v1=2"}).startswith("The request is not signed")
+    assert why_refused(headers | {"webhook-signature": ""}) == (
+        "Missing signature headers: webhook-signature."
+    )
+    assert why_refused(headers | {"webhook-timestamp": "now"}).startswith("The timestamp is not a number")
+    assert why_refused(signed(NEW, off=-4000)).startswith("The timestamp is 400")
+    assert "seconds behind the server's clock" in why_refused(signed(NEW, off=-4000))
+    assert "seconds ahead of the server's clock" in why_refused(signed(NEW, off=4000))
+    assert why_refused(signed(OTHER)) == "No configured secret matches the signature."
+    assert why_refused(headers, secrets=()) == "No secret is configured."
+
+
+def test_a_body_of_any_bytes_can_be_signed() -> None:
+    """The library signs text only; a signature is one of bytes."""
+    headers = signed(NEW)
+    body = b'{"note":"\xff"}'
+    message = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(NEW.removeprefix("whsec_"))
+    headers["webhook-signature"] = "v1," + base64.b64encode(hmac.digest(key, message, "sha256")).decode()
+    assert is_accepted(headers, body=body)
+    assert not is_accepted(headers, body=body.replace(b"\xff", b"?"))

@@ -37,20 +37,16 @@ INVALID_HOLDS = [
 
 # What a webhook may not bring beside what it must, and the code of the refusal.
 UNKEEPABLE_MEMBERS = [
-    (b'"x":"\\u0000"', "invalid_request"),
-    (b'"x":{"y":["a\\u0000b"]}', "invalid_request"),
-    (b'"\\u0000":1', "invalid_request"),
     (b'"x":1e999999', "invalid_request"),
     (b'"x":-1e400', "invalid_request"),
     (b'"x":1e-999999', "invalid_request"),
     (b'"x":1' + b"0" * 5000, "invalid_request"),
-    (b'"amount":99.00', "invalid_request"),
-    (b'"amount":null', "invalid_request"),
+    (b'"amount":-1', "invalid_request"),
+    (b'"amount":[99]', "invalid_request"),
+    (b'"amount":true', "invalid_request"),
     (b'"currency":840', "invalid_request"),
     (b'"status":"refunded"', "malformed_json"),  # a second status
     (b'"x":"\xff"', "malformed_json"),
-    (b'"x":"\\ud800"', "malformed_json"),
-    (b'"x":"\\udc00\\ud800"', "malformed_json"),
     (b'"x":NaN', "malformed_json"),
     (b'"x":{"y":1,"y":2}', "malformed_json"),
 ]
