@@ -32,6 +32,10 @@ _REFUNDS = """
     select r.currency, count(*) as payments, sum(r.amount) as amount
       from flashsale.refunds_due r group by 1 order by 1
 """
+_REJECTED = """
+    select count(*) as webhooks, clock_timestamp() - min(r.first_seen_at) as oldest
+      from flashsale.rejected_webhooks r
+"""
 _SCHEDULER = """
     select r.scheduler as status, s.last_run_at, s.lag, clock_timestamp() - s.last_run_at as since_last_run
       from flashsale.readiness() r, flashsale.scheduler s
@@ -50,7 +54,7 @@ _SCHEDULER = """
 @click.option("--product", "only", type=ID, multiple=True, help="Only this product; can be repeated.")
 @json_option
 def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> None:
-    """Show stock, rates of the last 10 seconds, refunds due and the scheduler, until Ctrl-C."""
+    """Show stock, recent rates, refunds due, rejected webhooks and the scheduler, until Ctrl-C."""
 
     def read_snapshot(conn: Connection) -> _Snapshot:
         query = conn.cursor(row_factory=dict_row).execute
@@ -58,6 +62,7 @@ def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> 
             "at": fetch_value(conn, "select clock_timestamp()"),
             "products": query(_PRODUCTS, {"only": list(only) or None}).fetchall(),
             "refunds_due": query(_REFUNDS).fetchall(),
+            "rejected_webhooks": query(_REJECTED).fetchone(),
             "scheduler": query(_SCHEDULER).fetchone(),
         }
 
@@ -142,7 +147,13 @@ def _render(snapshot: _Snapshot) -> RenderableType:
     body: RenderableType = table(columns, rows) if rows else Text("no such product")
     at = text(snapshot["at"], "bold")
     return Group(
-        at, Text(), body, Text(), _refunds(snapshot["refunds_due"]), _scheduler(snapshot["scheduler"])
+        at,
+        Text(),
+        body,
+        Text(),
+        _refunds(snapshot["refunds_due"]),
+        *_rejected(snapshot["rejected_webhooks"]),
+        _scheduler(snapshot["scheduler"]),
     )
 
 
@@ -157,6 +168,13 @@ def _refunds(rows: list[dict[str, Any]]) -> Text:
         return Text("refunds due  none")
     sums = ", ".join(f"{row['amount']} {row['currency']} in {row['payments']}" for row in rows)
     return text(f"refunds due  {sums}", "bold red")
+
+
+def _rejected(row: dict[str, Any]) -> list[Text]:
+    if not row["webhooks"]:
+        return []
+    detail = f"{row['webhooks']}, the oldest since {format_duration(row['oldest'])}"
+    return [text(f"rejected     {detail}; see view flashsale.rejected_webhooks", "bold red")]
 
 
 def _scheduler(row: dict[str, Any]) -> Text:

@@ -27,6 +27,22 @@ def secrets(environment: Mapping[str, str]) -> Findings:
         )  # fmt: skip
 
 
+def rejected_webhooks(conn: Connection) -> Findings:
+    count, since, codes, limit = fetch_row(
+        conn,
+        "select count(*), min(r.first_seen_at), string_agg(distinct r.code, ', '),"
+        " (select s.rejected_limit from flashsale.settings s) from flashsale.rejected_webhooks r",
+    )
+    if not count:
+        yield Finding("rejected_webhooks", "ok", "no refused webhook stands for captured money")
+        return
+    detail = f"{count} may stand for captured money, since {since:%Y-%m-%d %H:%M:%SZ}: {codes}"
+    if count >= limit:
+        detail += f"; rejected_limit is {limit}: further ones are not kept"
+    remedy = "see view flashsale.rejected_webhooks and docs/operations.md, 'Webhooks are rejected'"
+    yield Finding("rejected_webhooks", "failed", detail, remedy)
+
+
 def sale_settings(conn: Connection) -> Findings:
     hold_time, payment_window, inbox_limit = fetch_row(
         conn, "select hold_time, payment_window, inbox_limit from flashsale.settings"

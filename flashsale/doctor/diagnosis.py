@@ -25,6 +25,7 @@ _IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
     "grants": roles.grants,
     "roles": roles.roles,
     "sale_settings": configuration.sale_settings,
+    "rejected_webhooks": configuration.rejected_webhooks,
     "pg_cron": pg_cron.pg_cron,
     "audit": audit.audit,
 }

@@ -86,6 +86,13 @@ def test_once_prints_one_snapshot(flashsale, sale):
     assert any(line[:1] == ["scheduler"] for line in lines)
 
 
+def test_rejected_webhooks_are_shown_while_they_stand(flashsale, db, sale):
+    assert "rejected" not in flashsale("watch", "--once").stdout
+    db.execute("select flashsale.record_rejected_webhook('msg_1', '{', 'malformed_json', 'No JSON.')")
+    assert "rejected     1, the oldest since" in flashsale("watch", "--once").stdout
+    assert json.loads(flashsale("watch", "--once", "--json").stdout)["rejected_webhooks"]["webhooks"] == 1
+
+
 def test_a_json_snapshot_is_one_line(flashsale, sale):
     snapshot = json.loads(flashsale("watch", "--once", "--json").stdout)
     assert snapshot["products"][0] | {"name": "", "product_id": 0} == {

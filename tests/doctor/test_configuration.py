@@ -33,3 +33,18 @@ def test_settings_of_a_trial_are_a_warning(db, change):
     db.execute(f"select flashsale.change_settings({change})")
     ((status, _),) = problems(configuration.sale_settings, db)
     assert status == "warning"
+
+
+# rejected_webhooks
+
+
+def test_rejected_webhooks_fail_until_they_are_dismissed(db):
+    assert only(configuration.rejected_webhooks, db).status == "ok"
+    db.execute("select flashsale.change_settings(p_rejected_limit => 1)")
+    db.execute("select flashsale.record_rejected_webhook('msg_1', '{', 'malformed_json', 'No JSON.')")
+    ((status, said),) = problems(configuration.rejected_webhooks, db)
+    assert status == "failed"
+    assert said.startswith("1 may stand for captured money")
+    assert "malformed_json; rejected_limit is 1" in said
+    db.execute("select flashsale.dismiss_rejected_webhooks(array['msg_1'])")
+    assert only(configuration.rejected_webhooks, db).status == "ok"
