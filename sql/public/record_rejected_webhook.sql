@@ -24,7 +24,5 @@ end
 $$;
 comment on function flashsale.record_rejected_webhook(text, bytea, text, text, text, bigint, text) is
   'Keeps a webhook that was refused and may stand for captured money';
-revoke execute on function flashsale.record_rejected_webhook(text, bytea, text, text, text, bigint, text)
-  from public;
-grant execute on function flashsale.record_rejected_webhook(text, bytea, text, text, text, bigint, text)
-  to flashsale_api;
+revoke execute on function flashsale.record_rejected_webhook from public;
+grant execute on function flashsale.record_rejected_webhook to flashsale_api;

@@ -125,7 +125,5 @@ $$;
 comment on function flashsale.record_rejected_webhooks(
   int[], text[], bytea[], text[], text[], text[], bigint[], text[]) is
   'Keeps webhooks that were refused and may stand for captured money; one outcome row each';
-revoke execute on function flashsale.record_rejected_webhooks(
-  int[], text[], bytea[], text[], text[], text[], bigint[], text[]) from public;
-grant execute on function flashsale.record_rejected_webhooks(
-  int[], text[], bytea[], text[], text[], text[], bigint[], text[]) to flashsale_api;
+revoke execute on function flashsale.record_rejected_webhooks from public;
+grant execute on function flashsale.record_rejected_webhooks to flashsale_api;
