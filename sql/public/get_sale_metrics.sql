@@ -44,12 +44,12 @@ begin
   cross join lateral (values ('inbox', i.stored), ('inbox_limit', s.inbox_limit)) as u (metric, webhooks);
 
   return query
-  select u.figure, null::bigint, u.webhooks::double precision
+  select u.metric, null::bigint, u.webhooks::double precision
   from flashsale_data.rejection_counter c
   cross join lateral (
     values ('rejected_webhooks', (
               select count(*) from flashsale_data.rejected_webhooks r where r.dismissed_at is null)),
-           ('rejected_webhooks_dropped', c.dropped)) as u (figure, webhooks);
+           ('rejected_webhooks_dropped', c.dropped)) as u (metric, webhooks);
 
   return query
   select 'sweep_lag', null::bigint,

@@ -48,7 +48,7 @@ def counter(conn):
 
 
 def figure(conn, name):
-    return one(conn, "select value from flashsale.get_figures() where figure = %s", name)
+    return one(conn, "select value from flashsale.get_sale_metrics() where metric = %s", name)
 
 
 def test_a_rejected_webhook_is_kept_as_it_came(db):
