@@ -8,8 +8,10 @@ as $$
 declare
   v_minor int := flashsale_data.minor_units(p_currency);
 begin
-  if p_name is null or length(btrim(p_name)) = 0 or length(p_name) > 200 then
+  if p_name is null or length(p_name) not between 1 and 200 then
     perform flashsale_data.raise_refusal('SA009', 'A product has a name of 1 to 200 characters.');
+  elsif not flashsale_data.is_visible(p_name) then -- guard: name-visible
+    perform flashsale_data.raise_refusal('SA009', 'The name of a product has at least one visible character.');
   elsif p_stock is null or p_stock < 0 then
     perform flashsale_data.raise_refusal('SA009', 'A product has a stock of 0 or more.');
   elsif p_currency is null or p_currency !~ '^[A-Z]{3}$' then

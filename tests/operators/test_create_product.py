@@ -1,5 +1,7 @@
 """create_product(): which arguments are accepted, and the product that it creates."""
 
+import sys
+import unicodedata
 from decimal import Decimal
 
 import pytest
@@ -83,6 +85,42 @@ def test_invalid_arguments_are_refused_without_a_trace(db, arguments):
 def test_a_name_may_have_200_characters_of_any_script(db):
     product = create_product(db, name="靴" * 200)
     assert one(db, "select name from flashsale.get_product(%s)", product) == "靴" * 200
+
+
+NUMBER_PREFIXES = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+"""of category Cf, but with a glyph"""
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\ufe00\ufe0f\uffa0\ufff0\U000e0100\U000e01ef"
+"""of other categories, but without a glyph"""
+
+
+def invisible_characters():
+    found = [chr(code) for code in range(1, sys.maxunicode + 1)]
+    found = [char for char in found if unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp")]
+    return [*(char for char in found if char not in NUMBER_PREFIXES), *BLANK]
+
+
+def test_a_name_that_shows_nothing_is_refused(db):
+    for char in invisible_characters():
+        with refused("SA009"):
+            create_product(db, name=char)
+    for name in (
+        " \t\n",
+        "\u00a0\u2003\u3000",
+        "\u202e\u202c\u2066\u2069",
+        "\u200b\ufeff\u200d",
+        "\U000e0041\U000e007f",
+    ):
+        with refused("SA009"):
+            create_product(db, name=name)
+    assert one(db, "select count(*) from flashsale_data.products") == 0
+
+
+@pytest.mark.parametrize(
+    "name", [*"x.-0é靴🦶", *NUMBER_PREFIXES, "\u0301", "\u200f\u05e0\u05e2\u05dc", "👩\u200d🚀", "\u00a0x"]
+)
+def test_a_name_that_shows_something_is_kept_as_it_is(db, name):
+    product = create_product(db, name=name)
+    assert one(db, "select name from flashsale.get_product(%s)", product) == name
 
 
 def test_a_product_without_stock_is_sold_out(db):
