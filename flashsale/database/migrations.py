@@ -1,5 +1,8 @@
 """Brings a database up to date: migrations/ by yoyo, functions and views of sql/, jobs of pg_cron.
 
+Pending migrations and the functions that go with them are one transaction: no caller finds the functions of
+one version with the tables of another, except a call that runs at that instant (sql_loader.py).
+
 Three of yoyo's methods are replaced. Its lock is a table row, which a crash leaves behind; here an advisory
 lock keeps other runs out, and a row found under it is stale. It records a migration after committing it, so
 that a crash in between would apply it twice; here both are one transaction. It sends a file statement by
@@ -7,7 +10,7 @@ statement, which loses line numbers; here a file is sent as a whole.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -54,17 +57,20 @@ def migrate(
     with migration_lock(url, lock_timeout, say) as conn:
         _check_server(conn)
         _prepare_roles(conn, url if schedule else None)
-        for name in _apply(conn, url, migrations, None):
-            say(f"applied {name}")
-        check_lock(conn)
-        with conn.transaction():
-            load(conn, sql)
-            conn.execute(
-                "insert into flashsale_data.schema_state (version, digest, loaded_at)"
-                " values (%s, %s, now()) on conflict (singleton) do update"
-                " set version = excluded.version, digest = excluded.digest, loaded_at = excluded.loaded_at",
-                (migration_ids(migrations)[-1], digest(sql)),
-            )
+        with _pending(conn, url, migrations) as (backend, pending):
+            # Those of yoyo's migrations that have no transaction, or one of their own, go first.
+            while not all(map(_is_one_transaction, pending)):
+                check_lock(conn)
+                _apply_one(backend, pending[0])
+                say(f"applied {pending.pop(0).id}")
+            with backend.transaction():
+                for migration in pending:
+                    check_lock(conn)
+                    _apply_one(backend, migration)
+                check_lock(conn)
+                _load(backend.connection, sql, version=migration_ids(migrations)[-1])
+            for migration in pending:
+                say(f"applied {migration.id}")
         say("loaded sql/")
         if schedule:
             say(pg_cron.schedule(conn, url))
@@ -77,7 +83,16 @@ def apply(
     with migration_lock(url, LOCK_TIMEOUT, say) as conn:
         _check_server(conn)
         _prepare_roles(conn, None)
-        return list(_apply(conn, url, migrations, upto))
+        applied = []
+        with _pending(conn, url, migrations) as (backend, pending):
+            if upto is not None and upto not in migration_ids(migrations):
+                raise UserError(f"there is no migration {upto} in {migrations}")
+            for migration in pending:
+                if upto is None or migration.id <= upto:
+                    check_lock(conn)
+                    _apply_one(backend, migration)
+                    applied.append(migration.id)
+        return applied
 
 
 def _check_server(conn: Connection) -> None:
@@ -104,10 +119,11 @@ def _prepare_roles(conn: Connection, cron_url: str | None) -> None:
         )
 
 
-def _apply(conn: Connection, url: str, directory: Path, upto: str | None) -> Iterator[str]:
-    migrations = yoyo.read_migrations(str(directory))
-    if upto is not None and upto not in [migration.id for migration in migrations]:
-        raise UserError(f"there is no migration {upto} in {directory}")
+@contextmanager
+def _pending(
+    conn: Connection, url: str, directory: Path
+) -> Iterator[tuple[PostgresqlPsycopgBackend, list[yoyo.migrations.Migration]]]:
+    """A connection of yoyo's, and the migrations that are to be applied."""
     # `create schema if not exists` would require the right to create even if the schema exists.
     if not fetch_value(conn, "select exists (select from pg_namespace where nspname = %s)", (YOYO_SCHEMA,)):
         conn.execute(f"create schema {YOYO_SCHEMA} authorization {OWNER}")
@@ -117,13 +133,10 @@ def _apply(conn: Connection, url: str, directory: Path, upto: str | None) -> Ite
             backend.create_lock_table()
         backend.break_lock()
         with backend.lock():
-            pending = list(backend.to_apply(migrations))
+            pending = list(backend.to_apply(yoyo.read_migrations(str(directory))))
             for migration in pending:
-                check_lock(conn)
-                _apply_one(backend, migration)
-                yield migration.id
-                if migration.id == upto:
-                    return
+                migration.load()
+            yield backend, pending
 
 
 def _backend(url: str) -> PostgresqlPsycopgBackend:
@@ -134,11 +147,26 @@ def _backend(url: str) -> PostgresqlPsycopgBackend:
     return PostgresqlPsycopgBackend(uri, default_migration_table)
 
 
+def _is_one_transaction(migration: yoyo.migrations.Migration) -> bool:
+    """Whether it is a file of SQL that is run as a whole."""
+    return bool(migration.use_transactions and migration.is_raw_sql())
+
+
+def _load(conn: Connection, sql: Path, *, version: str) -> None:
+    """Load sql/ and record what is loaded, in the caller's transaction."""
+    load(conn, sql)
+    conn.execute(
+        "insert into flashsale_data.schema_state (version, digest, loaded_at)"
+        " values (%s, %s, now()) on conflict (singleton) do update"
+        " set version = excluded.version, digest = excluded.digest, loaded_at = excluded.loaded_at",
+        (version, digest(sql)),
+    )
+
+
 def _apply_one(backend: PostgresqlPsycopgBackend, migration: yoyo.migrations.Migration) -> None:
-    migration.load()
     path = Path(migration.path)
     try:
-        if not (migration.use_transactions and migration.is_raw_sql()):
+        if not _is_one_transaction(migration):
             backend.apply_one(migration)
             return
         with backend.transaction():

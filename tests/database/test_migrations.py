@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from api.database.schema_version import MIGRATIONS_DIRECTORY, migration_ids
+from api.database.schema_version import FOLDERS, MIGRATIONS_DIRECTORY, migration_ids
 from flashsale.database.migrations import apply, migrate
 from flashsale.database.sql_loader import SqlError
 from flashsale.errors import UserError
@@ -180,3 +180,32 @@ def test_a_wait_that_has_not_ended_ends_on_a_whole_tenth_of_a_second(empty_datab
         ("waits", "2100-01-01 12:00:00.100000"),
         ("waits to a tenth", "2100-01-01 12:00:00.100000"),
     ]
+
+
+def test_holds_get_the_price_of_their_product(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        apply(empty_database, "0006.operations", say=lambda _: None)
+        conn.execute(
+            """
+            insert into flashsale_data.products (name, price, currency, created_at)
+              values ('Shoe', 99.00, 'USD', now()), ('Sock', 700, 'JPY', now());
+            insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
+              values (1, 1, 1, 'ordered', now(), now()), (2, 2, 3, 'active', now(), now());
+            """
+        )
+        apply(empty_database, "0007.hold-prices", say=lambda _: None)
+        prices = "select hold_id, price::text, currency from flashsale_data.holds order by 1"
+        assert conn.execute(prices).fetchall() == [(1, "99.00", "USD"), (2, "700", "JPY")]
+
+
+def test_migrations_and_their_functions_are_one_transaction(empty_database, tmp_path):
+    """An error in sql/ leaves no migration behind."""
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    (tmp_path / "public" / "wrong.sql").write_text(
+        "create or replace function flashsale.wrong() returns int language sql as 'select nothing';\n"
+    )
+    with pytest.raises(SqlError):
+        migrate(empty_database, sql=tmp_path, schedule=False, say=lambda _: None)
+    with psycopg.connect(empty_database) as conn:
+        assert conn.execute("select to_regnamespace('flashsale')").fetchone() == (None,)
