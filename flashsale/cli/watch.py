@@ -29,7 +29,8 @@ _PRODUCTS = """
      order by s.product_id
 """
 _REFUNDS = """
-    select r.currency, count(*) as payments, sum(r.amount) as amount
+    select r.currency, count(*) as payments, sum(r.amount) as amount,
+           count(*) filter (where r.amount is null) as without_amount
       from flashsale.refunds_due r group by 1 order by 1
 """
 _REJECTED = """
@@ -166,8 +167,12 @@ def _available(row: dict[str, Any]) -> Text:
 def _refunds(rows: list[dict[str, Any]]) -> Text:
     if not rows:
         return Text("refunds due  none")
-    sums = ", ".join(f"{row['amount']} {row['currency']} in {row['payments']}" for row in rows)
-    return text(f"refunds due  {sums}", "bold red")
+    return text(f"refunds due  {', '.join(map(_sum_of_refunds, rows))}", "bold red")
+
+
+def _sum_of_refunds(row: dict[str, Any]) -> str:
+    amounts = ([] if row["amount"] is None else [str(row["amount"])]) + ["?"] * bool(row["without_amount"])
+    return f"{' + '.join(amounts)} {row['currency'] or '?'} in {row['payments']}"
 
 
 def _rejected(row: dict[str, Any]) -> list[Text]:

@@ -8,6 +8,10 @@
 -- left out; a transaction that announces later finds the wait ended; what a finished
 -- transaction did is in the rows. Where that order cannot be kept (above READ COMMITTED, and on
 -- a standby, which has no locks), only recorded refunds are listed.
+--
+-- A payment that names no amount has its order's, in the order's currency only: of one that
+-- names another currency the amount is not known, and null. A payment that names no currency
+-- is in its order's.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.list_refunds_due(p_limit int default null)
 returns table (idempotency_key text, order_id bigint, amount numeric, currency text,
@@ -38,7 +42,11 @@ begin
     and announced.behind < 1073741824;
 
   return query
-  select p.idempotency_key, p.order_id, coalesce(p.amount, o.amount), coalesce(p.currency, o.currency),
+  select p.idempotency_key, p.order_id,
+         coalesce(p.amount,
+                  case when coalesce(p.currency, o.currency) = o.currency -- guard: amount-in-its-currency
+                       then o.amount end),
+         coalesce(p.currency, o.currency),
          p.received_at,
          case when p.result = 'amount_mismatch' then 'amount_mismatch'
               when p.order_status is null then 'order_unknown'

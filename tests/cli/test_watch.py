@@ -100,9 +100,19 @@ def test_a_json_snapshot_is_one_line(flashsale, sale):
         "awaiting": 3, "paid": 4, "holds_per_second": "0.3", "orders_per_second": "0.2",
         "paid_per_second": "0.1",
     }  # fmt: skip
-    assert snapshot["refunds_due"] == [{"currency": "USD", "payments": 1, "amount": "396.00"}]
+    assert snapshot["refunds_due"] == [
+        {"currency": "USD", "payments": 1, "amount": "396.00", "without_amount": 0}
+    ]
     assert snapshot["scheduler"]["status"] in ("not_scheduled", "not_installed")
     assert snapshot["at"].endswith("Z")
+
+
+def test_refunds_without_an_amount_are_shown_in_their_currency(flashsale, db, sale):
+    for payload in ({"currency": "JPY"}, {"currency": "EUR"}, {"amount": "5.00", "currency": "EUR"}):
+        pay(db, order(db, sale, 1), **payload)
+        db.execute("select flashsale.adjust_stock(%s, 1)", (sale,))
+    (line,) = [line for line in flashsale("watch", "--once").stdout.splitlines() if "refunds" in line]
+    assert line.split("due")[1].strip() == "5.00 + ? EUR in 2, ? JPY in 1, 396.00 USD in 1"
 
 
 def test_it_can_be_limited_to_a_product(flashsale, db, sale):

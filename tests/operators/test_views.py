@@ -178,11 +178,29 @@ def test_an_order_paid_twice(db, ops):
 def test_a_payment_of_a_wrong_amount(db, ops):
     made = order(db, create_product(db))
     pay(db, made, key="cheap", amount="1.00", currency="USD")
-    pay(db, made, key="foreign", currency="EUR")
+    pay(db, made, key="foreign", amount="99.00", currency="EUR")
     assert refunds(ops) == [
         ("cheap", made, Decimal("1.00"), "USD", "amount_mismatch"),
         ("foreign", made, Decimal("99.00"), "EUR", "amount_mismatch"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "amount", "currency"),
+    [
+        ({}, Decimal("99.00"), "USD"),
+        ({"currency": "USD"}, Decimal("99.00"), "USD"),
+        ({"amount": "5.00"}, Decimal("5.00"), "USD"),
+        ({"amount": "5.00", "currency": "JPY"}, Decimal("5.00"), "JPY"),
+        ({"currency": "JPY"}, None, "JPY"),
+    ],
+)
+def test_an_amount_is_shown_in_no_currency_but_its_own(db, ops, payload, amount, currency):
+    made = order(db, create_product(db))
+    pay(db, made)
+    pay(db, made, key="second", **payload)
+    ((_, _, shown, shown_in, _),) = refunds(ops)
+    assert (shown, shown_in) == (amount, currency)
 
 
 def test_a_failed_payment_of_a_wrong_amount_is_not_due(db, ops):
