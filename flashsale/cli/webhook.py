@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import shlex
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -118,8 +120,14 @@ def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Respons
     except ValueError as error:
         raise UserError(f"{url} is not an http or https URL") from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error or type(error).__name__
-        raise UserError(f"no response from {url}: {reason}; is the server running?") from error
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, (ConnectionRefusedError, socket.gaierror)):
+            raise UserError(f"no response from {url}: {reason}; is the server running?") from error
+        said = " ".join(str(reason).split()) or type(reason).__name__
+        raise UserError(
+            f"no response from {url}: {said}; the webhook may have been applied. Repeat the command with"
+            f" --key {shlex.quote(key)}: if it has been applied, that has no second effect"
+        ) from error
 
 
 def _parse(status: int, response: Any) -> _Response:

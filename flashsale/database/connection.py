@@ -18,6 +18,10 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Result = TypeVar("Result")
 
 
+class CannotConnect(psycopg.OperationalError):
+    """No connection was made: nothing was sent, and nothing was done."""
+
+
 def admin_url() -> str:
     """FLASHSALE_DATABASE_URL, or else the superuser's URL of the running private cluster.
 
@@ -41,11 +45,15 @@ def connect(command: str, url: str | None = None) -> Connection:
     """An autocommit connection to `url`, or else to admin_url().
 
     :param command: shown as application_name in pg_stat_activity
+    :raises CannotConnect: with libpq's message
     """
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     options |= conninfo_to_dict(url or admin_url())
     options |= {"application_name": f"flashsale {command}", "client_encoding": "UTF8"}
-    return psycopg.connect(make_conninfo(**options), autocommit=True)
+    try:
+        return psycopg.connect(make_conninfo(**options), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise CannotConnect(str(error)) from error
 
 
 def fetch_row(conn: Connection, query: QueryNoTemplate, parameters: Params | None = None) -> Any:
@@ -96,5 +104,9 @@ def describe_error(error: psycopg.Error) -> str:
     if state in ("3F000", "42883", "42P01", "42703"):
         return f"{message}: the database has another version of flashsale, or none; run: flashsale migrate"
     if message is None:
-        return f"cannot connect to the database: {' '.join(str(error).split())}"
+        # libpq's message, which may have several lines.
+        said = " ".join(str(error).split())
+        if isinstance(error, CannotConnect):
+            return f"cannot connect to the database: {said}"
+        return f"the connection to the database was lost: {said}"
     return f"{message}{detail}"

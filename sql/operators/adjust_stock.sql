@@ -1,10 +1,13 @@
 -- Adds p_delta units to a product's total stock, or removes them; refused if fewer units would
--- be left than are held, awaiting or paid. Locks the product.
+-- be left than are held, awaiting or paid.
 --
--- Refuses SA001 product_not_found, SA009 invalid_request, SA010 stock_in_use; 40001 above
--- READ COMMITTED if the product has changed since the snapshot.
+-- Locks    the idempotency key, then the product, to commit.
+-- Replays  a key that has adjusted the stock returns what that call returned.
+-- Refuses  SA001 product_not_found, SA008 idempotency_key_reused, SA009 invalid_request,
+--          SA010 stock_in_use; 40001 above READ COMMITTED if the product has changed, or the key
+--          was used, since the snapshot.
 create or replace function flashsale.adjust_stock(
-  p_product_id bigint, p_delta int,
+  p_product_id bigint, p_delta int, p_idempotency_key text default null,
   out product_id bigint, out total_stock int, out available_stock int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -14,10 +17,19 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-  v_ctid     tid;
+  v_arguments jsonb := jsonb_build_object('product_id', p_product_id, 'delta', p_delta);
+  v_replayed  flashsale_data.operations :=
+    flashsale_data.replayed_operation('adjust_stock', p_idempotency_key, v_arguments);
+  v_ctid      tid;
   v_available int;
   v_total     int;
 begin
+  if v_replayed.product_id is not null then
+    product_id := v_replayed.product_id;
+    total_stock := v_replayed.total_stock;
+    available_stock := v_replayed.available_stock;
+    return;
+  end if;
   if p_product_id is null or p_delta is null or p_delta = 0 then
     perform flashsale_data.raise_refusal('SA009', 'A stock adjustment needs a product and a number other than 0.');
   end if;
@@ -46,8 +58,11 @@ begin
   perform flashsale_data.announce_ledger_write();
   insert into flashsale_data.events (kind, at, product_id, available_delta)
   values ('stock_adjusted', clock_timestamp(), p_product_id, p_delta);
+  -- guard: adjust-key-recorded
+  perform flashsale_data.record_operation('adjust_stock', p_idempotency_key, v_arguments, product_id,
+    total_stock, available_stock);
 end
 $$;
-comment on function flashsale.adjust_stock(bigint, int) is 'Adds units to a product''s stock, or removes them';
-revoke execute on function flashsale.adjust_stock(bigint, int) from public;
-grant execute on function flashsale.adjust_stock(bigint, int) to flashsale_ops;
+comment on function flashsale.adjust_stock(bigint, int, text) is 'Adds units to a product''s stock, or removes them';
+revoke execute on function flashsale.adjust_stock(bigint, int, text) from public;
+grant execute on function flashsale.adjust_stock(bigint, int, text) to flashsale_ops;

@@ -1,25 +1,26 @@
 -- Deletes what is finished and older than p_older_than: expired and released holds, cancelled
--- orders with their holds and webhooks, rejected webhooks that were dismissed, and the ledger,
--- whose sums are carried forward. Paid orders, captured payments and the rows they refer to are
--- the shop's books and stay, and so do rejected webhooks that stand.
+-- orders with their holds and webhooks, rejected webhooks that were dismissed, operators'
+-- idempotency keys, and the ledger, whose sums are carried forward. Paid orders, captured payments
+-- and the rows they refer to are the shop's books and stay, and so do rejected webhooks that stand.
 --
--- Choose an age longer than the provider's retries: a webhook that repeats a deleted one is
--- taken as new. Readers of the ledger lose what they have not read. Returns what was deleted,
--- and how many. Refuses SA009 invalid_request, also above READ COMMITTED, where a payment
--- newer than the snapshot is not seen.
+-- Choose an age longer than the retries of the provider and of operators: a webhook or an
+-- operation that repeats a deleted one is taken as new. Readers of the ledger lose what they have
+-- not read. Returns what was deleted, and how many. Refuses SA009 invalid_request, also above READ
+-- COMMITTED, where a payment newer than the snapshot is not seen.
 create or replace function flashsale.purge(p_older_than interval)
 returns table (removed text, rows bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_before    timestamptz;
-  v_order_ids bigint[];
-  v_hold_ids  bigint[];
-  v_payments  bigint;
-  v_holds     bigint;
-  v_events    bigint;
-  v_rejected  bigint;
+  v_before     timestamptz;
+  v_order_ids  bigint[];
+  v_hold_ids   bigint[];
+  v_payments   bigint;
+  v_holds      bigint;
+  v_operations bigint;
+  v_events     bigint;
+  v_rejected   bigint;
 begin
   -- In seconds: the length of a month depends on the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
@@ -65,6 +66,9 @@ begin
     for update skip locked);
   get diagnostics v_rejected = row_count;
 
+  delete from flashsale_data.operations o where o.done_at <= v_before;
+  get diagnostics v_operations = row_count;
+
   -- A prefix of the ledger, up to the first event that is too young.
   with gone as (
     delete from flashsale_data.events e
@@ -81,7 +85,8 @@ begin
 
   return query values
     ('orders', cardinality(v_order_ids)::bigint), ('payments', v_payments),
-    ('holds', v_holds), ('events', v_events), ('rejected_webhooks', v_rejected);
+    ('holds', v_holds), ('operations', v_operations), ('events', v_events),
+    ('rejected_webhooks', v_rejected);
 end
 $$;
 comment on function flashsale.purge(interval) is 'Deletes what is finished and older; the shop''s books stay';

@@ -31,6 +31,8 @@ class Provider(HTTPServer):
             status, response = (
                 self.server.responses.pop(0) if self.server.responses else (200, b'{"result":"applied"}')
             )
+            if not status:
+                return
             self.send_response(status)
             self.send_header("Content-Length", str(len(response)))
             self.end_headers()
@@ -145,6 +147,15 @@ def test_an_unreachable_server_is_a_one_line_error(send):
     assert result.exit_code == 1
     assert "Connection refused; is the server running?" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_response_that_is_lost_names_the_key_to_repeat_it_with(send, provider):
+    provider.responses = [(0, b"")]
+    result = send("--order", 7)
+    assert result.exit_code == 1
+    key = json.loads(provider.requests[0][2])["idempotency_key"]
+    assert "the webhook may have been applied. Repeat the command with --key " + key in result.stderr
+    assert "is the server running" not in result.stderr
 
 
 def test_an_invalid_secret_is_a_one_line_error_without_the_secret(send):

@@ -4,6 +4,7 @@ import sys
 import unicodedata
 from decimal import Decimal
 
+import psycopg
 import pytest
 
 from tests.support.sale_steps import audit, create_product, one, order, pay, place_hold, refused
@@ -89,7 +90,10 @@ def test_a_name_may_have_200_characters_of_any_script(db):
 
 NUMBER_PREFIXES = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 """of category Cf, but with a glyph"""
-BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\ufe00\ufe0f\uffa0\ufff0\U000e0100\U000e01ef"
+BLANK = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\ufe00\ufe0f\uffa0\ufff0"
+    "\U000e0100\U000e01ef"
+)
 """of other categories, but without a glyph"""
 
 
@@ -147,3 +151,51 @@ def test_the_largest_amount_of_an_order_can_be_paid(db):
     amount = one(db, "select amount from flashsale.get_order(%s)", dearest)
     assert pay(db, dearest, amount=str(amount), currency="USD") == "applied"
     assert audit(db) == []
+
+
+# --- idempotency keys ---
+
+KEYED = "select flashsale.create_product(%s, %s::int, %s::numeric, %s, %s)"
+
+
+def test_a_repeated_key_creates_no_second_product(db):
+    first = one(db, KEYED, "Drop 7", 5, "99", "USD", "drop 7")
+    db.execute("select flashsale.adjust_stock(%s, 5)", (first,))
+    assert one(db, KEYED, "Drop 7", 5, "99.00", "USD", "drop 7") == first
+    assert one(db, KEYED, "Drop 7", 5, "99", "USD", "drop 7 again") != first
+    assert one(db, "select count(*) from flashsale.stock") == 2
+    assert audit(db) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("Drop 8", 5, "99", "USD"),
+        ("Drop 7", 6, "99", "USD"),
+        ("Drop 7", 5, "98", "USD"),
+        ("Drop 7", 5, "99", "EUR"),
+        (None, 5, "99", "USD"),
+        ("Drop 7", 5, "NaN", "USD"),
+    ],
+)
+def test_the_same_key_with_another_product_is_refused(db, arguments):
+    one(db, KEYED, "Drop 7", 5, "99", "USD", "drop 7")
+    with refused("SA008"):
+        one(db, KEYED, *arguments, "drop 7")
+    assert one(db, "select count(*) from flashsale.stock") == 1
+
+
+def test_each_operation_has_its_own_keys(db):
+    product = one(db, KEYED, "Drop 7", 5, "99", "USD", "a key")
+    assert one(db, "select total_stock from flashsale.adjust_stock(%s, 1, 'a key')", product) == 6
+
+
+def test_a_key_used_since_the_snapshot_gets_a_serialization_failure(db, connect):
+    operator = connect(autocommit=False)
+    operator.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    operator.execute("select * from flashsale.stock")
+    one(db, KEYED, "Drop 7", 5, "99", "USD", "drop 7")
+    with refused("40001"):
+        one(operator, KEYED, "Drop 7", 5, "99", "USD", "drop 7")
+    operator.rollback()
+    assert one(db, "select count(*) from flashsale.stock") == 1

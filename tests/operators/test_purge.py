@@ -23,7 +23,14 @@ from tests.support.waiting import wait_until, wait_until_blocked
 
 pytestmark = pytest.mark.slow
 
-NOTHING = {"orders": 0, "payments": 0, "holds": 0, "events": 0, "rejected_webhooks": 0}
+NOTHING = {
+    "orders": 0,
+    "payments": 0,
+    "holds": 0,
+    "operations": 0,
+    "events": 0,
+    "rejected_webhooks": 0,
+}
 
 
 def purge(conn, older_than="0"):
