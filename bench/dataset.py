@@ -23,9 +23,11 @@ from (select n, n * %(active)s / %(all)s > (n - 1) * %(active)s / %(all)s as act
       from generate_series(1, %(all)s::bigint) n) n
 """
 _HOLDS = """
-insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at)
-select hold_id, 1, 1, status, expires_at - interval '1 day', flashsale_data.expiry_instant(expires_at)
-from bench.dataset
+insert into flashsale_data.holds (hold_id, product_id, qty, status, placed_at, expires_at, currency, price)
+select d.hold_id, 1, 1, d.status, d.expires_at - interval '1 day',
+       flashsale_data.expiry_instant(d.expires_at), p.currency, p.price
+from bench.dataset d cross join flashsale_data.products p
+where p.product_id = 1
 """
 _EVENTS = """
 insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import IsolationLevel
 
 from proof.clock_shift import TICK
-from proof.model import Model, Response
+from proof.model import PRICE, Model, Response
 from proof.requests import NOT_SERIALIZABLE, Call, receive, send
 from proof.serial_orders import explain, one_by_one
 from proof.situations import OPERATIONS, Situation
@@ -193,10 +193,14 @@ class Interleaver:
         self.not_serializable += failed
 
 
-TABLES = ("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried")
+TABLES = (
+    *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
+    "operations",
+)
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
+        f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
     ]
 )

@@ -14,6 +14,7 @@ from typing import Any
 Response = dict[str, Any] | str
 
 PRICE = 99
+"""of a new product"""
 CURRENCY = "USD"
 
 
@@ -21,6 +22,7 @@ CURRENCY = "USD"
 class Hold:
     product_id: int
     qty: int
+    price: int
     lapses_at: int
     status: str = "active"
 
@@ -30,13 +32,14 @@ class Order:
     hold_id: int
     product_id: int
     qty: int
+    price: int
     due_at: int
     status: str = "pending_payment"
     cancel_reason: str | None = None
 
     @property
     def amount(self) -> str:
-        return f"{self.qty * PRICE}.00"
+        return money(self.qty * self.price)
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,25 @@ class Model:
     inbox_limit: int = 10_000
     now: int = 0
     totals: dict[int, int] = field(default_factory=dict)
+    prices: dict[int, int] = field(default_factory=dict)  # of products whose price was changed
     holds: dict[int, Hold] = field(default_factory=dict)
     orders: dict[int, Order] = field(default_factory=dict)
     payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
     hold_keys: dict[str, int] = field(default_factory=dict)
     order_keys: dict[str, int] = field(default_factory=dict)
+    adjustments: dict[str, tuple[tuple, Response]] = field(default_factory=dict)  # arguments, response
 
     def copy(self) -> "Model":
         return replace(
             self,
             totals=dict(self.totals),
+            prices=dict(self.prices),
             holds=dict(self.holds),
             orders=dict(self.orders),
             payments=dict(self.payments),
             hold_keys=dict(self.hold_keys),
             order_keys=dict(self.order_keys),
+            adjustments=dict(self.adjustments),
         )
 
     def tick(self, ticks: int) -> None:
@@ -125,6 +132,9 @@ class Model:
                 paid += order.qty * (status == "paid")
         return self.totals[product_id] - held - awaiting - paid, held, awaiting, paid
 
+    def price(self, product_id: int) -> int:
+        return self.prices.get(product_id, PRICE)
+
     def available(self, product_id: int) -> int:
         return self.units(product_id)[0]
 
@@ -164,7 +174,10 @@ class Model:
         """As `tables.state()` reads it."""
         return {
             "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
+            "prices": {str(product_id): money(self.price(product_id)) for product_id in self.totals},
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
+            "prices_held": {str(hold_id): money(hold.price) for hold_id, hold in self.holds.items()},
+            "adjustments": {key: response["total_stock"] for key, (_, response) in self.adjustments.items()},
             "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
             "marked": {
                 **{
@@ -208,7 +221,7 @@ class Model:
             return "SA002"
         else:
             hold_id = new_id(observed, "hold_id", self.holds)
-            self.holds[hold_id] = Hold(product_id, qty, self.now + self.hold_ticks)
+            self.holds[hold_id] = Hold(product_id, qty, self.price(product_id), self.now + self.hold_ticks)
             if key is not None:
                 self.hold_keys[key] = hold_id
         order_id = self.order_of(hold_id)
@@ -247,7 +260,9 @@ class Model:
             order_id = new_id(observed, "order_id", self.orders)
             hold = self.holds[hold_id]
             self.holds[hold_id] = replace(hold, status="ordered")
-            self.orders[order_id] = Order(hold_id, hold.product_id, hold.qty, self.now + self.order_ticks)
+            self.orders[order_id] = Order(
+                hold_id, hold.product_id, hold.qty, hold.price, self.now + self.order_ticks
+            )
             if key is not None:
                 self.order_keys[key] = order_id
             of_it = [
@@ -326,7 +341,10 @@ class Model:
         self.orders[payment.order_id] = order
         return result, self.order_status(payment.order_id)[0]
 
-    def adjust_stock(self, product_id: int, delta: int, observed: Response) -> Response:
+    def adjust_stock(self, product_id: int, delta: int, key: str | None, observed: Response) -> Response:
+        if key in self.adjustments:
+            arguments, response = self.adjustments[key]
+            return response if arguments == (product_id, delta) else "SA008"
         if delta == 0:
             return "SA009"
         if product_id not in self.totals:
@@ -334,11 +352,21 @@ class Model:
         if self.available(product_id) + delta < 0:
             return "SA010"
         self.totals[product_id] += delta
-        return {
+        response = {
             "product_id": product_id,
             "total_stock": self.totals[product_id],
             "available_stock": self.available(product_id),
         }
+        if key is not None:
+            self.adjustments[key] = (product_id, delta), response
+        return response
+
+    def change_price(self, product_id: int, price: int, observed: Response) -> Response:
+        """For the holds that are placed from now on."""
+        if product_id not in self.totals:
+            return "SA001"
+        self.prices[product_id] = price
+        return {"product_id": product_id, "price": money(price), "currency": CURRENCY}
 
     def change_settings(self, keep_ticks: int, observed: Response, skipped: Collection[str] = ()) -> Response:
         """A shorter wait also applies to stored webhooks; a longer one only to new ones."""
@@ -410,14 +438,17 @@ class Model:
         """Released, or marked expired."""
         return [hold_id for hold_id, hold in self.holds.items() if hold.status in ("expired", "released")]
 
-    def purge(self, observed: Response, skipped: Collection[int] = ()) -> Response:
+    def purge(self, observed: Response, skipped: Collection[int | str] = ()) -> Response:
         """Delete what is finished, of any age; its ids and keys are unknown again."""
         orders = [order_id for order_id in self.finished_orders() if order_id not in skipped]
         payments = [key for key, payment in self.payments.items() if payment.order_id in orders]
         holds = [hold_id for hold_id in self.finished_holds() if hold_id not in skipped]
         holds += [self.orders[order_id].hold_id for order_id in orders]
+        adjustments = [key for key in self.adjustments if key not in skipped]
         for key in payments:
             del self.payments[key]
+        for key in adjustments:
+            del self.adjustments[key]
         for order_id in orders:
             del self.orders[order_id]
         for hold_id in holds:
@@ -426,7 +457,16 @@ class Model:
             key: order_id for key, order_id in self.order_keys.items() if order_id in self.orders
         }
         self.hold_keys = {key: hold_id for key, hold_id in self.hold_keys.items() if hold_id in self.holds}
-        return {"orders": len(orders), "payments": len(payments), "holds": len(holds)}
+        return {
+            "orders": len(orders),
+            "payments": len(payments),
+            "holds": len(holds),
+            "operations": len(adjustments),
+        }
+
+
+def money(amount: int) -> str:
+    return f"{amount}.00"
 
 
 def new_id(observed: Response, name: str, known: Collection[int]) -> int:

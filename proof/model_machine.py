@@ -33,10 +33,13 @@ arguments = {
     "release_hold": st.tuples(pick),
     "create_order": st.tuples(pick, maybe_key),
     "apply_payment": st.tuples(st.integers(0, 60), pick, statuses, amounts, currencies),
-    "adjust_stock": st.tuples(pick, st.one_of(st.integers(-3, 3), st.just("all that is available"))),
+    "adjust_stock": st.tuples(
+        pick, st.one_of(st.integers(-3, 3), st.just("all that is available")), maybe_key
+    ),
     "expire_due": st.just(()),
     "purge": st.just(()),
     "change_settings": st.tuples(st.sampled_from([2, 4, 12, 20])),
+    "change_price": st.tuples(pick, st.sampled_from([0, PRICE, 150])),
 }
 batched = ("place_hold", "release_hold", "create_order", "apply_payment")
 
@@ -95,9 +98,10 @@ class ShopMachine(RuleBasedStateMachine):
 
     # --- single calls ---
 
-    place_hold, release_hold, create_order, apply_payment, adjust_stock, sweep, purge, change_settings = (
-        single_call(function) for function in arguments
-    )
+    (
+        place_hold, release_hold, create_order, apply_payment, adjust_stock, sweep, purge, change_settings,
+        change_price,
+    ) = (single_call(function) for function in arguments)  # fmt: skip
 
     @rule(draw=a_batch)
     def call_batch(self, draw: tuple[str, list[tuple]]) -> None:
@@ -164,11 +168,14 @@ class ShopMachine(RuleBasedStateMachine):
                     amount = None
                 return Request(function, (f"pay {key}", order_id, status, amount, currency))
             case "adjust_stock":
-                number, delta = drawn
+                number, delta, key = drawn
                 product = self.product(number)
                 if delta == "all that is available":
                     delta = -self.model.available(product) if product in self.model.totals else -1
-                return Request(function, (product, delta))
+                return Request(function, (product, delta, key and f"delivery {key}"))
+            case "change_price":
+                number, price = drawn
+                return Request(function, (self.product(number), price))
             case "expire_due":
                 return Request(function, (1000,))
             case "purge" | "change_settings":

@@ -19,6 +19,7 @@ LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
 PAYMENTS = "tests/sql/test_apply_payment.py::"
+PRICES = "tests/operators/test_change_price.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
 PROBLEMS = "tests/api/test_problems.py::"
 PURGE = "tests/operators/test_purge.py::"
@@ -53,6 +54,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [KNOWN + "test_failure_after_success_restocks_nothing"]),
     Mutation("A cancelled order returns its units to another product", "product-of-order",
         ["v_product_slot := 1;"], [KNOWN + "test_the_right_product_is_restocked"]),
+    Mutation("A product can have a name that shows nothing", "name-visible", ["elsif false then"],
+        ["tests/operators/test_create_product.py::test_a_name_that_shows_nothing_is_refused"]),
     # Locks.
     Mutation("The product is not locked", "product-lock", [";"],
         [CONCURRENCY + "test_a_buyer_waits_for_the_buyer_of_the_last_units"]),
@@ -164,6 +167,18 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A key that was used since the snapshot counts as unused", "unseen-hold-keys",
         ["select null, null where false"],
         [ISOLATION + "test_a_key_of_a_sold_out_product_that_was_used_since"]),
+    Mutation("A repeated key of an operator adds its units again", "adjust-key-recorded",
+        ["perform concat('',"],
+        ["tests/operators/test_adjust_stock.py::test_a_repeated_key_adds_nothing_and_gets_the_same_answer"]),
+    Mutation("A repeated key creates a second product", "create-key-recorded", [""],
+        ["tests/operators/test_create_product.py::test_a_repeated_key_creates_no_second_product"]),
+    Mutation("A reused key of an operator is not compared with the request", "operation-key-reused",
+        ["if false then"],
+        ["tests/operators/test_adjust_stock.py::test_the_same_key_with_other_arguments_is_refused"]),
+    Mutation("Idempotency keys of operators are not locked", "operation-key-lock", [""],
+        ["tests/operators/test_adjust_stock.py::test_two_calls_with_one_key_at_once_add_once"]),
+    Mutation("A lost answer is reported as a refusal", "answer-lost", ["if False:"],
+        ["tests/cli/test_product.py::test_a_command_whose_answer_is_lost_is_repeated_and_has_one_effect"]),
     Mutation("Of the holds that expire at one instant only the first is counted", "lapses-add-up",
         ["on conflict do nothing"], [INSTANT + "test_all_that_lapses_at_one_instant_is_counted"]),
     Mutation("A stored webhook is never applied", "stored-webhooks-applied", [""],
@@ -176,7 +191,31 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["return;\n{line}"], [OPEN + "test_a_key_is_taken_while_its_webhook_may_be_applied_control"]),
     # Money.
     Mutation("The amount of an order is the price of one unit", "order-amount",
-        ["v_prices[v_slots[hold.i]],"], [ORDERS + "test_an_order_awaits_payment_of_its_amount"]),
+        ["hold.price,"], [ORDERS + "test_an_order_awaits_payment_of_its_amount"]),
+    Mutation("An order costs what its product costs by then", "order-amount",
+        ["(select p.price from flashsale_data.products p where p.product_id = hold.product_id) * hold.qty,"],
+        [PRICES + "test_a_hold_keeps_the_price_at_which_it_was_placed"]),
+    Mutation("A hold has the price of another product of its batch", "price-of-hold",
+        ["v_currencies[1], v_prices[1]"],
+        [PRICES + "test_each_hold_of_a_batch_has_the_price_of_its_product"]),
+    Mutation(
+        "The price of a hold is read before the lock",
+        "price-after-lock",
+        [
+            "select p.price into v_price from flashsale_data.products p"
+            " where p.product_id = v_ids_to_lock[1];\n{line}",
+            "into v_expires_at, v_currency",
+        ],
+        [PRICES + "test_a_hold_that_waits_for_a_change_has_the_new_price"],
+    ),
+    Mutation("A price is changed without the lock of its product", "price-lock",
+        ["from (select array_agg(s.ctid) as ctids from flashsale_data.stock s"
+         " where s.product_id = p_product_id) l;"],
+        [PRICES + "test_a_change_waits_for_a_hold_and_a_later_change_for_both"]),
+    Mutation("A hold is placed at the price of an old snapshot", "price-in-snapshot", ["where false;"],
+        [PRICES + "test_a_snapshot_older_than_a_change_gets_a_serialization_failure"]),
+    Mutation("The audit does not compare an order's amount with its hold's price", "audit-amount",
+        ["where false"], [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken"]),
     Mutation("A payment of any amount pays an order", "amount-matches", [""],
         [PAYMENTS + "test_another_amount_or_currency_changes_nothing_and_is_recorded"]),
     Mutation("A payment in any currency pays an order", "currency-matches", [""],
@@ -196,6 +235,9 @@ MUTATIONS: list[Mutation | StatementMutation] = [
             "tests/operators/test_views.py::test_a_payment_of_a_wrong_amount",
         ],
     ),
+    Mutation("A refund shows the order's amount in the currency of the payment", "amount-in-its-currency",
+        ["case when true"],
+        ["tests/operators/test_views.py::test_an_amount_is_shown_in_no_currency_but_its_own"]),
     Mutation("A captured payment whose order never came is deleted", "captured-kept", [""],
         [SWEEP + "test_a_captured_payment_whose_order_never_came_becomes_a_refund"]),
     Mutation("A refund whose order never came is listed only after a sweep", "refunds-unswept",

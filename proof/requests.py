@@ -17,7 +17,8 @@ NOT_SERIALIZABLE = "40001"
 # The types of the columns of a request.
 COLUMNS = {
     "place_hold": ("bigint", "int", "text"), "release_hold": ("bigint",), "create_order": ("bigint", "text"),
-    "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int"),
+    "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int", "text"),
+    "change_price": ("bigint", "numeric"),
     "expire_due": ("int",), "change_settings": ("interval",), "purge": ("interval",),
 }  # fmt: skip
 # Functions that do not return a row a request.
@@ -33,8 +34,8 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail")
 @dataclass(frozen=True)
 class Request:
     """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
-    apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta),
-    expire_due(limit), change_settings(keep_ticks), purge()."""
+    apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta, key),
+    change_price(product_id, price), expire_due(limit), change_settings(keep_ticks), purge()."""
 
     function: str
     args: tuple

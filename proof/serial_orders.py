@@ -166,17 +166,21 @@ def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator
     if not isinstance(observed, dict):
         return
     orders, holds = model.finished_orders(), model.finished_holds()
-    for removed_orders, removed_holds in itertools.product(
+    adjustments = list(model.adjustments)
+    for removed_orders, removed_holds, removed_adjustments in itertools.product(
         itertools.combinations([o for o in orders if str(o) not in found["orders"]], observed["orders"]),
         itertools.combinations(
             [h for h in holds if str(h) not in found["holds"]], observed["holds"] - observed["orders"]
         ),
+        itertools.combinations(
+            [key for key in adjustments if key not in found["adjustments"]], observed["operations"]
+        ),
     ):
         after = model.copy()
-        if (
-            after.purge(observed, skipped={*orders, *holds}.difference(removed_orders, removed_holds))
-            == observed
-        ):
+        skipped = {*orders, *holds, *adjustments}.difference(
+            removed_orders, removed_holds, removed_adjustments
+        )
+        if after.purge(observed, skipped=skipped) == observed:
             yield after
 
 

@@ -12,7 +12,8 @@ from proof.requests import send_prepared
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
-delete from flashsale_data.ledger_carried; delete from flashsale_data.products;
+delete from flashsale_data.ledger_carried; delete from flashsale_data.operations;
+delete from flashsale_data.products;
 update flashsale_data.inbox set stored = 0
 """
 
@@ -21,6 +22,11 @@ select jsonb_build_object(
   'units', (
     select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting, s.paid])
     from flashsale.stock s),
+  'prices', (select jsonb_object_agg(p.product_id, p.price::text) from flashsale_data.products p),
+  'prices_held', (select jsonb_object_agg(h.hold_id, h.price::text) from flashsale_data.holds h),
+  'adjustments', (
+    select jsonb_object_agg(o.idempotency_key, o.total_stock) from flashsale_data.operations o
+    where o.operation = 'adjust_stock'),
   'holds', (
     select jsonb_object_agg(h.hold_id,
       case when h.status = 'active' and h.expires_at <= clock_timestamp() then 'expired' else h.status end)

@@ -20,7 +20,7 @@ from proof.situations import LAPSED_WAITS, OPERATIONS, SITUATIONS, refused
 LEVELS = list(IsolationLevel)[1:]
 # A pair of the same operation is a request and its replay.
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
-TRIPLES = list(itertools.combinations(list(OPERATIONS)[:8], 3))
+TRIPLES = [*itertools.combinations(list(OPERATIONS)[:8], 3), ("place_hold", "create_order", "change_price")]
 INBOX_OPERATIONS = (
     *("create_order", "success", "sweep", "purge"),
     *("shorter inbox_keep", "key reused", "stored replay"),

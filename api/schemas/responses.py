@@ -69,7 +69,9 @@ class CreatedOrder(msgspec.Struct):
 
     order_id: OrderId
     status: OrderStatus
-    amount: Annotated[Money, Meta(description="The amount to pay: the price of all units.")]
+    amount: Annotated[
+        Money, Meta(description="The amount to pay: the price when the hold was placed, for all units.")
+    ]
     currency: Currency
     payment_due_at: Annotated[Instant, Meta(description="When the order is cancelled unless it is paid.")]
 
@@ -81,7 +83,9 @@ class Order(msgspec.Struct):
     product_id: ProductId
     qty: Quantity
     status: OrderStatus
-    amount: Annotated[Money, Meta(description="The amount to pay: the price of all units.")]
+    amount: Annotated[
+        Money, Meta(description="The amount to pay: the price when the hold was placed, for all units.")
+    ]
     currency: Currency
     created_at: Instant
     payment_due_at: Annotated[Instant, Meta(description="When the order is cancelled unless it is paid.")]

@@ -4,8 +4,8 @@ with placed as materialized (
          flashsale_data.expiry_instant(clock_timestamp() + interval '1 day') as expires_at
   from generate_series(1, :size)
 ), held as (
-  insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at)
-  select hold_id, 1, 1, clock_timestamp(), expires_at from placed
+  insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, currency, price)
+  select hold_id, 1, 1, clock_timestamp(), expires_at, 'USD', 99.00 from placed
 ), recorded as (
   insert into flashsale_data.events (kind, at, product_id, hold_id, available_delta)
   select 'hold_placed', clock_timestamp(), 1, hold_id, -1 from placed

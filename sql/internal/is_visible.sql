@@ -12,4 +12,5 @@ as $$
     || E'\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3'
     || E'\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff]');
 $$;
-comment on function flashsale_data.is_visible(text) is 'Whether a text shows anything: not only spaces and invisible characters';
+comment on function flashsale_data.is_visible(text) is
+  'Whether a text shows anything: not only spaces and invisible characters';

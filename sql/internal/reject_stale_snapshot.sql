@@ -32,8 +32,10 @@ begin
   end;
 
   begin
-    insert into flashsale_data.holds (hold_id, product_id, qty, placed_at, expires_at, idempotency_key)
-    select coalesce(u.hold_id, flashsale_data.new_hold_id()), -1, 1, clock_timestamp(), clock_timestamp(), u.key
+    insert into flashsale_data.holds
+      (hold_id, product_id, qty, placed_at, expires_at, idempotency_key, currency, price)
+    select coalesce(u.hold_id, flashsale_data.new_hold_id()), -1, 1, clock_timestamp(), clock_timestamp(), u.key,
+           'XXX', 0
     from (
       select h, null from unnest(p_hold_ids) h where h between 1 and 9007199254740991
       union

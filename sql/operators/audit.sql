@@ -84,6 +84,21 @@ as $$
   from flashsale_data.orders o join flashsale_data.holds h on h.hold_id = o.hold_id
   where (o.product_id, o.qty) <> (h.product_id, h.qty)
   union all
+  select 'order_amount', format('order %s is of %s %s, hold %s was placed for %s times %s %s', o.order_id,
+                                o.amount, o.currency, h.hold_id, h.qty, h.price, h.currency)
+  from flashsale_data.orders o join flashsale_data.holds h on h.hold_id = o.hold_id
+  where (o.amount, o.currency) <> (h.price * h.qty, h.currency) -- guard: audit-amount
+  union all
+  select 'price_in_ledger', format('product %s costs %s, its last change was to %s', p.product_id, p.price,
+                                   e.data ->> 'price')
+  from flashsale_data.products p
+  join (
+    select distinct on (e.product_id) e.product_id, e.data
+    from flashsale_data.events e
+    where e.kind = 'price_changed'
+    order by e.product_id, e.event_id desc) e on e.product_id = p.product_id
+  where p.price <> (e.data ->> 'price')::numeric
+  union all
   select 'hold_state_in_ledger', format('hold %s is %s, its last event is %s', h.hold_id, h.status, e.kind)
   from flashsale_data.holds h
   join (

@@ -1,6 +1,7 @@
 -- Turns each hold into an order that awaits payment for settings.payment_window. The order's
 -- stored webhooks are applied here, in order of arrival, so that an order can be created as
--- paid or cancelled. One row a request, in order.
+-- paid or cancelled. An order costs what its hold was placed at, times its quantity. One row a
+-- request, in order.
 --
 -- Locks    idempotency keys, the new orders' ids, holds, products, to commit.
 -- Replays  a key that has created an order returns that order as it now stands.
@@ -39,8 +40,6 @@ declare
   v_product_ctids  tid[];
   v_effective_nows timestamptz[];
   v_due_ats        timestamptz[];
-  v_prices         numeric[];
-  v_currencies     text[];
   -- the requests whose order is created, and these orders
   v_created        int[];
   v_orders         flashsale_data.orders[];
@@ -101,15 +100,9 @@ begin
     v_now := clock_timestamp();
 
     -- 4 Decide which holds become orders
-    select array_agg(product.price), array_agg(product.currency), array_agg(product.payment_due_at)
-      into v_prices, v_currencies, v_due_ats
-    from (
-      select p.price, p.currency,
-             flashsale_data.expiry_instant(locked.effective_now + settings.payment_window) as payment_due_at
-      from unnest(v_products, v_effective_nows) with ordinality as locked (product_id, effective_now, slot)
-      left join flashsale_data.products p on p.product_id = locked.product_id
-      cross join flashsale_data.settings
-      order by locked.slot) product;
+    v_due_ats := array(
+      select flashsale_data.expiry_instant(n + s.payment_window)
+      from unnest(v_effective_nows) as n cross join flashsale_data.settings s);
 
     -- A hold's expiry is judged by the clock that was read after the last lock, not by the
     -- time at which this call began to wait.
@@ -117,11 +110,11 @@ begin
     from (
       select hold.i::int,
              row(v_order_ids[hold.i], hold.hold_id, hold.product_id, hold.qty,
-                 v_prices[v_slots[hold.i]] * hold.qty, -- guard: order-amount
-                 v_currencies[v_slots[hold.i]], 'pending_payment', null, v_now, v_due_ats[v_slots[hold.i]],
+                 hold.price * hold.qty, -- guard: order-amount
+                 hold.currency, 'pending_payment', null, v_now, v_due_ats[v_slots[hold.i]],
                  p_idempotency_keys[hold.i])::flashsale_data.orders as new_order
       from unnest(v_holds) with ordinality
-        as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, i)
+        as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, currency, price, i)
       where hold.status = 'active'
         and hold.expires_at > v_effective_nows[v_slots[hold.i]] -- guard: hold-not-expired
       order by hold.i) chosen;

@@ -61,7 +61,8 @@ begin
              or hold.status = 'active' and v_product_ctids[v_slots[hold.slot]] is null))
       into v_released, v_locked_elsewhere
     from unnest(v_holds) with ordinality
-      as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, slot);
+      as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, currency,
+               price, slot);
   end if;
 
   -- 4 Write each table once

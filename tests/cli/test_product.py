@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.support.cutting_proxy import losing_answers
 from tests.support.sale_steps import available, create_product, one, place_hold
 
 
@@ -98,3 +99,77 @@ def test_restock_cannot_remove_held_units(flashsale, db):
 def test_an_id_out_of_range_is_wrong_usage(flashsale):
     assert flashsale("product", "restock", 2**63, 1).exit_code == 2
     assert flashsale("product", "restock", 2**63 - 1, 1).exit_code == 1
+
+
+# --- idempotency keys ---
+
+MAY_HAVE = "the connection was lost before the answer came: it may have happened"
+
+
+def test_a_repeated_key_has_no_second_effect(flashsale, db):
+    words = ["product", "create", "Drop", "--stock", 10, "--price", 5, "--key", "drop"]
+    assert flashsale(*words).stdout == flashsale(*words).stdout == "product 1: Drop, 10 in stock at 5 USD\n"
+    words = ["product", "restock", 1, 500, "--key", "delivery"]
+    assert flashsale(*words).stdout == flashsale(*words).stdout == "product 1: 510 of 510 available\n"
+    assert available(db, 1) == 510
+    result = flashsale("product", "restock", 1, 499, "--key", "delivery")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: Idempotency key reused: ")
+
+
+def test_without_a_key_each_command_has_its_own(flashsale, db):
+    create_product(db, stock=10)
+    flashsale("product", "restock", 1, 5)
+    assert flashsale("product", "restock", 1, 5).stdout == "product 1: 20 of 20 available\n"
+
+
+def test_a_command_whose_answer_is_lost_is_repeated_and_has_one_effect(flashsale, db, cluster, database_url):
+    create_product(db, stock=10)
+    with losing_answers(cluster, database_url, b"adjust_stock") as url:
+        result = flashsale("product", "restock", 1, 500, FLASHSALE_DATABASE_URL=url)
+    assert (result.exit_code, result.stdout) == (0, "product 1: 510 of 510 available\n")
+    assert result.stderr == f"{MAY_HAVE}; repeating it with the same key, which has no second effect\n"
+    assert available(db, 1) == 510
+    with losing_answers(cluster, database_url, b"create_product") as url:
+        flashsale("product", "create", "Drop", "--stock", 1, "--price", 5, FLASHSALE_DATABASE_URL=url)
+    assert one(db, "select count(*) from flashsale.stock where name = 'Drop'") == 1
+
+
+def test_where_answers_keep_being_lost_the_error_names_the_key(flashsale, db, cluster, database_url):
+    create_product(db, stock=10)
+    with losing_answers(cluster, database_url, b"adjust_stock", times=2) as url:
+        result = flashsale("product", "restock", 1, 500, FLASHSALE_DATABASE_URL=url)
+    assert result.exit_code == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith(f"Error: {MAY_HAVE}. Repeat the command with --key ")
+    assert "connect to" not in result.stderr and "cannot reach" not in result.stderr
+    key = error.split("--key ")[1].split(":")[0]
+    assert flashsale("product", "restock", 1, 500, "--key", key).exit_code == 0
+    assert available(db, 1) == 510
+
+
+def test_a_query_whose_answer_is_lost_is_no_failure_to_connect(flashsale, db, cluster, database_url):
+    with losing_answers(cluster, database_url, b"flashsale.stock") as url:
+        result = flashsale("product", "list", FLASHSALE_DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: the connection to the database was lost: ")
+
+
+# --- price ---
+
+
+def test_price_is_that_of_the_next_hold(flashsale, db):
+    place_hold(db, create_product(db))
+    assert flashsale("product", "price", 1, "89.5").stdout == "product 1: 89.50 USD from the next hold on\n"
+    place_hold(db, 1)
+    prices = db.execute("select price::text from flashsale_data.holds order by placed_at").fetchall()
+    assert prices == [("99.00",), ("89.50",)]
+    assert json.loads(flashsale("product", "price", 1, "80", "--json").stdout) == {
+        "product_id": 1, "price": "80.00", "currency": "USD",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((1, "0.001"), 1), ((2, "1"), 1), ((1, "much"), 2)])
+def test_what_is_no_price_is_an_error(flashsale, db, arguments, code):
+    create_product(db)
+    assert flashsale("product", "price", *arguments).exit_code == code

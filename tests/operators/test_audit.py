@@ -89,6 +89,11 @@ CORRUPTIONS = {
         "update flashsale_data.orders set hold_id = 4711 where order_id = {failed}",
     ],
     "order_is_its_hold": ["update flashsale_data.orders set qty = 2 where order_id = {failed}"],
+    "order_amount": ["update flashsale_data.orders set amount = amount + 1 where order_id = {failed}"],
+    "price_in_ledger": [
+        "insert into flashsale_data.events (kind, at, product_id, data)"
+        " values ('price_changed', now(), {product}, '{{\"price\": \"89.00\"}}')"
+    ],
     "hold_state_in_ledger": ["update flashsale_data.holds set status = 'expired' where hold_id = {released}"],
     "order_state_in_ledger": [
         "insert into flashsale_data.events (kind, at, product_id, order_id)"

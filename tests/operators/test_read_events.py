@@ -246,8 +246,12 @@ def release(db, hold):
     db.execute("select flashsale.release_hold(%s)", (hold,))
 
 
-def adjust(db, product, delta):
-    db.execute("select flashsale.adjust_stock(%s, %s)", (product, delta))
+def adjust(db, product, delta, key=None):
+    db.execute("select flashsale.adjust_stock(%s, %s, %s)", (product, delta, key))
+
+
+def change_price(db, product, price):
+    db.execute("select flashsale.change_price(%s, %s)", (product, price))
 
 
 # What each change appends: kind and available_delta, for a product with 10 in stock.
@@ -268,6 +272,9 @@ CHANGES = {
     "a stored webhook": (lambda s: pay(s.db, 1_000_000), [("payment_stored", 0)]),
     "more stock": (lambda s: adjust(s.db, s.product, 4), [("stock_adjusted", 4)]),
     "less stock": (lambda s: adjust(s.db, s.product, -1), [("stock_adjusted", -1)]),
+    "stock with a known key": (lambda s: adjust(s.db, s.product, 2, "delivery"), []),
+    "another price": (lambda s: change_price(s.db, s.product, 89), [("price_changed", 0)]),
+    "the same price": (lambda s: change_price(s.db, s.product, 99), []),
     "another product": (lambda s: create_product(s.db, 7), [("product_created", 7)]),
     "a webhook before its order": (
         lambda s: (pay(s.db, s.next_order), create_order(s.db, s.hold)),
@@ -290,6 +297,7 @@ class Situation:
         pay(db, self.failed, "failed")
         pay(db, self.cancelled, "cancelled")
         self.order = order(db, self.product)
+        adjust(db, self.product, 2, "delivery")
         self.next_order = self.order + 1
 
 

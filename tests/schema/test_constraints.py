@@ -20,6 +20,8 @@ class Shop:
         pay(db, self.paid, key="paying")
         pay(db, 1_000_000, key="stored")
         db.execute("select flashsale.record_rejected_webhook('msg', '{}', 'code', 'detail')")
+        db.execute("select flashsale.adjust_stock(%s, 1, 'delivery')", (self.product,))
+        db.execute("select flashsale.adjust_stock(%s, -1)", (self.product,))
         self.used_hold = one(db, "select hold_id from flashsale_data.orders where order_id = %s", self.paid)
 
 
@@ -80,7 +82,7 @@ REFUSED = [
     # holds
     ("holds_pkey", "insert into flashsale_data.holds select * from flashsale_data.holds"),
     ("holds_idempotency_key", "insert into flashsale_data.holds select 1, product_id, qty, status, placed_at,"
-     " expires_at, idempotency_key from flashsale_data.holds where hold_id = {hold}"),
+     " expires_at, idempotency_key, currency, price from flashsale_data.holds where hold_id = {hold}"),
     ("holds_hold_id", SET_HOLD.format("hold_id = 0")),
     ("holds_hold_id", SET_HOLD.format("hold_id = 9007199254740992")),
     ("holds_qty", SET_HOLD.format("qty = 0")),
@@ -126,6 +128,10 @@ REFUSED = [
     # ledger
     ("events_kind", "update flashsale_data.events set kind = 'miracle'"),
     ("events_pkey", "insert into flashsale_data.events select * from flashsale_data.events"),
+    # operations
+    ("operations_pkey", "insert into flashsale_data.operations select * from flashsale_data.operations"),
+    ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
+    ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
     ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
     # settings and state
     ("settings_pkey", "insert into flashsale_data.settings default values"),
@@ -168,7 +174,7 @@ def test_every_constraint_is_tried_above(db):
     "column",
     [
         "stock.total_stock", "stock.held", "stock.awaiting", "stock.paid", "stock.lapsed_through",
-        "holds.product_id", "holds.qty", "holds.status", "holds.expires_at",
+        "holds.product_id", "holds.qty", "holds.status", "holds.expires_at", "holds.price", "holds.currency",
         "orders.hold_id", "orders.product_id", "orders.qty", "orders.amount", "orders.status",
         "orders.payment_due_at",
         "payments.order_id", "payments.status", "payments.result", "payments.payload",
