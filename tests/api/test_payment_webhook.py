@@ -89,7 +89,7 @@ def test_amounts_are_decimals_that_sql_compares(client: httpx.Client) -> None:
         {"customer": {"name": "Zo\u00eb \ud83d"}, "note": "a\0b"},
         {"line_items": ["x" * 1000] * 240},
     ],
-    ids=str,
+    ids=["number", "null currency", "null amount", "order as text", "odd text", "240 kB"],
 )
 def test_a_payment_is_not_lost_over_its_looks(client: httpx.Client, more: dict[str, Any]) -> None:
     order_id = order(client)
