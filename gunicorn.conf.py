@@ -33,7 +33,7 @@ if workers > 1 and _settings.metrics_port is not None:
         _shared = tempfile.mkdtemp(prefix="flashsale-metrics-", suffix=f".{os.getpid()}")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _shared
 
-keepalive = 75  # seconds; longer than the idle timeout of common load balancers
+keepalive = _settings.keepalive_seconds
 timeout = 30  # seconds without a heartbeat until a worker is killed
 graceful_timeout = 15  # seconds; responses take at most 2
 preload_app = False  # connections do not survive a fork

@@ -2,12 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import falcon.asgi
 
 from api import problems
+from api.context import CROSS_ORIGIN
+from api.cross_origin import CrossOrigin
 from api.database.client import CheckoutClient
 from api.database.schema_version import digest, migration_ids
 from api.openapi.document import OpenApi, problem_types
@@ -37,6 +39,8 @@ log = logging.getLogger("flashsale.api")
 
 App = falcon.asgi.App[Any, Any]
 
+WEBHOOK_PATH = "/api/payments/webhook"
+
 
 def create_app(
     client: CheckoutClient,
@@ -44,6 +48,7 @@ def create_app(
     expected_schema: Callable[[], dict[str, str]],
     reporter: Reporter | None = None,
     tracing: "Tracing | None" = None,
+    cors_origins: Sequence[str] = (),
 ) -> App:
     """The application on the checkout's port.
 
@@ -52,12 +57,17 @@ def create_app(
     :param expected_schema: returns the migration and digest that /readyz requires of the database
     :param reporter: started and stopped with the application
     :param tracing: the tracer of `client`, if it has one
+    :param cors_origins: of front ends that use the API from another origin
     """
     feed = StockFeed(client)
-    lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats))
+    # Webhooks come from the payment provider's servers, never from a browser.
+    cross_origin = CrossOrigin(cors_origins, closed={WEBHOOK_PATH}) if cors_origins else None
+    lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats), cross_origin)
     middleware: list[Any] = [RequestIds(), AccessLog(), lifespan]
     if tracing is not None:
         middleware.append(tracing)
+    if cross_origin is not None:
+        middleware.append(cross_origin)
     app: App = falcon.asgi.App(middleware=middleware)
     problems.install(app)
     for type_ in problem_types():
@@ -72,7 +82,7 @@ def create_app(
         "/api/holds/{hold_id}": Hold(client),
         "/api/orders": Orders(client),
         "/api/orders/{order_id}": Order(client),
-        "/api/payments/webhook": PaymentWebhook(client, signatures),
+        WEBHOOK_PATH: PaymentWebhook(client, signatures),
         "/healthz": Liveness(),
         "/readyz": Readiness(client, expected_schema),
         "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
@@ -98,12 +108,17 @@ def create_metrics_app(reporter: Reporter, sale_metrics: SaleMetrics) -> App:
 class _Lifespan:
     """Opens the client and starts the reporter with the application; stops both, and the feed, with it."""
 
-    def __init__(self, client: CheckoutClient, feed: StockFeed, reporter: Reporter) -> None:
+    def __init__(
+        self, client: CheckoutClient, feed: StockFeed, reporter: Reporter, cross_origin: CrossOrigin | None
+    ) -> None:
         self._client = client
         self._feed = feed
         self._reporter = reporter
+        self._cross_origin = cross_origin
 
     async def process_startup(self, scope: Any, event: Any) -> None:
+        if self._cross_origin is not None and "state" in scope:
+            scope["state"][CROSS_ORIGIN] = self._cross_origin
         await self._client.open()
         self._reporter.start()
 
@@ -129,6 +144,7 @@ def from_environment() -> Application:
         lambda: {"schema_version": newest_migration, "schema_digest": digest()},
         reporter,
         tracing,
+        settings.cors_origins,
     )
     if settings.metrics_port is None:
         return app

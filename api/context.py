@@ -11,6 +11,9 @@ REQUEST_STARTED = "request_started"
 """when the request's head was complete, by perf_counter()"""
 BODY_TRUNCATED = "body_truncated"
 """set if the client disconnected before the body was complete: the request must have no effect"""
+CROSS_ORIGIN = "cross_origin"
+"""the CORS policy (api/cross_origin.py), if front ends of other origins are allowed; also for responses that
+do not come from the application"""
 ON_DISCONNECT = "on_disconnect"
 """a callback of the application for a response without an end: called when the client has disconnected, or
 when the server shuts down"""

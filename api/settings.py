@@ -2,14 +2,24 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 MIN_SECRET_BYTES = 24
 """Standard Webhooks: 24 to 64"""
+
+
+KEEPALIVE_SECONDS = 75
+"""longer than the idle timeout of common load balancers"""
+MAX_KEEPALIVE_SECONDS = 7200
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_is_host = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*").fullmatch
 
 
 class InvalidSettings(Exception):
@@ -25,6 +35,8 @@ class Settings:
     port: int
     metrics_host: str
     metrics_port: int | None
+    cors_origins: tuple[str, ...]
+    keepalive_seconds: int
     webhook_secrets: tuple[str, ...]
     allow_unsigned_webhooks: bool
 
@@ -37,6 +49,8 @@ class Settings:
             port=_port("FLASHSALE_PORT", environment.get("FLASHSALE_PORT") or "8000", minimum=0),
             metrics_host=environment.get("FLASHSALE_METRICS_HOST") or "127.0.0.1",
             metrics_port=_metrics_port(environment.get("FLASHSALE_METRICS_PORT", "")),
+            cors_origins=parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", "")),
+            keepalive_seconds=parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", "")),
             webhook_secrets=parse_webhook_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
             allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
         )
@@ -62,14 +76,63 @@ def _database_url(text: str) -> str:
     return text
 
 
-def _port(name: str, text: str, minimum: int) -> int:
-    if text.isascii() and text.isdigit() and minimum <= int(text) <= 65535:
+def _number(name: str, text: str, minimum: int, maximum: int) -> int:
+    # No number with more digits is in range; int() refuses those with thousands.
+    if text.isascii() and text.isdigit() and len(text) < 10 and minimum <= int(text) <= maximum:
         return int(text)
-    raise InvalidSettings(f"{name} is {text!r}, but must be a number from {minimum} to 65535")
+    raise InvalidSettings(f"{name} is {text!r}, but must be a number from {minimum} to {maximum}")
+
+
+def _port(name: str, text: str, minimum: int) -> int:
+    return _number(name, text, minimum, 65535)
 
 
 def _metrics_port(text: str) -> int | None:
     return _port("FLASHSALE_METRICS_PORT", text, minimum=1) if text else None
+
+
+def parse_keepalive(text: str) -> int:
+    """The seconds in FLASHSALE_KEEPALIVE_SECONDS.
+
+    :raises InvalidSettings:
+    """
+    return _number(
+        "FLASHSALE_KEEPALIVE_SECONDS", text or str(KEEPALIVE_SECONDS), 1, MAX_KEEPALIVE_SECONDS
+    )
+
+
+def parse_cors_origins(text: str) -> tuple[str, ...]:
+    """The origins in FLASHSALE_CORS_ORIGINS, separated by commas or spaces; `("*",)`: all.
+
+    :raises InvalidSettings:
+    """
+    origins = tuple(text.replace(",", " ").split())
+    if origins == ("*",):
+        return origins
+    if "*" in origins:
+        raise InvalidSettings("FLASHSALE_CORS_ORIGINS has * beside other origins, but * means all of them")
+    for origin in origins:
+        # A browser's Origin is compared as text: another spelling would never match.
+        if (serialized := _serialize_origin(origin)) != origin:  # guard: origin-as-sent
+            raise InvalidSettings(
+                f"{origin!r} in FLASHSALE_CORS_ORIGINS must be an origin as browsers send it, "
+                f"such as {serialized or 'https://shop.example'}"
+            )
+    return origins
+
+
+def _serialize_origin(text: str) -> str | None:
+    """The origin of a URL, as browsers send it (RFC 6454, 6.2); None if it has none with http or https."""
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return None
+    host = url.hostname or ""
+    if url.scheme not in _DEFAULT_PORTS or not _is_host(host):
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS[url.scheme]) else f":{port}")
 
 
 def parse_webhook_secrets(text: str) -> tuple[str, ...]:

@@ -42,6 +42,9 @@ members.
 
 **All paths.** `HEAD` is supported wherever `GET` is, and `OPTIONS` everywhere. Other methods are refused with
 `method_not_allowed` (405) and `Allow`; unknown paths with `not_found` (404).
+
+**Other origins.** Pages of the origins in the server's `FLASHSALE_CORS_ORIGINS` may call all but the webhook
+from a browser (CORS), without credentials.
 """
 
 TAGS = {

@@ -12,7 +12,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api import problems
-from api.context import BODY_TRUNCATED, ON_DISCONNECT, REQUEST_STARTED
+from api.context import BODY_TRUNCATED, CROSS_ORIGIN, ON_DISCONNECT, REQUEST_STARTED
+from api.cross_origin import origin_of
 from api.problems import ProblemType
 from api.server.admission import AdmissionController
 from api.telemetry import metrics
@@ -69,7 +70,8 @@ class Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     _current: RequestResponseCycle | None = None  # the request that is being responded to, or was last
-    _problem: tuple[ProblemType, str] | None = None  # to be sent after the responses to earlier requests
+    # To be sent after the responses to earlier requests: problem, detail, the request's Origin.
+    _problem: tuple[ProblemType, str, bytes | None] | None = None
     _unparsed: bytes | None = None  # received while waiting for admission
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -132,7 +134,8 @@ class Protocol(HttpToolsProtocol):
     def reject(self) -> None:
         """Reject the request that waited for admission."""
         if self._unparsed is not None:
-            self._write_problem(problems.OVERLOADED)
+            origin = origin_of(self._unparsed) if CROSS_ORIGIN in self.app_state else None
+            self._write_problem(problems.OVERLOADED, "", origin)
 
     def _parse(self, data: bytes) -> None:
         super().data_received(data)
@@ -231,6 +234,7 @@ class Protocol(HttpToolsProtocol):
         """Respond with a problem instead of the application, unless its response has started, and close."""
         if self._problem is not None:
             return
+        origin = next((value for name, value in self.headers or () if name == b"origin"), None)
         current = self._current
         is_responding = current is not None and not current.response_complete
         if current is not None and current.response_started and (self._is_dispatched or is_responding):
@@ -238,13 +242,13 @@ class Protocol(HttpToolsProtocol):
         # Responses to earlier requests of a pipeline come first (RFC 9112, 9.3.2).
         elif self._is_dispatched and self.cycle is not current:
             self.pipeline.popleft()
-            self._problem = type_, detail
+            self._problem = type_, detail, origin
         elif not self._is_dispatched and is_responding:
-            self._problem = type_, detail
+            self._problem = type_, detail, origin
         else:
-            self._write_problem(type_, detail)
+            self._write_problem(type_, detail, origin)
 
-    def _write_problem(self, type_: ProblemType, detail: str = "") -> None:
+    def _write_problem(self, type_: ProblemType, detail: str, origin: bytes | None) -> None:
         if self.transport.is_closing():
             return
         metrics.problems.by_labels[(type_.code,)] += 1
@@ -260,6 +264,8 @@ class Protocol(HttpToolsProtocol):
         ]
         if type_.retry_after is not None:
             head.append(f"retry-after: {type_.retry_after}")
+        if cross_origin := self.app_state.get(CROSS_ORIGIN):  # guard: cors-below-application
+            head.extend(f"{name}: {value}" for name, value in cross_origin.headers(origin).items())
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.transport.close()
 

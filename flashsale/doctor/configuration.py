@@ -1,8 +1,10 @@
-"""What operators configure: webhook secrets and the settings of the sale."""
+"""What operators configure: webhook secrets, the server's environment and the settings of the sale."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 
+from api.cross_origin import ANY_ORIGIN
+from api.settings import InvalidSettings, parse_cors_origins, parse_keepalive
 from flashsale.database.connection import Connection, fetch_row
 from flashsale.doctor.finding import Finding, Findings
 from flashsale.durations import format_duration
@@ -41,6 +43,28 @@ def rejected_webhooks(conn: Connection) -> Findings:
         detail += f"; rejected_limit is {limit}: further ones are not kept"
     remedy = "see view flashsale.rejected_webhooks and docs/operations.md, 'Webhooks are rejected'"
     yield Finding("rejected_webhooks", "failed", detail, remedy)
+
+
+def server_environment(environment: Mapping[str, str]) -> Findings:
+    """Variables without which the server works as well, but with which it does not start if they are wrong."""
+    try:
+        origins = parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", ""))
+        keepalive = parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", ""))
+    except InvalidSettings as error:
+        yield Finding(
+            "environment", "failed", str(error),
+            "correct the variable, for the server too, which does not start with it",
+        )  # fmt: skip
+        return
+    if origins == (ANY_ORIGIN,):
+        yield Finding(
+            "environment", "warning", "FLASHSALE_CORS_ORIGINS is *: pages of every site can place holds",
+            "list the origins of the shop's front ends instead",
+        )  # fmt: skip
+        return
+    count = len(origins)
+    detail = f"{count} other origin{'s' if count > 1 else ''} in FLASHSALE_CORS_ORIGINS, " if count else ""
+    yield Finding("environment", "ok", f"{detail}idle connections are kept for {keepalive} seconds")
 
 
 def sale_settings(conn: Connection) -> Findings:

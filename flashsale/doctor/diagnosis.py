@@ -34,6 +34,7 @@ _IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
 def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
     """Run every check whose prerequisites hold."""
     yield from configuration.secrets(environment)
+    yield from configuration.server_environment(environment)
     try:
         conn = connect("doctor")
     except (UserError, psycopg.OperationalError) as error:

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import uvicorn
 
+from api.context import CROSS_ORIGIN
+from api.cross_origin import CrossOrigin
 from api.server import admission
 from api.server.http_protocol import uvicorn_settings
 
-GET = b"GET /%d HTTP/1.1\r\nHost: shop\r\n\r\n"
+GET = b"GET /%d HTTP/1.1\r\nHost: shop\r\nOrigin: https://shop.example\r\n\r\n"
 
 
 class Application:
@@ -67,12 +69,13 @@ class Clients:
 
 
 @asynccontextmanager
-async def serving(application: Application) -> AsyncIterator[tuple[Clients, admission.AdmissionController]]:
+async def serving(application: Application, **app_state: object) -> AsyncIterator[tuple[Clients, admission.AdmissionController]]:
     """The application behind the server's protocol; yields its clients and its admission controller."""
     settings = {**uvicorn_settings(), "loop": "asyncio", "lifespan": "off", "log_config": None}
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, **settings))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
+    server.lifespan.state.update(app_state)
     await server.startup()
     clients = Clients(server.servers[0].sockets[0].getsockname()[1])
     state = server.server_state
@@ -133,11 +136,37 @@ def test_a_request_that_waits_too_long_is_rejected_and_may_be_retried(limit_of_t
             waiting = await clients.get(2)
             head = await head_of(waiting)
             assert head.startswith("HTTP/1.1 503 ") and "retry-after: 1\r\n" in head
+            assert "access-control-" not in head and "vary" not in head
             assert json.loads(await waiting.read())["code"] == "overloaded"
             await application.respond("/0", "/1")
             for reader in admitted:
                 assert (await head_of(reader)).startswith("HTTP/1.1 200 ")
             assert application.begun == ["/0", "/1"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [(["https://shop.example"], "https://shop.example"), (["https://other.example"], None), (["*"], "*")],
+)
+def test_pages_of_other_origins_can_read_that_their_request_was_rejected(
+    limit_of_two, monkeypatch, origins, allowed
+):
+    monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 0)
+
+    async def scenario() -> None:
+        application = Application()
+        async with serving(application, **{CROSS_ORIGIN: CrossOrigin(origins)}) as (clients, _):
+            for number in range(2):
+                await clients.get(number)
+            await application.has_begun(2)
+            head = (await head_of(await clients.get(2))).lower()
+            assert head.startswith("http/1.1 503 ")
+            line = f"\r\naccess-control-allow-origin: {allowed}\r\n"
+            assert (line in head) if allowed else ("access-control-" not in head)
+            assert ("\r\nvary: origin\r\n" in head) == (origins != ["*"])
+            await application.respond("/0", "/1")
 
     asyncio.run(scenario())
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from api.settings import InvalidSettings, Settings
+from api.settings import InvalidSettings, Settings, parse_cors_origins, parse_keepalive
 from tests.support import ROOT
 
 SECRET = "whsec_" + base64.b64encode(b"x" * 24).decode()
@@ -19,12 +19,69 @@ def test_defaults_are_the_contracts() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", None)
     assert not settings.allow_unsigned_webhooks
+    assert (settings.cors_origins, settings.keepalive_seconds) == ((), 75)
 
 
 def test_several_secrets_are_separated_by_commas_or_spaces() -> None:
     other = SECRET.replace("eHh4", "eXl5", 1)
     settings = Settings.from_environment(URL | {"FLASHSALE_WEBHOOK_SECRETS": f" {SECRET}, {other} "})
     assert settings.webhook_secrets == (SECRET, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("*", ("*",)),
+        ("https://shop.example", ("https://shop.example",)),
+        ("https://a.example,http://localhost:3000 ", ("https://a.example", "http://localhost:3000")),
+        ("http://[::1]:3000\nhttps://xn--bcher-kva.example", ("http://[::1]:3000", "https://xn--bcher-kva.example")),
+    ],
+)
+def test_origins_are_separated_by_commas_or_spaces(text: str, origins: tuple[str, ...]) -> None:
+    assert parse_cors_origins(text) == origins
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("https://shop.example/", "https://shop.example"),
+        ("https://Shop.Example", "https://shop.example"),
+        ("HTTPS://shop.example", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("http://shop.example:80/cart?a=1#b", "http://shop.example"),
+        ("http://shop.example:0443", "http://shop.example:443"),
+        ("https://user@shop.example", "https://shop.example"),
+        ("http://[::1", "https://shop.example"),
+        ("shop.example", "https://shop.example"),
+        ("null", "https://shop.example"),
+        ("https://*.shop.example", "https://shop.example"),
+        ("https://", "https://shop.example"),
+        ("https://shop.example:port", "https://shop.example"),
+        ("https://shop.example:70000", "https://shop.example"),
+        ("https://b\u00fccher.example", "https://shop.example"),
+        ("ftp://shop.example", "https://shop.example"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_one_that_it_does(text: str, instead: str) -> None:
+    with pytest.raises(InvalidSettings, match="in FLASHSALE_CORS_ORIGINS must be") as refused:
+        parse_cors_origins(f"https://a.example {text}")
+    assert repr(text) in str(refused.value)
+    assert str(refused.value).endswith(f" {instead}")
+
+
+@pytest.mark.parametrize("text", ["* https://shop.example", "https://shop.example,*", "* *"])
+def test_a_star_stands_alone(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="FLASHSALE_CORS_ORIGINS has \\* beside"):
+        parse_cors_origins(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "7201", "75.5", "75s", "\u00b2", "9" * 5000])
+def test_a_keepalive_is_a_number_of_seconds(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="FLASHSALE_KEEPALIVE_SECONDS is .* must be a number from 1 to 7200"):
+        parse_keepalive(text)
+    assert (parse_keepalive("1"), parse_keepalive("7200")) == (1, 7200)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`flashsale doctor`: the webhook secrets and the settings of the sale."""
+"""`flashsale doctor`: the webhook secrets, the environment and the settings of the sale."""
 
 import pytest
 
@@ -21,6 +21,27 @@ def test_an_invalid_secret_fails_and_is_not_printed(secret):
 def test_secrets_are_counted():
     assert only(configuration.secrets, {"FLASHSALE_WEBHOOK_SECRETS": f"{SECRET},{SECRET}"}).detail.startswith(
         "2 "
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "finding"),
+    [
+        ({"FLASHSALE_CORS_ORIGINS": "shop.example"}, ("failed", "'shop.example' in FLASHSALE_CORS_ORIGINS")),
+        ({"FLASHSALE_KEEPALIVE_SECONDS": "long"}, ("failed", "FLASHSALE_KEEPALIVE_SECONDS is 'long'")),
+        ({"FLASHSALE_CORS_ORIGINS": "*"}, ("warning", "FLASHSALE_CORS_ORIGINS is *")),
+    ],
+)
+def test_variables_of_the_server_are_examined(environment, finding):
+    ((status, said),) = problems(configuration.server_environment, environment)
+    assert (status, said[: len(finding[1])]) == finding
+
+
+def test_variables_of_the_server_are_shown():
+    assert only(configuration.server_environment, {}).detail == "idle connections are kept for 75 seconds"
+    given = {"FLASHSALE_CORS_ORIGINS": "https://a.example", "FLASHSALE_KEEPALIVE_SECONDS": "620"}
+    assert only(configuration.server_environment, given).detail == (
+        "1 other origin in FLASHSALE_CORS_ORIGINS, idle connections are kept for 620 seconds"
     )
 
 
