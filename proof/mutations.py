@@ -18,6 +18,7 @@ LOCK = "tests/database/test_migration_lock.py::"
 LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
+ORIGINS = "tests/api/test_cross_origin.py::"
 PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRICES = "tests/operators/test_change_price.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
@@ -416,5 +417,18 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("What pg_cron refuses ends a migration", "pg-cron-refusals",
         ["except errors.InsufficientPrivilege as error:"],
         ["tests/database/test_pg_cron.py::test_whatever_pg_cron_objects_to_is_a_warning[refusing_jobs]"]),
+    # Other origins, and what is counted.
+    Mutation("Pages of other origins can read the webhook's responses", "webhook-closed", ["if False:"],
+        [ORIGINS + "test_listed_origins_may_read_every_response_but_the_webhooks"]),
+    Mutation("A preflight repeats the headers that it asks for", "fixed-allowed-headers", ["if False:"],
+        [ORIGINS + "test_a_preflight_is_answered_for_listed_origins"]),
+    Mutation("Rejections by the protocol cannot be read from other origins", "cors-below-application",
+        ["if cross_origin := None:"],
+        ["tests/api/test_admission.py::test_pages_of_other_origins_can_read_that_their_request_was_rejected"]),
+    Mutation("An origin is accepted in a spelling that no browser sends", "origin-as-sent",
+        ["if (serialized := _serialize_origin(origin)) is None:"],
+        ["tests/api/test_settings.py::test_an_origin_that_no_browser_sends_is_refused_with_one_that_it_does"]),
+    Mutation("Replays of a webhook are counted as payments", "webhooks-without-replays", ["if True:"],
+        ["tests/api/test_metrics.py::test_webhooks_are_counted_by_result_and_replays_are_not"]),
 ]
 # fmt: on

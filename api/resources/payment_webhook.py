@@ -11,10 +11,13 @@ from api.problems import Problem, problem_of_refusal, problem_of_rollback, respo
 from api.schemas.requests import ParsedPaymentEvent, parse_payment_event
 from api.schemas.responses import ACCEPTED, Payment, StoredPayment, encode, mark_replay
 from api.schemas.webhook_body import BodyMemory, WebhookBody, check_webhook
+from api.telemetry import metrics
 from api.telemetry.request_id import HEADER
 from api.webhook_signatures import SignatureVerifier
 
 log = logging.getLogger("flashsale.webhooks")
+
+RESULTS = ("applied", "no_change", "refund_due", "amount_mismatch", "stored")
 
 
 class PaymentWebhook:
@@ -24,6 +27,8 @@ class PaymentWebhook:
         self._client = client
         self._signatures = signatures
         self._memory = BodyMemory()
+        for result in RESULTS:
+            metrics.webhooks.by_labels["success", result] += 0  # or increase() would miss the first one
 
     async def on_post(self, req: Request, resp: Response) -> None:
         signature = self._signatures.parse(req)
@@ -58,6 +63,8 @@ class PaymentWebhook:
             await self._record(resp, data, webhook_id, event, problem_of_refusal(row))
             return respond_refusal(resp, row)
         mark_replay(resp, row.replayed)
+        if not row.replayed:  # guard: webhooks-without-replays
+            metrics.webhooks.by_labels[event.status, row.result or ""] += 1
         if row.result == "stored":
             resp.status = ACCEPTED
             resp.data = encode(StoredPayment(row.order_id, None, row.result))

@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from api.resources.payment_webhook import RESULTS
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.api.test_openapi_examples import send_raw
@@ -102,6 +103,29 @@ def test_sale_metrics_equal_sql(watched: Watched, db: psycopg.Connection) -> Non
     (events,) = db.execute("select count(*) from flashsale_data.events").fetchone()
     assert metrics("flashsale_ledger_events_total") == events
     assert metrics("flashsale_database_up") == 1
+
+
+def test_webhooks_are_counted_by_result_and_replays_are_not(watched: Watched) -> None:
+    client, metrics = watched
+    name = "flashsale_webhooks_total"
+    # From the start, or increase() in ops/alerts.yml would miss the first ones.
+    assert f'{name}{{result="amount_mismatch",status="success"}} 0.0' in metrics.text()
+    order = client.post("/api/orders", json={"hold_id": hold(client).json()["hold_id"]}).json()["order_id"]
+    for key, order_id, status, amount in (
+        ("cheap", order, "success", "1.00"),
+        ("cheap", order, "success", "1.00"),
+        ("cheap again", order, "success", "98.00"),
+        ("right", order, "success", "99.00"),
+        ("late", order, "failed", "99.00"),
+        ("early", 10**6, "success", "99.00"),
+        ("no such status", order, "paid", "99.00"),
+    ):
+        event = {"idempotency_key": key, "order_id": order_id, "status": status, "amount": amount}
+        client.post("/api/payments/webhook", json=event)
+    counts = {result: metrics(name, status="success", result=result) for result in RESULTS}
+    assert counts == {"applied": 1, "no_change": 0, "refund_due": 0, "amount_mismatch": 2, "stored": 1}
+    assert metrics(name, status="failed", result="no_change") == 1
+    assert metrics(name) == 5
 
 
 def test_a_scrape_without_the_database(watched: Watched, db: psycopg.Connection) -> None:
