@@ -1,5 +1,7 @@
 // Client of the checkout's HTTP API, and the log that shows each request with its response.
 
+import { browser } from "./storage.js";
+
 const MOST_ENTRIES = 40;
 const entries = document.getElementById("entries");
 
@@ -15,21 +17,34 @@ export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// By request: the idempotency key of an attempt whose outcome is unknown. A retry with it is safe.
-const unknownOutcomes = new Map();
+// Responses of the server after which the outcome is open. Any response that is not the server's own leaves it open, too.
+const OPEN_CODES = ["outcome_unknown", "internal_error"];
+const LONGEST_UNANSWERED = 15 * 60_000; // milliseconds; what is older is not repeated
+
+/**
+ * The request that was kept under a name because its outcome is unknown. To repeat it with its key is safe.
+ * @returns {{path: string, body: any, key: string | null, at: number} | null}
+ */
+export function unanswered(name) {
+  const kept = browser.get(`unanswered ${name}`);
+  if (kept?.body && Math.abs(Date.now() - kept.at) < LONGEST_UNANSWERED) return kept;
+  browser.set(`unanswered ${name}`, null);
+  return null;
+}
 
 /**
  * Call the API, and log it unless `quiet`.
  * @param {string} why explanation for the log
- * @param {boolean} keyed send an Idempotency-Key
- * @returns {Promise<{status: number, ok: boolean, body: any, replayed: boolean}>} status 0: no response
+ * @param {string | null} key an Idempotency-Key
+ * @param {string | null} keep the name under which the request is kept until its outcome is known, also if the page is reloaded
+ * @returns {Promise<{status: number, ok: boolean, known: boolean, body: any, replayed: boolean}>} status 0: no response
  */
-export async function call(method, path, { body, why = "", keyed = false, quiet = false } = {}) {
+export async function call(method, path, { body, why = "", key = null, keep = null, quiet = false } = {}) {
   const text = body === undefined ? undefined : JSON.stringify(body);
   const headers = {};
   if (text !== undefined) headers["Content-Type"] = "application/json";
-  const request = `${method} ${path} ${text}`;
-  if (keyed) headers["Idempotency-Key"] = unknownOutcomes.get(request) ?? randomKey();
+  if (key !== null) headers["Idempotency-Key"] = key;
+  if (keep !== null) browser.set(`unanswered ${keep}`, { path, body, key, at: Date.now() });
 
   const start = performance.now();
   let answer;
@@ -46,11 +61,10 @@ export async function call(method, path, { body, why = "", keyed = false, quiet 
   } catch {
     answer = { status: 0, ok: false, body: null, replayed: false, headers: [] };
   }
-  if (keyed) {
-    const known = answer.status !== 0 && answer.body?.code !== "outcome_unknown";
-    if (known) unknownOutcomes.delete(request);
-    else unknownOutcomes.set(request, headers["Idempotency-Key"]);
-  }
+  answer.known = answer.ok
+    ? answer.status === 204 || answer.body !== null
+    : answer.body?.code !== undefined && !OPEN_CODES.includes(answer.body.code);
+  if (keep !== null && answer.known) browser.set(`unanswered ${keep}`, null);
   if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
   return answer;
 }
@@ -65,8 +79,9 @@ function parsed(text) {
 
 /** Title and explanation of an unsuccessful response. */
 export function explain(answer) {
-  if (answer.status === 0) {
-    return ["No response.", "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
+  if (!answer.known) {
+    const title = answer.status === 0 ? "No response" : answer.body?.title ?? `HTTP ${answer.status}`;
+    return [`${title}.`, "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
   }
   const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
   return [`${title}.`, (EXPLANATIONS[code] ?? ((text) => text))(detail)];
@@ -83,7 +98,6 @@ const EXPLANATIONS = {
   overloaded: () => "Too many requests are waiting. Nothing was done; try again.",
   busy: () => "The product stayed locked. Nothing was done; try again.",
   unavailable: () => "The database cannot be reached. Nothing was done; try again.",
-  outcome_unknown: () => "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe.",
 };
 
 function record({ method, path, headers, text, why, answer, took }) {

@@ -1,8 +1,9 @@
 // One buyer's checkout: a hold, its order, its payment. The state is always the server's; the page only
-// remembers the ids of its hold and its order.
+// remembers the ids of its hold and its order, for all tabs of the browser, and requests without an answer.
 
-import { call, explain, randomKey } from "./api.js";
+import { call, explain, randomKey, unanswered } from "./api.js";
 import { clock } from "./plot.js";
+import { browser, tab } from "./storage.js";
 
 const STEPS = ["reserve", "order", "pay", "done"];
 const REASONS = {
@@ -18,6 +19,7 @@ export class Checkout {
     this.now = now;
     this.product = null;
     this.busy = false;
+    this.outdated = false; // the browser remembers something else than is shown
     this.reset();
     const on = (id, act) => $(id).addEventListener("click", () => this.alone(act));
     $("reserve-form").addEventListener("submit", (event) => {
@@ -38,6 +40,13 @@ export class Checkout {
     on("do-more", () => this.pay("success"));
     on("do-again", () => this.startAgain());
     setInterval(() => this.tick(), 200);
+    // Another tab has changed it; key null: all has been deleted.
+    addEventListener("storage", ({ key }) => (key === null || key === this.place) && this.refresh());
+  }
+
+  /** Where the browser remembers the checkout of the product. */
+  get place() {
+    return `checkout ${this.product?.id}`;
   }
 
   reset() {
@@ -49,22 +58,62 @@ export class Checkout {
     this.watching = false;
   }
 
-  /** Restore this tab's hold or order of the product. */
-  async show(product) {
+  show(product) {
     if (this.product?.id === product.id) return;
     this.product = product;
     this.reset();
     this.say("");
-    const kept = JSON.parse(sessionStorage.getItem(`checkout ${product.id}`) ?? "{}");
     this.step("reserve");
-    if (!kept.hold_id) return;
-    const { ok, body } = await call("GET", `/api/holds/${kept.hold_id}`, { quiet: true });
-    if (!ok || this.product !== product) return;
+    this.refresh();
+  }
+
+  /** The page is visible again: other tabs and the server may have gone on. */
+  wake() {
+    if (!this.product) return;
+    if (browser.text(this.place) !== this.kept) this.refresh();
+    else if (this.visible === "pay") this.watchOrder();
+  }
+
+  /** Restore the checkout, now or after the action in progress. */
+  refresh() {
+    if (this.busy) this.outdated = true;
+    else this.alone(() => this.restore());
+  }
+
+  /** Restore the browser's hold or order of the product, and repeat a request whose answer never came. */
+  async restore() {
+    const { product } = this;
+    const lost = unanswered(`hold ${product.id}`);
+    if (lost) {
+      $("qty").value = lost.body.qty;
+      return this.placeHold(lost.body, "The response to this request never came: the same again, with the same key.");
+    }
+    this.kept = browser.text(this.place);
+    const { hold_id } = browser.get(this.place) ?? {};
+    const { ok, status, body } = hold_id ? await call("GET", `/api/holds/${hold_id}`, { quiet: true }) : { ok: false };
+    if (this.product !== product) return;
+    if (!ok) {
+      if (!hold_id || status === 404) this.startAgain();
+      else this.kept = null; // the next wake() tries again
+      return;
+    }
+    if (this.hold?.hold_id !== hold_id) {
+      this.reset();
+      this.step("reserve");
+      this.say("");
+    }
     this.setHold(body);
     if (body.order) {
-      await this.askOrder(body.order.order_id);
+      if (!(await this.askOrder(body.order.order_id)) || this.product !== product) return;
       this.showOrder();
-    } else if (body.status === "active") this.step("order");
+      const lostEvent = unanswered(`payment ${body.order.order_id}`)?.body;
+      if (lostEvent && this.event(this.bought, lostEvent.status).idempotency_key === lostEvent.idempotency_key) {
+        await this.pay(lostEvent.status);
+      }
+    } else if (body.status === "active") {
+      this.step("order");
+      if (unanswered(`order ${product.id}`)?.body.hold_id === hold_id) await this.order();
+    } else this.startAgain();
   }
 
   /** Ignore a second press while the first is in progress. */
@@ -77,6 +126,10 @@ export class Checkout {
     } finally {
       this.busy = false;
       document.body.removeAttribute("aria-busy");
+      if (this.outdated) {
+        this.outdated = false;
+        this.refresh();
+      }
     }
   }
 
@@ -89,22 +142,49 @@ export class Checkout {
     const text = $("qty").value.trim();
     // Text that is not a number is sent as it is: the server's response explains the error.
     const qty = text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
-    const answer = await this.post("/api/holds", { product_id: this.product.id, qty }, "Reserve units for a while.");
-    if (!answer.ok) return this.refused(answer);
-    this.setHold(answer.body);
-    this.step("order");
-    this.say("good", `Reserved ${units(answer.body.qty)}.`, `Yours until ${clock(Date.parse(answer.body.expires_at))}.`);
+    const body = { product_id: this.product.id, qty };
+    const lost = unanswered(`hold ${this.product.id}`);
+    if (lost && JSON.stringify(lost.body) !== JSON.stringify(body)) {
+      // It may have reserved units: reserve no further ones before that is known.
+      const answer = await this.placeHold(lost.body, "First the request whose response never came, with the same key.");
+      if (answer.ok || !answer.known) return;
+    }
+    await this.placeHold(body, "Reserve units for a while.");
+  }
+
+  async placeHold(body, why) {
+    const { product } = this;
+    const answer = await this.post(`hold ${product.id}`, "/api/holds", body, why);
+    const hold = answer.body;
+    if (this.product !== product) {
+      if (answer.ok) browser.set(`checkout ${product.id}`, { hold_id: hold.hold_id });
+      return answer;
+    }
+    if (!answer.ok) this.refused(answer);
+    else if (hold.order) {
+      this.setHold(hold);
+      if (await this.askOrder(hold.order.order_id)) this.showOrder();
+    } else if (hold.status === "active") {
+      this.setHold(hold);
+      this.keep();
+      this.step("order");
+      this.say("good", `Reserved ${units(hold.qty)}.`, `Yours until ${clock(Date.parse(hold.expires_at))}.`);
+    } else {
+      // A replay shows the hold as it is now.
+      this.startAgain();
+      this.say("bad", `Hold ${hold.status}.`, `It had ${units(hold.qty)}. Reserve again.`);
+    }
+    return answer;
   }
 
   setHold(hold) {
     this.hold = hold;
     this.held = Math.max(this.held, Date.parse(hold.expires_at) - this.now());
     this.announced = null;
-    this.keep();
   }
 
   async order() {
-    const answer = await this.post("/api/orders", { hold_id: this.hold.hold_id }, "The hold becomes an order.");
+    const answer = await this.post(`order ${this.product.id}`, "/api/orders", { hold_id: this.hold.hold_id }, "The hold becomes an order.");
     if (!answer.ok) return this.lostHold(answer);
     await this.setOrder(answer.body);
     this.showOrder();
@@ -115,12 +195,12 @@ export class Checkout {
 
   /** Send the payment before its order: the server stores the webhook, and applies it when the order is created. */
   async orderPaidEarly() {
-    let last = Number(sessionStorage.getItem("last order"));
+    let last = Number(tab.get("last order"));
     if (!last) {
       // Order ids are sequential: a trial order, cancelled at once, shows the current one.
-      const trial = await this.post("/api/holds", { product_id: this.product.id, qty: 1 }, "To find the current order id: a trial hold…");
+      const trial = await this.post(`trial hold ${this.product.id}`, "/api/holds", { product_id: this.product.id, qty: 1 }, "To find the current order id: a trial hold…");
       if (!trial.ok) return this.refused(trial);
-      const order = await this.post("/api/orders", { hold_id: trial.body.hold_id }, "…which becomes a trial order…");
+      const order = await this.post(`trial order ${this.product.id}`, "/api/orders", { hold_id: trial.body.hold_id }, "…which becomes a trial order…");
       if (!order.ok) return this.refused(order);
       const given = await this.send(this.event(order.body, "cancelled"), "…whose payment is cancelled: its unit is available again.");
       if (!given.ok) return this.webhookRefused(given, null);
@@ -131,7 +211,7 @@ export class Checkout {
     const expected = { order_id: next, amount, currency: this.product.currency };
     const early = await this.send(this.event(expected, "success"), `The payment of order ${next}, which does not exist yet: stored.`);
     if (!early.ok) return this.webhookRefused(early, null);
-    const answer = await this.post("/api/orders", { hold_id: this.hold.hold_id }, "Now the order. The stored webhook is applied as it is created.");
+    const answer = await this.post(`order ${this.product.id}`, "/api/orders", { hold_id: this.hold.hold_id }, "Now the order. The stored webhook is applied as it is created.");
     if (!answer.ok) return this.lostHold(answer);
     await this.setOrder(answer.body);
     this.showOrder();
@@ -159,7 +239,7 @@ export class Checkout {
     const { hold_id, qty } = this.hold;
     const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server.", quiet: true });
     if (!answer.ok || answer.body.status === "active") return;
-    if (this.lapsing) await this.post("/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
+    if (this.lapsing) await this.post(`order ${this.product.id}`, "/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
     else await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server." });
     this.startAgain();
     this.say("bad", "Hold expired.", `${qty === 1 ? "Its unit is" : `All its ${qty} units are`} available again since that instant.`);
@@ -186,12 +266,15 @@ export class Checkout {
     await this.settled(answer);
   }
 
+  /** A payment event for the order: the one whose response never came, or a new one. */
   event(order, status) {
+    const lost = unanswered(`payment ${order.order_id}`)?.body;
+    if (lost?.status === status && lost.amount === order.amount && lost.currency === order.currency) return lost;
     return { idempotency_key: `page_${randomKey()}`, order_id: order.order_id, status, amount: order.amount, currency: order.currency };
   }
 
   async send(event, why) {
-    const answer = await call("POST", "/api/payments/webhook", { body: event, why });
+    const answer = await call("POST", "/api/payments/webhook", { body: event, why, keep: `payment ${event.order_id}` });
     if (answer.ok) this.webhook = event;
     return answer;
   }
@@ -223,13 +306,16 @@ export class Checkout {
 
   async setOrder(order) {
     this.bought = order;
-    sessionStorage.setItem("last order", order.order_id);
+    tab.set("last order", order.order_id);
     await this.askOrder(order.order_id);
   }
 
   async askOrder(orderId) {
     const { ok, body } = await call("GET", `/api/orders/${orderId}?hold_id=${this.hold.hold_id}`, { quiet: true });
-    if (ok) this.bought = body;
+    if (ok) {
+      this.bought = body;
+      this.keep();
+    }
     return ok;
   }
 
@@ -329,12 +415,17 @@ export class Checkout {
     if (moved) $(name).querySelector("h3").focus({ preventScroll: true });
   }
 
+  /** Other tabs follow: they show the same hold, and what became of its order. */
   keep() {
-    sessionStorage.setItem(`checkout ${this.product.id}`, JSON.stringify({ hold_id: this.hold?.hold_id }));
+    browser.set(this.place, this.hold && { hold_id: this.hold.hold_id, order_status: this.bought?.status });
+    this.kept = browser.text(this.place);
   }
 
-  post(path, body, why) {
-    return call("POST", path, { body, why, keyed: true });
+  /** Send a request with an idempotency key; after a response that never came, with the same one. */
+  post(name, path, body, why) {
+    const lost = unanswered(name);
+    const isSame = lost?.path === path && JSON.stringify(lost.body) === JSON.stringify(body);
+    return call("POST", path, { body, why, keep: name, key: isSame ? lost.key : randomKey() });
   }
 
   refused(answer) {

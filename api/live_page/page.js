@@ -6,6 +6,7 @@ import { Plot } from "./plot.js";
 
 const RATE_WINDOW = 10_000;
 const RETRY = 3000;
+const SLEPT = 10_000; // between two ticks that are a second apart: the machine has slept
 const $ = (id) => document.getElementById(id);
 
 // How far the server's clock is ahead of the browser's. The sample with the least delay gives the best
@@ -57,8 +58,25 @@ function choose(chosen) {
   subscribe();
 }
 
+/** Without its stream, a page leaves one of the browser's six connections to this server to others. */
+function unsubscribe() {
+  if (!stream) return;
+  stream.close();
+  stream = null;
+  plot.interrupt();
+  connection("idle", "Paused");
+}
+
+/** The page is visible again. */
+function wake() {
+  if (product && !stream) subscribe();
+  checkout.wake();
+}
+
 function subscribe() {
   stream?.close();
+  stream = null;
+  if (document.hidden) return;
   connection("connecting", "Connecting…");
   const mine = (stream = new EventSource(`/api/products/${product.id}/live`));
   mine.addEventListener("history", ({ data }) => plot.add(JSON.parse(data).map(sampleOf)));
@@ -128,6 +146,17 @@ function connection(state, text) {
   $("connection").textContent = text;
 }
 
-setInterval(() => newest && rates(), 1000);
+let ticked = Date.now();
+setInterval(() => {
+  if (newest) rates();
+  // A connection from before does not break by itself: its end never arrived.
+  if (Date.now() - ticked > SLEPT && stream) subscribe();
+  ticked = Date.now();
+}, 1000);
+addEventListener("online", () => stream && subscribe());
+document.addEventListener("visibilitychange", () => (document.hidden ? unsubscribe() : wake()));
+// Into the back/forward cache and out of it.
+addEventListener("pagehide", unsubscribe);
+addEventListener("pageshow", ({ persisted }) => persisted && wake());
 addEventListener("popstate", start);
 start();
