@@ -49,7 +49,10 @@ class CrossOrigin(CORSMiddleware[Any, Any]):
         :param origin: the request's header Origin
         """
         if self.allow_origins == ANY_ORIGIN:
-            return {"access-control-allow-origin": ANY_ORIGIN, "access-control-expose-headers": EXPOSED_HEADERS}
+            return {
+                "access-control-allow-origin": ANY_ORIGIN,
+                "access-control-expose-headers": EXPOSED_HEADERS,
+            }
         headers = {"vary": "Origin"}
         if origin is not None and (text := origin.decode("latin-1")) in self.allow_origins:
             headers["access-control-allow-origin"] = text

@@ -96,9 +96,7 @@ def parse_keepalive(text: str) -> int:
 
     :raises InvalidSettings:
     """
-    return _number(
-        "FLASHSALE_KEEPALIVE_SECONDS", text or str(KEEPALIVE_SECONDS), 1, MAX_KEEPALIVE_SECONDS
-    )
+    return _number("FLASHSALE_KEEPALIVE_SECONDS", text or str(KEEPALIVE_SECONDS), 1, MAX_KEEPALIVE_SECONDS)
 
 
 def parse_cors_origins(text: str) -> tuple[str, ...]:

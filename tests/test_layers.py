@@ -7,7 +7,14 @@ from pathlib import Path
 from tests.support import ROOT
 
 LAYERS = [
-    {"api.context", "api.cross_origin", "api.settings", "api.static_files", "api.telemetry.metrics", "api.database.errors"},
+    {
+        "api.context",
+        "api.cross_origin",
+        "api.settings",
+        "api.static_files",
+        "api.telemetry.metrics",
+        "api.database.errors",
+    },
     {"api.database.schema_version"},
     {"api.problems"},
     {"api.schemas", "api.webhook_signatures"},

@@ -46,7 +46,7 @@ def rejected_webhooks(conn: Connection) -> Findings:
 
 
 def server_environment(environment: Mapping[str, str]) -> Findings:
-    """Variables without which the server works as well, but with which it does not start if they are wrong."""
+    """Variables that the server does without, and with which it does not start if they are wrong."""
     try:
         origins = parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", ""))
         keepalive = parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", ""))

@@ -69,7 +69,9 @@ class Clients:
 
 
 @asynccontextmanager
-async def serving(application: Application, **app_state: object) -> AsyncIterator[tuple[Clients, admission.AdmissionController]]:
+async def serving(
+    application: Application, **app_state: object
+) -> AsyncIterator[tuple[Clients, admission.AdmissionController]]:
     """The application behind the server's protocol; yields its clients and its admission controller."""
     settings = {**uvicorn_settings(), "loop": "asyncio", "lifespan": "off", "log_config": None}
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, **settings))

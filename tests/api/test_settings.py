@@ -36,7 +36,10 @@ def test_several_secrets_are_separated_by_commas_or_spaces() -> None:
         ("*", ("*",)),
         ("https://shop.example", ("https://shop.example",)),
         ("https://a.example,http://localhost:3000 ", ("https://a.example", "http://localhost:3000")),
-        ("http://[::1]:3000\nhttps://xn--bcher-kva.example", ("http://[::1]:3000", "https://xn--bcher-kva.example")),
+        (
+            "http://[::1]:3000\nhttps://xn--bcher-kva.example",
+            ("http://[::1]:3000", "https://xn--bcher-kva.example"),
+        ),
     ],
 )
 def test_origins_are_separated_by_commas_or_spaces(text: str, origins: tuple[str, ...]) -> None:
@@ -79,7 +82,7 @@ def test_a_star_stands_alone(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "7201", "75.5", "75s", "\u00b2", "9" * 5000])
 def test_a_keepalive_is_a_number_of_seconds(text: str) -> None:
-    with pytest.raises(InvalidSettings, match="FLASHSALE_KEEPALIVE_SECONDS is .* must be a number from 1 to 7200"):
+    with pytest.raises(InvalidSettings, match="must be a number from 1 to 7200"):
         parse_keepalive(text)
     assert (parse_keepalive("1"), parse_keepalive("7200")) == (1, 7200)
 
