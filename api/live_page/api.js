@@ -64,6 +64,7 @@ export async function call(method, path, { body, why = "", key = null, keep = nu
   answer.known = answer.ok
     ? answer.status === 204 || answer.body !== null
     : answer.body?.code !== undefined && !OPEN_CODES.includes(answer.body.code);
+  answer.ok &&= answer.known; // a success that cannot be read
   if (keep !== null && answer.known) browser.set(`unanswered ${keep}`, null);
   if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
   return answer;

@@ -93,8 +93,8 @@ export class Checkout {
     const { ok, status, body } = hold_id ? await call("GET", `/api/holds/${hold_id}`, { quiet: true }) : { ok: false };
     if (this.product !== product) return;
     if (!ok) {
-      if (!hold_id || status === 404) this.startAgain();
-      else this.kept = null; // the next wake() tries again
+      if (hold_id ? status === 404 : this.hold) this.startAgain();
+      else if (hold_id) this.kept = null; // the next wake() tries again
       return;
     }
     if (this.hold?.hold_id !== hold_id) {
