@@ -1,4 +1,4 @@
--- depends: 0004.deadlines-on-tenths
+-- depends: 0005.rejected-webhooks
 -- squawk-ignore-file prefer-bigint-over-int, require-lock-timeout, require-statement-timeout
 
 set local role flashsale_owner;

@@ -24,8 +24,8 @@ COLUMNS = {
 # Functions that do not return a row a request.
 QUERIES = {
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
-    "purge": "select jsonb_object_agg(removed, rows) filter (where removed <> 'events')"
-    " from flashsale.purge($1::interval)",
+    "purge": "select jsonb_object_agg(removed, rows)"
+    " filter (where removed not in ('events', 'rejected_webhooks')) from flashsale.purge($1::interval)",
 }
 TIMES = ("expires_at", "payment_due_at")
 OF_THE_BATCH = ("request_no", "sqlstate", "detail")
