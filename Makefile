@@ -3,10 +3,10 @@
 .DEFAULT_GOAL := help
 # Landed migrations are not linted: they are never edited.
 new_migrations := $(filter-out $(foreach n,1 2 3 4,migrations/000$(n).%),$(wildcard migrations/*.sql))
-.PHONY: help up test test-fast lint rehearse bench proof migrate psql clean
+.PHONY: help up test test-fast test-versions lint rehearse bench proof migrate psql clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 # exec: make's own child is the server, so a signal to either stops both. setpriv: if make itself is
 # killed, the server receives SIGTERM.
@@ -21,6 +21,15 @@ test: ## run the whole suite on all cores; pass options to pytest with ARGS='-k 
 test-fast: ## run the rules in SQL and the units, in less than a minute
 	@bin/bootstrap test
 	@exec .venv/bin/python -m pytest -n auto -m 'not slow' tests/sql tests/operators tests/schema $(ARGS)
+
+# Each version that could be had; the tests of tests/versions are part of `make test`.
+test-versions: ## run the rules in SQL on PostgreSQL 16, 17 and 18; adds them if they can be had
+	@bin/bootstrap servers
+	@for server in .venv/servers/postgresql-*; do \
+	  [ -e "$$server" ] || continue; version=$${server#*postgresql-}; \
+	  .venv/bin/python -m pytest -n auto -m 'not slow' --postgresql "$${version%%-*}" \
+	    tests/sql tests/operators tests/schema tests/database tests/cli tests/doctor $(ARGS) || exit; \
+	done
 
 lint: ## check style, types and new migrations
 	@bin/bootstrap lint

@@ -26,7 +26,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster
-from tests.support import clusters
+from tests.support import clusters, servers
 from tests.support.http import running_server
 
 # The run's data is thrown away: nothing is gained by waiting for the disk.
@@ -51,7 +51,11 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `make proof` passes to the campaigns in proof/."""
+    """What `make proof` passes to the campaigns in proof/, and another version of PostgreSQL."""
+    parser.addoption(
+        "--postgresql", metavar="VERSION", choices=servers.VERSIONS,
+        help="run on a version that `bin/bootstrap servers` has added; it is without pg_cron",
+    )  # fmt: skip
     group = parser.getgroup("proof")
     group.addoption("--proof-full", action="store_true", help="run campaigns at full size")
     group.addoption("--proof-guard", metavar="NAME", help="only the mutations of this guard")
@@ -60,9 +64,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """A private cluster as `make up` makes them, so that the suite runs as root too."""
-    with clusters.running_cluster(SETTINGS) as cluster:
+    with clusters.running_cluster(SETTINGS, version=pytestconfig.getoption("postgresql")) as cluster:
         yield cluster
 
 

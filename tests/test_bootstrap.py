@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, servers
 
 STAMP = ROOT / ".venv/.bootstrap"
 
@@ -18,7 +18,15 @@ def work() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("extras", [[], ["test"]], ids=["up", "test"])
+@pytest.mark.parametrize(
+    "extras",
+    [
+        [],
+        ["test"],
+        pytest.param(["servers"], marks=servers.needs(*servers.NAMES)),
+    ],
+    ids=["up", "test", "servers"],
+)
 def test_a_second_run_does_nothing_at_once(extras):
     before = STAMP.stat().st_mtime_ns
     start = work()

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import errors, sql
 
-from flashsale.database.connection import Connection
+from flashsale.database.connection import Connection, fetch_value
 from flashsale.database.sql_loader import GRANTEES, SCHEMAS, SqlFile, read_files
 
 _QUALIFIED_NAME = re.compile(
@@ -73,7 +73,10 @@ def differences(conn: Connection, directory: Path) -> Iterator[str]:
     for kind, schema, name in conn.execute(_IN_DATABASE, (SCHEMAS,)).fetchall():
         if (kind, schema, name) not in known:
             yield f"{schema}.{name} has no file in sql/"
+    is_primary = not fetch_value(conn, "select pg_is_in_recovery()")
     with conn.transaction(force_rollback=True):
+        if is_primary:  # the database may be read-only by default
+            conn.execute("set transaction read write")
         conn.execute("set local check_function_bodies = off")
         conn.execute("set local search_path = pg_catalog, pg_temp")
         for file in files:

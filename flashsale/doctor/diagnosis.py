@@ -16,14 +16,16 @@ _ALWAYS: dict[str, Callable[[Connection], Findings]] = {
     "database": postgresql.database,
     "server": postgresql.server,
     "clock": postgresql.clock,
-    "durability": postgresql.durability,
+    # Before all remedies that write: the database may be read-only.
     "settings": postgresql.settings,
+    "durability": postgresql.durability,
     "migrations": schema.migrations,
 }
+# Roles and owners first: `flashsale migrate`, the remedy of the others, needs them.
 _IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
-    "functions": schema.functions,
-    "grants": roles.grants,
     "roles": roles.roles,
+    "grants": roles.grants,
+    "functions": schema.functions,
     "sale_settings": configuration.sale_settings,
     "rejected_webhooks": configuration.rejected_webhooks,
     "pg_cron": pg_cron.pg_cron,
@@ -58,12 +60,14 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
 
 def _rights(conn: Connection) -> str:
     """How this role gets the rights to run every check."""
-    user, is_member = fetch_row(
+    user, is_superuser, is_member = fetch_row(
         conn,
-        "select quote_ident(current_user),"
+        "select quote_ident(current_user), current_setting('is_superuser')::boolean,"
         " coalesce(pg_has_role(to_regrole('flashsale_owner'), 'member'), false)"
         " and not pg_has_role(to_regrole('flashsale_owner'), 'usage')",
     )
+    if is_superuser:
+        return "correct first what the checks of roles and grants have found"
     if is_member:
         return inherit(user, OWNER, conn.info.server_version)
     return "run doctor as the role that migrates, or as a superuser"

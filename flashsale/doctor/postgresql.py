@@ -52,17 +52,29 @@ def clock(conn: Connection) -> Findings:
         yield Finding("clock", "ok", "the clocks of the server and of this machine agree")
 
 
+# The server's value, which this session has unless something nearer sets it, and what is set for this
+# database and for roles that use flashsale. Settings of other roles are not ours.
 _SETTINGS = """
-    select p.name, p.setting, 'the server' from pg_settings p where p.name = any (%(names)s)
-    union all
-    select split_part(given, '=', 1), substr(given, strpos(given, '=') + 1),
-           concat_ws(' in ', 'role ' || r.rolname, 'database ' || d.datname)
-      from pg_db_role_setting s
-      left join pg_roles r on r.oid = s.setrole
-      left join pg_database d on d.oid = s.setdatabase
-      cross join unnest(s.setconfig) given
-     where (s.setdatabase = 0 or d.datname = current_database())
-       and split_part(given, '=', 1) = any (%(names)s)
+    select * from (
+      select p.name, p.setting, case p.source when 'command line' then p.source else 'file' end,
+             p.context in ('user', 'superuser')
+        from pg_settings p
+       where p.name = any (%(names)s)
+         and p.source not in ('database', 'user', 'database user', 'client', 'session')
+      union all
+      select split_part(given, '=', 1), substr(given, strpos(given, '=') + 1),
+             concat_ws(' in ', 'role ' || quote_ident(r.rolname), 'database ' || quote_ident(d.datname)), true
+        from pg_db_role_setting s
+        left join pg_roles r on r.oid = s.setrole
+        left join pg_database d on d.oid = s.setdatabase
+        cross join unnest(s.setconfig) given
+       where (s.setrole <> 0 or s.setdatabase <> 0)
+         and (s.setdatabase = 0 or d.datname = current_database())
+         and (s.setrole = 0 or exists (select from pg_roles api where api.rolname = 'flashsale_api'
+                                          and pg_has_role(r.oid, api.oid, 'member')))
+         and split_part(given, '=', 1) = any (%(names)s)
+    ) as found (name, setting, place, is_settable)
+     order by name <> 'default_transaction_read_only'
 """
 _OFF = {"off", "false", "no", "0"}
 
@@ -70,33 +82,52 @@ _OFF = {"off", "false", "no", "0"}
 def durability(conn: Connection) -> Findings:
     """Whether an acknowledged request survives a power failure."""
     names = ["fsync", "full_page_writes", "synchronous_commit"]
-    failed = [
-        Finding("durability", "failed", f"{name} is off for {where}", _fix(name, "on", where))
-        for name, value, where in conn.execute(_SETTINGS, {"names": names})
-        if value.lower() in _OFF
-    ]
+    failed = []
+    for name, value, where, is_settable in conn.execute(_SETTINGS, {"names": names}):
+        if value.lower() in _OFF:
+            remedy = _fix(conn, name, "on", where, is_settable)
+            failed.append(Finding("durability", "failed", f"{name} is off for {_place(where)}", remedy))
     yield from failed or [Finding("durability", "ok", "acknowledged commits survive a crash")]
 
 
 def settings(conn: Connection) -> Findings:
     findings: list[Finding] = []
     names = ["default_transaction_isolation", "default_transaction_read_only", "max_locks_per_transaction"]
-    for name, value, where in conn.execute(_SETTINGS, {"names": names}):
-        detail = f"{name} is {value} for {where}"
+    for name, value, where, is_settable in conn.execute(_SETTINGS, {"names": names}):
+        detail = f"{name} is {value} for {_place(where)}"
         if name == "default_transaction_isolation" and value != "read committed":
-            remedy = _fix(name, "'read committed'", where)
+            remedy = _fix(conn, name, "'read committed'", where, is_settable)
             findings.append(Finding("settings", "failed", f"{detail}: read_events() refuses it", remedy))
         elif name == "default_transaction_read_only" and value.lower() not in _OFF:
-            findings.append(Finding("settings", "failed", detail, _fix(name, "off", where)))
+            remedy = _fix(conn, name, "off", where, is_settable)
+            findings.append(Finding("settings", "failed", detail, remedy))
         elif name == "max_locks_per_transaction" and int(value) < RECOMMENDED_LOCKS:
-            remedy = f"alter system set {name} = {RECOMMENDED_LOCKS}, and restart PostgreSQL"
+            remedy = _fix(conn, name, str(RECOMMENDED_LOCKS), where, is_settable)
             findings.append(Finding("settings", "warning", detail, remedy))
     yield from findings or [
         Finding("settings", "ok", "isolation, read-only mode and lock limit are as recommended")
     ]
 
 
-def _fix(name: str, value: str, where: str) -> str:
-    if where == "the server":
-        return f"alter system set {name} = {value}; select pg_reload_conf()"
-    return f"alter {where} set {name} = {value}"
+def _place(where: str) -> str:
+    """In words, where a setting of _SETTINGS comes from."""
+    return "the server" if where in ("file", "command line") else where
+
+
+def _fix(conn: Connection, name: str, value: str, where: str, is_settable: bool) -> str:
+    """The statements that set it for us, and for others only if it is one for the whole server.
+
+    :param is_settable: for a database or a role
+    """
+    if is_settable:
+        if _place(where) == "the server":
+            where = fetch_value(conn, "select 'database ' || quote_ident(current_database())")
+        statement = f"alter {where} set {name} = {value}"
+        # The session that runs it may be read-only, too.
+        return (
+            f"begin read write; {statement}; commit" if name == "default_transaction_read_only" else statement
+        )
+    if where == "command line":  # it takes precedence over files
+        return f"restart PostgreSQL with {name} = {value} on its command line"
+    activate = "restart PostgreSQL" if name == "max_locks_per_transaction" else "select pg_reload_conf()"
+    return f"alter system set {name} = {value}; {activate}"

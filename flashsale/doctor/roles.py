@@ -10,8 +10,8 @@ from flashsale.doctor.finding import MIGRATE, Finding, Findings
 
 
 def grants(conn: Connection) -> Findings:
-    findings = [Finding("grants", "failed", detail, MIGRATE) for detail in wrong_grants(conn, SQL_DIRECTORY)]
-    findings += [Finding("grants", "failed", *row) for row in conn.execute(_UNEXPECTED_GRANTS)]
+    findings = [Finding("grants", "failed", *row) for row in conn.execute(_UNEXPECTED_GRANTS)]
+    findings += [Finding("grants", "failed", detail, MIGRATE) for detail in wrong_grants(conn, SQL_DIRECTORY)]
     yield from findings or [Finding("grants", "ok", "grants are those of sql/; no table is accessible")]
 
 

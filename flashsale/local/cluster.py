@@ -47,10 +47,14 @@ log_lock_waits = on
 
 
 class Cluster:
-    """The cluster in `directory`, which may not exist yet."""
+    """The cluster in `directory`, which may not exist yet.
 
-    def __init__(self, directory: Path) -> None:
+    :param programs: folder of the server's programs; None: the installed ones of the cluster's version
+    """
+
+    def __init__(self, directory: Path, programs: Path | None = None) -> None:
         self.directory = directory.absolute()
+        self._programs = programs
         self.data = self.directory / "postgres"
         self.log = self.directory / "postgres.log"
 
@@ -91,7 +95,7 @@ class Cluster:
         # mode 0700. A password would not protect data that both can read on disk.
         done = subprocess.run(
             account.command(
-                find_binary("initdb"), "-D", incomplete, "-U", SUPERUSER, "-A", "trust",
+                self._binary("initdb"), "-D", incomplete, "-U", SUPERUSER, "-A", "trust",
                 "--encoding=UTF8", "--locale=C.UTF-8",
             ),
             cwd=self.directory, capture_output=True, text=True, check=False,
@@ -206,8 +210,10 @@ class Cluster:
         return True
 
     def _binary(self, name: str) -> Path:
-        """The program of the version that created the data files."""
-        return find_binary(name, (self.data / "PG_VERSION").read_text().strip())
+        """The program of the version that created the data files; of the newest one if there are none."""
+        if self._programs is not None:
+            return self._programs / name
+        return find_binary(name, (self.data / "PG_VERSION").read_text().strip() if self.exists else None)
 
 
 def stop_server(child: subprocess.Popen[bytes], timeout: float = 60) -> None:

@@ -2,12 +2,14 @@
 
 The language of a fenced block determines how it is run:
 
-    console   lines after "$ " are passed to one shell, the others are its output
+    console   lines after "$ " are passed to one shell, the others are its output; a line that ends in "\\"
+              continues on the next
     sql       is passed to psql: as a superuser if the sentence before says so, else as the document's role
     python    one program, all blocks of a document together
     text      the output of the sql or python block before it
     sh        is not run; tests/docs/test_every_document.py checks that the commands exist
     yaml      settings of another program; not run
+    ini       settings of another program, which a test passes to it
     json      a program's output, which another test checks
     none      no example
 
@@ -18,6 +20,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -30,7 +33,7 @@ from tests.support import ROOT
 PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ ((?:.+\\\n)*.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _AS_SUPERUSER = re.compile(r"As a superuser[^.]*:$")
 _END = "--- end of a step"
 MAX_SECONDS = 60
@@ -60,18 +63,24 @@ class Example(NamedTuple):
     as_superuser: bool = False
 
 
-def blocks(path: Path) -> list[Block]:
-    text = path.read_text()
+def sections(path: Path) -> dict[str, str]:
+    """The text below each heading of the second level, by heading."""
+    parts = re.split(r"^## (.+)$", path.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def blocks(path: Path, section: str | None = None) -> list[Block]:
+    text = path.read_text() if section is None else sections(path)[section]
     return [
         Block(found[1], found[2], text[: found.start()].rstrip().rsplit("\n\n", 1)[-1])
         for found in _BLOCK.finditer(text)
     ]
 
 
-def examples(path: Path) -> list[Example]:
-    """The commands of the document, in order."""
+def examples(path: Path, section: str | None = None) -> list[Example]:
+    """The commands of the document, or of one section of it, in order."""
     found = []
-    for block in blocks(path):
+    for block in blocks(path, section):
         if block.kind == "console":
             found += [Example("console", *pair) for pair in _COMMAND.findall(block.text)]
         elif block.kind in ("sql", "python"):
@@ -129,6 +138,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def __enter__(self) -> "Reader":
@@ -142,17 +152,22 @@ class Reader:
         """Run an example; returns its output."""
         return getattr(self, f"_{example.kind}")(example)
 
-    def type_all(self, path: Path) -> None:
-        """Run all examples of a document; each must print what the document says."""
-        for example in examples(path):
-            printed = self.type(example)
-            assert prints(example, printed), f"{path.name}: {example.text}\nprints\n{printed}"
+    def type_all(self, path: Path, section: str | None = None) -> None:
+        """Run all examples of a document, or of one section of it; each must print what the document says."""
+        for example in examples(path, section):
+            self.check(example)
+
+    def check(self, example: Example) -> None:
+        """Run an example, which must print what the document says."""
+        printed = self.type(example)
+        assert prints(example, printed), f"{example.text}\nprints\n{printed}"
 
     def _console(self, example: Example) -> str:
         command = example.text
         for word, other in self._instead.items():
             command = command.replace(word, other)
-        watchdog = threading.Timer(MAX_SECONDS, self._bash.kill)
+        # With the command that it waits for, which has the same output.
+        watchdog = threading.Timer(MAX_SECONDS, os.killpg, (self._bash.pid, signal.SIGKILL))
         watchdog.start()
         try:
             self._bash.stdin.write(f"{command}\necho; echo '{_END}'\n")

@@ -10,7 +10,7 @@ from flashsale.cli.main import main
 from tests.docs.documents import PATHS, blocks, examples
 from tests.support import ROOT
 
-TYPED = {"README.md", "operations.md", "services.md"}
+TYPED = {"README.md", "databases.md", "operations.md", "services.md"}
 """the documents whose examples a test runs"""
 
 
@@ -38,6 +38,7 @@ def test_every_block_says_what_it_is(path: Path) -> None:
         "text",
         "sh",
         "yaml",
+        "ini",
         "json",
         "none",
     }

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from flashsale.local.cluster import SUPERUSER, Cluster, find_binary, has_pg_cron
-from tests.docs.documents import Reader
-from tests.support import ROOT
+from tests.docs.documents import Reader, examples
+from tests.support import ROOT, neighbours
 from tests.support.flashsale_up import FLASHSALE, Up, data_folder
 from tests.support.sale_steps import create_order, pay, place_hold
 from tests.support.waiting import wait_until_blocked
@@ -36,8 +36,15 @@ def sale(cluster: Cluster) -> Iterator[None]:
         conn.execute("select flashsale.change_settings('2 minutes', '15 minutes')")
         conn.execute("create role paul login in role flashsale_ops")
 
+        conn.execute("create table notes (note text)")
+
         paul = psycopg.connect(cluster.url("paul", "flashsale"), application_name="psql")
         paul.execute("select flashsale.adjust_stock(1, 1)")
+        # Two open transactions that are in nobody's way.
+        reader = psycopg.connect(cluster.url("paul", "flashsale"), application_name="report")
+        reader.execute("select * from flashsale.stock")
+        writer = psycopg.connect(url, application_name="notes")
+        writer.execute("insert into notes values ('open')")
         warehouse = psycopg.connect(url, application_name="warehouse", autocommit=True)
         held: list[int] = []
         waiting = threading.Thread(target=lambda: held.append(place_hold(warehouse, 1)))
@@ -47,10 +54,31 @@ def sale(cluster: Cluster) -> Iterator[None]:
             yield
             waiting.join(20)
             assert held, "the session that waited for paul was served"
+            with pytest.raises(psycopg.OperationalError):
+                paul.execute("select 1")
+            reader.commit()
+            writer.commit()
         finally:
-            paul.close()
+            for session in (paul, reader, writer):
+                session.close()
             waiting.join()
             warehouse.close()
+
+
+@contextmanager
+def situation(recipe: str, url: str) -> Iterator[None]:
+    """What the recipe is for, if the sale is not in it yet; it is over afterwards."""
+    if "default_transaction_read_only" not in recipe:
+        yield
+        return
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("alter database flashsale set default_transaction_read_only = on")
+    with psycopg.connect(url) as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        place_hold(conn, 1)
+    yield
+    with psycopg.connect(url) as conn:
+        place_hold(conn, 1)
+        conn.rollback()
 
 
 @pytest.mark.slow
@@ -62,6 +90,7 @@ def test_every_command_prints_what_the_document_says(tmp_path: Path) -> None:
         superuser = cluster.url(SUPERUSER, "flashsale")
         try:
             with (
+                neighbours.unharmed(cluster),
                 sale(cluster),
                 Reader(
                     tmp_path,
@@ -71,7 +100,9 @@ def test_every_command_prints_what_the_document_says(tmp_path: Path) -> None:
                     environment={"FLASHSALE_DATABASE_URL": superuser, "FLASHSALE_DATA_DIR": str(folder)},
                 ) as reader,
             ):
-                reader.type_all(OPERATIONS)
+                for example in examples(OPERATIONS):
+                    with situation(example.text, superuser):
+                        reader.check(example)
         finally:
             up.stop()
 

@@ -1,6 +1,7 @@
 """`flashsale doctor` as a command: the checks together, and the databases that they cannot examine."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -55,8 +56,8 @@ def test_failed_checks_are_printed_and_exit_with_1(flashsale):
     lines = result.stdout.splitlines()
     at = next(n for n, line in enumerate(lines) if "fsync is off for the server" in line)
     assert lines[at].split()[:2] == ["failed", "durability"]
-    assert lines[at + 1].strip() == "→ alter system set fsync = on; select pg_reload_conf()"
-    assert lines[-1].endswith("warning") and "failed" in lines[-1]
+    assert lines[at + 1].strip() == "→ restart PostgreSQL with fsync = on on its command line"
+    assert re.search("failed, [12] warnings?$", lines[-1])
 
 
 @pytest.fixture

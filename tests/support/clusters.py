@@ -1,12 +1,17 @@
 """PostgreSQL clusters that a test makes for itself."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flashsale.local.cluster import Cluster, stop_server
+from flashsale.local.cluster import CONFIGURATION, SUPERUSER, Cluster, find_binary, stop_server
+from tests.support import servers
+
+# The programs for other versions are built without lz4.
+PORTABLE_CONFIGURATION = CONFIGURATION.replace("wal_compression = lz4\n", "")
 
 
 @contextmanager
@@ -22,14 +27,42 @@ def cluster_folder() -> Iterator[Path]:
 
 @contextmanager
 def running_cluster(
-    settings: Mapping[str, str] | None = None, *, with_pg_cron: bool = True
+    settings: Mapping[str, str] | None = None, *, with_pg_cron: bool = True, version: str | None = None
 ) -> Iterator[Cluster]:
-    """A new cluster, stopped and removed at the end."""
+    """A new cluster, stopped and removed at the end.
+
+    :param version: of PostgreSQL, one of servers.VERSIONS; None: the installed one
+    """
     with cluster_folder() as folder:
-        cluster = Cluster(folder)
-        cluster.create()
+        if version is None:
+            cluster = Cluster(folder)
+            cluster.create()
+        else:
+            cluster = Cluster(folder / "cluster", servers.programs(version, folder / "programs"))
+            cluster.create(PORTABLE_CONFIGURATION)
         server = cluster.start(settings, with_pg_cron=with_pg_cron)
         try:
             yield cluster
+        finally:
+            stop_server(server)
+
+
+@contextmanager
+def standby_of(primary: Cluster) -> Iterator[Cluster]:
+    """A hot standby of a cluster, which follows it by streaming."""
+    with cluster_folder() as folder:
+        standby = Cluster(folder)
+        account = standby.account
+        account.make_private_directory(standby.data)
+        subprocess.run(
+            account.command(
+                find_binary("pg_basebackup"), "-D", standby.data, "-R", "-X", "stream", "-c", "fast",
+                "-d", primary.url(SUPERUSER, "postgres"),
+            ),
+            cwd="/", check=True, capture_output=True,
+        )  # fmt: skip
+        server = standby.start(with_pg_cron=False)
+        try:
+            yield standby
         finally:
             stop_server(server)
