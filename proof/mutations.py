@@ -383,7 +383,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A webhook of any size is served", "webhook-body-limit", ["MAX_WEBHOOK_BYTES = 1 << 20"],
         [REFUSED + "test_every_way_to_refuse_a_signed_webhook_keeps_it_as_it_came"]),
     Mutation("Large bodies use memory without a limit", "body-memory", ["if False:"],
-        [REFUSED + "test_large_bodies_use_bounded_memory_and_small_ones_are_served_meanwhile"]),
+        [REFUSED + "test_the_memory_of_large_bodies_is_limited_and_returned"]),
     Mutation("Unsigned rubbish is kept", "unsigned-not-kept", ["if False:"],
         [REFUSED + "test_unsigned_rubbish_is_not_kept_but_a_payment_that_could_be_read_is"]),
     Mutation("Keys that differ in a character that PostgreSQL cannot store become one", "key-not-replaced",

@@ -1,5 +1,6 @@
 """Webhooks with a valid signature that are refused: kept, logged, counted; answered as before."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -9,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import falcon.testing
 import httpx
 import psycopg
 import pytest
 
-from api.schemas.webhook_body import MAX_LARGE_BODIES_BYTES, MAX_READ_BYTES, MAX_WEBHOOK_BYTES
+from api.problems import Problem
+from api.schemas.requests import MAX_BODY_BYTES
+from api.schemas.webhook_body import (
+    MAX_LARGE_BODIES_BYTES,
+    MAX_READ_BYTES,
+    MAX_WEBHOOK_BYTES,
+    BodyMemory,
+    WebhookBody,
+)
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support.metrics_scrape import Metrics, watched_server
@@ -209,21 +219,53 @@ def test_a_body_beyond_what_is_read_is_refused_and_logged(server: Server, db: ps
     assert [line["status"] for line in server.lines("webhook refused")] == [413, 413]
 
 
+def read_body(memory: BodyMemory, data: bytes) -> bytes:
+    """Read a body that another one, of MAX_BODY_BYTES + 1, shares the memory with."""
+
+    async def read() -> bytes:
+        req = falcon.testing.create_asgi_req(body=data)
+        with WebhookBody(memory) as other, WebhookBody(memory) as body:
+            await other.read(falcon.testing.create_asgi_req(body=b"x" * (MAX_BODY_BYTES + 1)))
+            return await body.read(req)
+
+    return asyncio.run(read())
+
+
+def test_the_memory_of_large_bodies_is_limited_and_returned() -> None:
+    memory = BodyMemory(3 * MAX_BODY_BYTES)
+    for size in (MAX_BODY_BYTES, MAX_BODY_BYTES + 1, 2 * MAX_BODY_BYTES - 1):
+        assert read_body(memory, b"y" * size) == b"y" * size
+        assert memory.in_use == 0
+    with pytest.raises(Problem) as refused:
+        read_body(memory, b"y" * 2 * MAX_BODY_BYTES)
+    assert refused.value.type.code == "overloaded"
+    assert memory.in_use == 0
+
+
 def test_large_bodies_use_bounded_memory_and_small_ones_are_served_meanwhile(
     server: Server, number: int
 ) -> None:
     """Connections that send most of a large body and then wait take up what large bodies may use."""
-    sizes = [1_000_000] * (MAX_LARGE_BODIES_BYTES // 1_000_000) + [300_000]
-    waiting = [
-        socket.create_connection((server.client.base_url.host, server.client.base_url.port)) for _ in sizes
-    ]
     fields = "".join(f"{name}: {value}\r\n" for name, value in signed(b"").items())
+    large = event(number, x="y" * (MAX_WEBHOOK_BYTES - 1000))
+    waiting: list[socket.socket] = []
+
+    def send_all_but_a_byte(size: int) -> None:
+        address = (server.client.base_url.host, server.client.base_url.port)
+        waiting.append(socket.create_connection(address))
+        head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n{fields}\r\n"
+        waiting[-1].sendall(head.encode() + b"x" * (size - 1))
+
+    def is_used_up() -> bool:
+        if server.send(large, "large")[1] == "overloaded":
+            return True
+        send_all_but_a_byte(300_000)  # one that met the large webhook was refused
+        return False
+
     try:
-        for connection, size in zip(waiting, sizes, strict=True):
-            head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n{fields}\r\n"
-            connection.sendall(head.encode() + b"x" * (size - 1))
-        large = event(number, x="y" * (MAX_WEBHOOK_BYTES - 1000))
-        wait_until(lambda: server.send(large, "large")[1] == "overloaded", "the memory is used up")
+        for _ in range(MAX_LARGE_BODIES_BYTES // 1_000_000):
+            send_all_but_a_byte(1_000_000)
+        wait_until(is_used_up, "the memory is used up", timeout=9)
         assert server.send(event(number), "small") == (200, "applied")
     finally:
         for connection in waiting:
