@@ -103,7 +103,7 @@ def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) ->
     created = measure(functions.CREATE_ORDERS, [(hold_id, None) for hold_id in holds])
     orders = [row.order_id for row in created]
     measure(functions.GET_ORDERS, list(zip(orders, holds, strict=True)))
-    measure(functions.APPLY_PAYMENTS, [(f"pay_{order}", order, "success", PAYLOAD) for order in orders])
+    measure(functions.APPLY_PAYMENTS, [(f"pay_{order}", order, "success", PAYLOAD, None) for order in orders])
     others = _call(connection, functions.PLACE_HOLDS, one_unit, BATCH)
     measure(functions.RELEASE_HOLDS, [(row.hold_id,) for row in others])
     measure(functions.GET_PRODUCTS, [(number % PRODUCTS + 1,) for number in range(count)])

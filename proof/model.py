@@ -177,7 +177,9 @@ class Model:
             "prices": {str(product_id): money(self.price(product_id)) for product_id in self.totals},
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
             "prices_held": {str(hold_id): money(hold.price) for hold_id, hold in self.holds.items()},
-            "adjustments": {key: response["total_stock"] for key, (_, response) in self.adjustments.items()},
+            "adjustments": {
+                str(key): response["total_stock"] for key, (_, response) in self.adjustments.items()
+            },
             "orders": {str(order_id): list(self.order_status(order_id)) for order_id in self.orders},
             "marked": {
                 **{

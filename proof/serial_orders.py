@@ -173,7 +173,7 @@ def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator
             [h for h in holds if str(h) not in found["holds"]], observed["holds"] - observed["orders"]
         ),
         itertools.combinations(
-            [key for key in adjustments if key not in found["adjustments"]], observed["operations"]
+            [key for key in adjustments if str(key) not in found["adjustments"]], observed["operations"]
         ),
     ):
         after = model.copy()

@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 ALL_SNAPSHOTS = sorted(SNAPSHOTS.glob("*.sql.gz"))
 RETRYABLE = {"40001", "40P01", "55P03", "57014"}
-MIXED = ("42", "XX000", "23502")
+MIXED = ("42", "XX000", "23502", "22P02")
 """prefixes of the SQLSTATEs of a call that meets old and new functions, or an old function a new column"""
 
 

@@ -373,7 +373,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0005.rejected-webhooks", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0008.replica-identity", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -382,7 +382,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0005.rejected-webhooks",
+                "schema_version": "0008.replica-identity",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",

@@ -42,7 +42,7 @@ class Memory:
             )
         )
         self.apply_payments = _AtOnce(
-            lambda key, order_id, status, payload: ApplyPaymentsRow(
+            lambda key, order_id, status, payload, webhook_id: ApplyPaymentsRow(
                 0, None, None, False, order_id, "paid", "applied"
             )
         )
