@@ -7,12 +7,15 @@ import shutil
 import sys
 import tempfile
 
+from api.server.open_files import raise_soft_limit
 from api.settings import InvalidSettings, Settings
 
 try:
     _settings = Settings.from_environment(os.environ)
 except InvalidSettings as error:
     sys.exit(f"flashsale: {error}")
+
+raise_soft_limit()  # workers inherit it
 
 wsgi_app = "api.app:from_environment()"
 worker_class = "api.server.gunicorn_worker.Worker"

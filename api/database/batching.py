@@ -13,6 +13,7 @@ A batcher has two paths to its function, each with a queue and a connection:
 
 A read-only function has one path, `read`. A batch that was rolled back is split and retried, so that an
 invalid request ends up alone in its batch and fails alone; a batch that met only a locked row stays together.
+A batch for which the server has no memory or lock slots left is split, too, and so are the ones after it.
 A write whose outcome is unknown is never retried; a read is.
 """
 
@@ -70,6 +71,9 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 _TRANSIENT = frozenset({LOCK_NOT_AVAILABLE, "40001", "40P01", "57014", "0A000", "26000"})
 """transient SQLSTATEs: lock, serialization failure, deadlock, timeout, plan invalidated by reloaded sql/"""
+
+_OUT_OF_MEMORY = "53200"
+"""no memory left in the server, as for the locks of a large batch: each key and each new order takes one"""
 
 _SERVER_ERROR_CLASSES = frozenset({"08", "25", "28", "3D", "3F", "42", "53", "57", "58"})
 """SQLSTATE classes of errors of the server or its schema, which splitting the batch cannot help"""
@@ -206,6 +210,7 @@ class _Path(Generic[Row]):
         self._retry = retry
         self._metrics = metrics
         self._retries_here = retries_here
+        self._max_batch_size = limits.max_batch_size
         self._queue: deque[_PendingRequest[Row]] = deque()
         self._in_flight: Sequence[_PendingRequest[Row]] = ()
         self._sent_at = 0.0
@@ -240,7 +245,7 @@ class _Path(Generic[Row]):
 
     def _next_batch(self) -> list[_PendingRequest[Row]]:
         """The oldest requests, no more than the max_batch_size of each of them, in order of arrival."""
-        size = self._limits.max_batch_size
+        size = self._max_batch_size
         batch: list[_PendingRequest[Row]] = []
         queue = self._queue
         oldest_arrival = asyncio.get_running_loop().time() - self._limits.queue_timeout
@@ -269,6 +274,9 @@ class _Path(Generic[Row]):
         try:
             with self._metrics.measure_call(batch, len(arguments)):
                 rows = await self._call(arguments)
+            if self._max_batch_size < self._limits.max_batch_size:
+                growth = max(1, self._max_batch_size // 8)
+                self._max_batch_size = min(self._limits.max_batch_size, self._max_batch_size + growth)
             return self._resolve(batch, arguments, rows)
         except Unavailable as error:
             for request in batch:
@@ -319,6 +327,13 @@ class _Path(Generic[Row]):
         """The batch was rolled back: retry its requests in smaller batches, if that can help."""
         is_transient = error.sqlstate in _TRANSIENT
         fields = self._metrics.log_fields
+        if error.sqlstate == _OUT_OF_MEMORY and len(batch) > 1:  # guard: out-of-locks-split
+            self._max_batch_size = len(batch) // 2
+            log.warning("a call of %d requests is split: %s", len(batch), error, extra=fields)
+            for request in reversed(batch):
+                if not request.future.done():
+                    self.enqueue(request, at_head=True)
+            return True
         if not is_transient and (len(batch) == 1 or error.sqlstate[:2] in _SERVER_ERROR_CLASSES):
             log.error("a call of %d requests was rolled back: %s", len(batch), error, extra=fields)
             failure = error if len(batch) == 1 else Unavailable(str(error))

@@ -130,7 +130,7 @@ class FunctionConnection(Generic[Row]):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-                prepared = PreparedCall(connection, self._function.make_row)
+                prepared = PreparedCall(connection, self._function.name, self._function.make_row)
                 await prepared.prepare(self._function.statement)
         except (psycopg.Error, OSError, TimeoutError) as error:
             if prepared is not None:

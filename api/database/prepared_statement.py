@@ -17,21 +17,21 @@ from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 
-_CALL = b"call"
-"""name of the prepared statement, the session's only one"""
-
 
 class PreparedCall(Generic[T]):
     """A prepared statement and its connection. Calls must not overlap.
 
     :param connection: connected; owned by this object from now on
+    :param name: of the statement, the session's only one. Named after what it calls: should a pooler lead to
+        a backend with statements of other sessions, there is no other of this name.
     :param make_row: makes a row of its values
     """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], make_row: Callable[[Sequence[Any]], T]
+        self, connection: psycopg.AsyncConnection[Any], name: str, make_row: Callable[[Sequence[Any]], T]
     ) -> None:
         self.connection = connection
+        self._name = name.encode()  # guard: statement-name
         self._make_row = make_row
         self._pgconn = connection.pgconn
         self._socket = connection.fileno()
@@ -61,7 +61,7 @@ class PreparedCall(Generic[T]):
 
         :raises psycopg.Error:
         """
-        await self._execute(lambda: self._pgconn.send_prepare(_CALL, statement.encode()))
+        await self._execute(lambda: self._pgconn.send_prepare(self._name, statement.encode()))
 
     async def call(self, parameters: Sequence[str]) -> list[T]:
         """Execute the statement with these values, which are sent as text.
@@ -72,7 +72,7 @@ class PreparedCall(Generic[T]):
         """
         values = [_text(value) for value in parameters]
         result = await self._execute(
-            lambda: self._pgconn.send_query_prepared(_CALL, values, result_format=Format.BINARY)
+            lambda: self._pgconn.send_query_prepared(self._name, values, result_format=Format.BINARY)
         )
         self._transformer.set_pgresult(result)
         return self._transformer.load_rows(0, result.ntuples, self._make_row)

@@ -43,14 +43,18 @@ class Reporter:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        metrics.flush()
+        with suppress(OSError):
+            metrics.flush()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
             for _ in range(UPDATES_PER_SUMMARY):
-                self.update()
+                try:
+                    self.update()
+                except OSError as error:  # guard: reporter-survives
+                    log.warning("the metrics of this worker are not up to date: %s", error)
                 due = max(due + INTERVAL_SECONDS, loop.time())
                 await asyncio.sleep(due - loop.time())
                 metrics.event_loop_lag.observe((), loop.time() - due)

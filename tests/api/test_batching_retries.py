@@ -196,7 +196,7 @@ async def test_only_the_invalid_request_of_a_batch_fails() -> None:
 @in_simulated_time
 async def test_a_server_error_is_not_retried() -> None:
     fast, slow = Database(), Database()
-    fast.break_batch = lambda batch: RolledBack("53200", "out of memory")
+    fast.break_batch = lambda batch: RolledBack("53100", "disk full")
     batcher = Batcher(fast.call, slow.call)
     outcomes = await asyncio.gather(*[outcome(batcher.submit(n)) for n in range(3)])
     assert all(isinstance(error, Unavailable) for error in outcomes)
@@ -249,3 +249,37 @@ async def test_an_unavailable_database_fails_all_requests_until_it_is_back() -> 
     assert all(isinstance(error, Unavailable) for error in outcomes)
     database.break_batch = lambda batch: None
     assert (await batcher.submit(3)).sqlstate is None
+
+
+@in_simulated_time
+async def test_a_batch_that_the_server_has_no_locks_for_is_split_until_it_has() -> None:
+    database = Database()
+    locks = 30
+    database.break_batch = lambda batch: (
+        RolledBack("53200", "out of shared memory") if len(batch) > locks else None
+    )
+    batcher = Batcher(database.call, database.call, limits=replace(QUICK, max_batch_size=100), key_index=0)
+    answers = await asyncio.gather(*[batcher.submit(0, number) for number in range(100)])
+    assert [answer.detail for answer in answers] == [f"for (0, {number})" for number in range(100)]
+    assert [len(batch) for batch in database.batches[:3]] == [100, 50, 25]
+    assert sum(len(batch) for batch in database.batches if len(batch) <= locks) == 100, "each is served once"
+
+    # Later batches begin small, and grow again once there are locks.
+    database.batches.clear()
+    locks = 1000
+    for _ in range(20):
+        await asyncio.gather(*[batcher.submit(0, number) for number in range(100)])
+    assert len(database.batches[0]) <= 2 * 30
+    assert len(database.batches[-1]) == 100
+
+
+@in_simulated_time
+async def test_a_request_that_the_server_has_no_lock_for_fails_alone() -> None:
+    database = Database()
+    database.break_batch = lambda batch: (
+        RolledBack("53200", "out of shared memory") if (7,) in batch else None
+    )
+    batcher = Batcher(database.call, limits=QUICK)
+    answers = await asyncio.gather(*[outcome(batcher.submit(number)) for number in range(10)])
+    failed = [number for number, answer in enumerate(answers) if isinstance(answer, RolledBack)]
+    assert failed == [7]

@@ -34,10 +34,13 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running_server(database_url: str, log: Path, **environment: str) -> Iterator[str]:
+def running_server(
+    database_url: str, log: Path, *, nofile: tuple[int, int] | None = None, **environment: str
+) -> Iterator[str]:
     """gunicorn, as in production, on a free loopback port; yields its base URL.
 
-    `environment` goes over the variables the server needs. What it prints is in `log`.
+    `environment` goes over the variables the server needs. What it prints is in `log`. `nofile` is the soft
+    and the hard limit of its open files.
     """
     port = free_port()
     base = f"http://127.0.0.1:{port}"
@@ -51,6 +54,7 @@ def running_server(database_url: str, log: Path, **environment: str) -> Iterator
     with log.open("ab") as output:
         child = subprocess.Popen(
             [
+                *(["prlimit", f"--nofile={nofile[0]}:{nofile[1]}"] if nofile else []),
                 *with_pdeathsig(signal.SIGTERM),
                 sys.executable,
                 "-m",
