@@ -42,7 +42,7 @@ def sale(cluster: Cluster) -> Iterator[None]:
         paul.execute("select flashsale.adjust_stock(1, 1)")
         # Two open transactions that are in nobody's way.
         reader = psycopg.connect(cluster.url("paul", "flashsale"), application_name="report")
-        reader.execute("select * from flashsale.stock")
+        reader.execute("select now()")
         writer = psycopg.connect(url, application_name="notes")
         writer.execute("insert into notes values ('open')")
         warehouse = psycopg.connect(url, application_name="warehouse", autocommit=True)
@@ -73,12 +73,12 @@ def situation(recipe: str, url: str) -> Iterator[None]:
         return
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("alter database flashsale set default_transaction_read_only = on")
+    write = "select flashsale.change_settings('2 minutes')"
     with psycopg.connect(url) as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        place_hold(conn, 1)
+        conn.execute(write)
     yield
     with psycopg.connect(url) as conn:
-        place_hold(conn, 1)
-        conn.rollback()
+        conn.execute(write)
 
 
 @pytest.mark.slow

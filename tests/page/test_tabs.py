@@ -133,9 +133,8 @@ def test_a_hold_whose_answer_was_lost_is_shown_after_a_reload(buyer, db, product
 def test_a_reload_while_the_answer_is_awaited(buyer, db, product):
     """The page goes away in the middle of its request."""
     with buyer.expect_request("**/api/holds"):
-        buyer.route("**/api/holds", lambda route: route.fetch())
+        buyer.route("**/api/holds", lambda route: route.fetch(), times=1)
         press(buyer, "Reserve")
-    buyer.unroute("**/api/holds")
     buyer.reload()
     expect_message(buyer, "Reserved 1 unit.")
     assert holds(db, product) == 1
