@@ -12,6 +12,9 @@ from flashsale.webhooks import SECRETS_VARIABLE, signature_headers
 
 TIMEOUT = aiohttp.ClientTimeout(10)
 
+# Refused for its amount, and not kept, because it reports no captured money.
+_INVALID_EVENT = b'{"idempotency_key":"rehearsal","order_id":1,"status":"failed","amount":"none"}'
+
 
 async def check_server(url: str, secrets: Sequence[str]) -> None:
     """Check the server by requests that change nothing.
@@ -23,12 +26,15 @@ async def check_server(url: str, secrets: Sequence[str]) -> None:
         raise UserError(f"the server at {url} is not ready: {body.get('detail')}; see: flashsale doctor")
     if status != 200:
         raise UserError(f"the server at {url} is not flashsale: GET /readyz returned {status}")
-    # The signature is verified before the body, which is not valid.
+    # The signature is verified before the event, which is not valid.
     status, _ = await _request(
         "POST",
         f"{url}/api/payments/webhook",
-        data=b"{}",
-        headers={"Content-Type": "application/json", **signature_headers(b"{}", "", secrets)},
+        data=_INVALID_EVENT,
+        headers={
+            "Content-Type": "application/json",
+            **signature_headers(_INVALID_EVENT, "rehearsal", secrets),
+        },
     )
     if status == 401:
         raise UserError(

@@ -149,6 +149,7 @@ def test_webhooks_are_signed_and_a_server_with_another_secret_is_refused(
         assert "rejects webhooks of this command: set FLASHSALE_WEBHOOK_SECRETS" in refused.stderr
         assert rehearsed(db) is None
         assert run(SECRET).exit_code == 0
+        assert one(db, "select count(*) from flashsale.rejected_webhooks") == 0
 
 
 def test_lapse_after_shortens_the_settings_and_restores_them(rehearse, db):
