@@ -173,6 +173,8 @@ def _apply_one(backend: PostgresqlPsycopgBackend, migration: yoyo.migrations.Mig
             # The first migration runs as the role that migrates; the record is written as the owner.
             backend.execute("reset role")
             backend.connection.execute(path.read_text())
+            # Its limits are its own: the transaction goes on.
+            backend.execute("reset lock_timeout; reset statement_timeout")  # guard: limits-of-a-migration
             backend.execute(f"set role {OWNER}")
             backend.init_connection(backend.connection)
             backend.mark_one(migration, log=False)

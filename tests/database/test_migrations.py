@@ -209,3 +209,23 @@ def test_migrations_and_their_functions_are_one_transaction(empty_database, tmp_
         migrate(empty_database, sql=tmp_path, schedule=False, say=lambda _: None)
     with psycopg.connect(empty_database) as conn:
         assert conn.execute("select to_regnamespace('flashsale')").fetchone() == (None,)
+
+
+def test_the_time_limits_of_a_migration_end_with_it(empty_database, tmp_path):
+    """The functions are loaded in the same transaction, and have the limits of the session."""
+    migrations, sql = tmp_path / "migrations", tmp_path / "sql"
+    migrations.mkdir()
+    for path in MIGRATIONS_DIRECTORY.glob("*.sql"):
+        (migrations / path.name).write_text(path.read_text())
+    (migrations / "9999.brief.sql").write_text(
+        "set local lock_timeout = '20s'; set local statement_timeout = '20s';\n"
+    )
+    for folder in FOLDERS:
+        (sql / folder).mkdir(parents=True)
+    (sql / "public" / "limits.sql").write_text(
+        "do $$ begin"
+        " assert '20s' not in (current_setting('lock_timeout'), current_setting('statement_timeout'));"
+        " end $$;\n"
+        "create or replace function flashsale.limits() returns int language sql as 'select 1';\n"
+    )
+    migrate(empty_database, migrations=migrations, sql=sql, schedule=False, say=lambda _: None)

@@ -157,6 +157,21 @@ def test_a_snapshot_older_than_a_change_gets_a_serialization_failure(db, connect
         conn.rollback()
 
 
+def test_a_snapshot_taken_before_a_change_that_is_waited_for_gets_a_serialization_failure(db, connect):
+    """The lock alone has changed nothing, and so would not tell the caller that the price is another."""
+    product = create_product(db)
+    operator, buyer = connect(autocommit=False), connect()
+    operator.execute("select from flashsale_data.stock where product_id = %s for no key update", (product,))
+    buyer.execute("set default_transaction_isolation = 'repeatable read'")
+    with ThreadPoolExecutor(1) as pool:
+        placed = pool.submit(place_hold, buyer, product)
+        wait_until_blocked(buyer, watcher=db)
+        change_price(operator, product, "89")
+        operator.commit()
+        with refused("40001"):
+            placed.result()
+
+
 def test_readers_of_the_ledger_get_the_change_as_json(db):
     product = create_product(db)
     change_price(db, product, "89")
