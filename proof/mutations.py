@@ -199,7 +199,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["(select p.price from flashsale_data.products p where p.product_id = hold.product_id) * hold.qty,"],
         [PRICES + "test_a_hold_keeps_the_price_at_which_it_was_placed"]),
     Mutation("A hold has the price of another product of its batch", "price-of-hold",
-        ["v_currencies[1], v_prices[1]"],
+        ["coalesce(v_currency, v_currencies[1]), coalesce(v_price, v_prices[1])"],
         [PRICES + "test_each_hold_of_a_batch_has_the_price_of_its_product"]),
     Mutation(
         "The price of a hold is read before the lock",
