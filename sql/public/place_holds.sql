@@ -101,12 +101,16 @@ begin
       where p.product_id = v_ids_to_lock[1];
       v_expiries := array[v_expires_at];
     else
-      select array_agg(flashsale_data.expiry_instant(l.effective_now + s.hold_time)),
-             array_agg(p.currency), array_agg(p.price)
+      select array_agg(product.expires_at), array_agg(product.currency), array_agg(product.price)
         into v_expiries, v_currencies, v_prices
-      from unnest(v_ids_to_lock, v_effective_nows) as l (product_id, effective_now)
-      cross join flashsale_data.settings s
-      left join flashsale_data.products p on p.product_id = l.product_id;
+      from (
+        select flashsale_data.expiry_instant(locked.effective_now + s.hold_time) as expires_at,
+               p.currency, p.price
+        from unnest(v_ids_to_lock, v_effective_nows) with ordinality
+          as locked (product_id, effective_now, slot)
+        cross join flashsale_data.settings s
+        left join flashsale_data.products p on p.product_id = locked.product_id
+        order by locked.slot) product;
     end if;
   end if;
 
