@@ -30,6 +30,8 @@ from flashsale.database.sql_loader import SqlError, load
 from flashsale.errors import UserError
 
 OLDEST_SERVER = 150000
+OBJECT_LOCK_TIMEOUT = timedelta(seconds=5)
+"""how long to wait for a table or a view that an open transaction uses: callers wait behind this"""
 
 Say = Callable[[str], None]
 
@@ -143,6 +145,10 @@ def _backend(url: str) -> PostgresqlPsycopgBackend:
     args = conninfo_to_dict(url)
     database = args.pop("dbname", None)
     args["schema"] = YOYO_SCHEMA
+    # The session's own value, to which a migration's limits are reset.
+    milliseconds = OBJECT_LOCK_TIMEOUT // timedelta(milliseconds=1)
+    # guard: object-lock-timeout
+    args["options"] = f"{args.get('options') or ''} -c lock_timeout={milliseconds}".strip()
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, database, args)
     return PostgresqlPsycopgBackend(uri, default_migration_table)
 

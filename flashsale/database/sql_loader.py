@@ -55,6 +55,11 @@ class SqlError(UserError):
         parts = [f"{path}{f':{line}' if line else ''}: {diag.message_primary or error}"]
         more = {"detail": diag.message_detail, "hint": diag.message_hint}
         parts += [f"{label}: {message}" for label, message in more.items() if message]
+        if isinstance(error, errors.LockNotAvailable):
+            parts.append(
+                "An open transaction uses the table or view. Nothing was changed: end that transaction, or"
+                " wait for it, and migrate again. pg_stat_activity shows which are open"
+            )
         super().__init__("\n  ".join(parts))
         self.path = path
         self.line = line

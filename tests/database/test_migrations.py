@@ -1,12 +1,15 @@
 """`flashsale migrate`: migrations are applied once, in order."""
 
 import threading
+import time
+from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import errors, sql
 
 from api.database.schema_version import FOLDERS, MIGRATIONS_DIRECTORY, migration_ids
+from flashsale.database import migrations as subject
 from flashsale.database.migrations import apply, migrate
 from flashsale.database.sql_loader import SqlError
 from flashsale.errors import UserError
@@ -229,3 +232,22 @@ def test_the_time_limits_of_a_migration_end_with_it(empty_database, tmp_path):
         "create or replace function flashsale.limits() returns int language sql as 'select 1';\n"
     )
     migrate(empty_database, migrations=migrations, sql=sql, schedule=False, say=lambda _: None)
+
+
+def test_a_transaction_that_stays_open_ends_the_wait_for_its_view(empty_database, monkeypatch):
+    """Callers wait behind what is locked already: a reader who forgets to commit must not stop the sale."""
+    migrate(empty_database, schedule=False, say=lambda _: None)
+    monkeypatch.setattr(subject, "OBJECT_LOCK_TIMEOUT", timedelta(milliseconds=200))
+    with psycopg.connect(empty_database) as reader:
+        # Of the database, so that a migrate without a limit of its own ends, too, and is late.
+        name = sql.Identifier(reader.info.dbname)
+        reader.execute(sql.SQL("alter database {} set lock_timeout = '20s'").format(name))
+        reader.commit()
+        reader.execute("select from flashsale.stock")
+        began = time.monotonic()
+        with pytest.raises(
+            UserError, match="An open transaction uses the table or view"
+        ):
+            migrate(empty_database, schedule=False, say=lambda _: None)
+        assert time.monotonic() - began < 15
+    migrate(empty_database, schedule=False, say=lambda _: None)
