@@ -245,9 +245,7 @@ def test_a_transaction_that_stays_open_ends_the_wait_for_its_view(empty_database
         reader.commit()
         reader.execute("select from flashsale.stock")
         began = time.monotonic()
-        with pytest.raises(
-            UserError, match="An open transaction uses the table or view"
-        ):
+        with pytest.raises(UserError, match="An open transaction uses the table or view"):
             migrate(empty_database, schedule=False, say=lambda _: None)
         assert time.monotonic() - began < 15
     migrate(empty_database, schedule=False, say=lambda _: None)
