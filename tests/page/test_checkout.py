@@ -199,7 +199,7 @@ def test_a_reload_keeps_the_checkout(buyer):
     expect(buyer.locator("#pay-title")).to_have_text(f"Order {order}: 99.00 USD")
     press(buyer, "Pay")
     buyer.reload()
-    expect(buyer.get_by_text(f"Order {order} is paid")).to_be_visible()
+    expect(buyer.get_by_role("heading", name=f"Order {order} is paid")).to_be_visible()
 
 
 def test_a_lost_response_is_retried_with_the_same_key(buyer, db, product):

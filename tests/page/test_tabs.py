@@ -244,7 +244,7 @@ def test_a_tab_follows_what_another_does(buyer):
     order = buy(buyer)
     expect(tab.locator("#pay-title")).to_contain_text(f"Order {order}")
     press(tab, "Pay")
-    expect(buyer.get_by_text(f"Order {order} is paid")).to_be_visible()
+    expect(buyer.get_by_role("heading", name=f"Order {order} is paid")).to_be_visible()
     press(buyer, "Start again")
     expect(tab.get_by_role("button", name="Reserve")).to_be_visible()
 
