@@ -11,6 +11,7 @@ from flashsale.database import roles
 from flashsale.database.migrations import migrate
 from flashsale.errors import UserError
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster
+from tests.support import servers
 from tests.support.clusters import running_cluster
 from tests.support.sale_steps import one
 
@@ -132,10 +133,10 @@ def test_a_membership_that_its_admin_may_not_use_is_completed_without_a_superuse
 SELF_GRANTS = ["", "set", "inherit", "set, inherit"]
 
 
-@pytest.fixture(scope="module")
-def bare_cluster() -> Iterator[Cluster]:
-    """A server that has none of the roles."""
-    with running_cluster({"fsync": "off"}, with_pg_cron=False) as cluster:
+@pytest.fixture(scope="module", params=[None, *servers.versions()])
+def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A server of each version that has none of the roles."""
+    with running_cluster({"fsync": "off"}, with_pg_cron=False, version=request.param) as cluster:
         yield cluster
 
 
