@@ -61,26 +61,30 @@ function parsed(text) {
   }
 }
 
-/** Title and explanation of an unsuccessful response. */
-export function explain(answer) {
+/** Title and explanation of an unsuccessful response to a request for a product. */
+export function explain(answer, product) {
   if (!answer.known) {
     const title = answer.status === 0 ? "No response" : answer.body?.title ?? `HTTP ${answer.status}`;
     return [`${title}.`, "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
   }
   const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
-  return [`${title}.`, (EXPLANATIONS[code] ?? ((text) => text))(detail)];
+  const name = product.name.length > LONGEST_NAME ? `${product.name.slice(0, LONGEST_NAME)}…` : product.name;
+  const named = detail.replace(new RegExp(`\\bproduct ${product.id}\\b`, "i"), () => name);
+  return [`${title}.`, (EXPLANATIONS[code] ?? (() => named))(named, name)];
 }
 
+const LONGEST_NAME = 60;
 const EXPLANATIONS = {
   insufficient_stock: (detail) => `${detail} Nothing was reserved. Units that others hold may become available again.`,
-  hold_expired: () => "The hold has expired and its units are available again. Reserve again.",
-  hold_released: () => "The hold was released. Reserve again.",
-  hold_already_used: () => "This hold has already become an order.",
-  hold_not_found: () => "The hold does not exist.",
+  product_not_found: (_, name) => `${name} is not sold any more.`,
+  hold_expired: (_, name) => `The hold has expired and its units of ${name} are available again. Reserve again.`,
+  hold_released: (_, name) => `The hold on ${name} was released. Reserve again.`,
+  hold_already_used: (_, name) => `This hold on ${name} has already become an order.`,
+  hold_not_found: (_, name) => `The hold on ${name} does not exist.`,
   invalid_request: (detail) => `The request is invalid: ${detail}`,
   invalid_signature: () => "The webhook was not signed, so the server rejected it.",
   overloaded: () => "Too many requests are waiting. Nothing was done; try again.",
-  busy: () => "The product stayed locked. Nothing was done; try again.",
+  busy: (_, name) => `${name} stayed locked. Nothing was done; try again.`,
   unavailable: () => "The database cannot be reached. Nothing was done; try again.",
 };
 

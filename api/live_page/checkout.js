@@ -13,23 +13,23 @@ export class Checkout {
     this.view = new CheckoutView();
     this.product = null;
     this.memory = null;
-    this.busy = false;
+    this.work = null; // the promise of what is in progress
+    this.pressed = false; // whether a press is
     this.outdated = false; // the browser remembers something else than is shown
     this.reset();
-    const pressed = (act) => () => this.alone(act);
-    this.view.listen({
-      reserve: pressed(() => this.reserve()),
-      "do-order": pressed(() => this.order()),
-      "do-early": pressed(() => this.orderPaidEarly()),
-      "do-release": pressed(() => this.release()),
-      "do-lapse": pressed(() => this.letLapse()),
-      "do-pay": pressed(() => this.pay("success")),
-      "do-twice": pressed(() => this.payTwice()),
-      "do-fail": pressed(() => this.pay("failed")),
-      "do-cancel": pressed(() => this.pay("cancelled")),
-      "do-repeat": pressed(() => this.repeat()),
-      "do-more": pressed(() => this.pay("success")),
-      "do-again": pressed(() => this.startAgain()),
+    this.view.listen((button, act) => this.press(button, act), {
+      "do-reserve": () => this.reserve(),
+      "do-order": () => this.order(),
+      "do-early": () => this.orderPaidEarly(),
+      "do-release": () => this.release(),
+      "do-lapse": () => this.letLapse(),
+      "do-pay": () => this.pay("success"),
+      "do-twice": () => this.payTwice(),
+      "do-fail": () => this.pay("failed"),
+      "do-cancel": () => this.pay("cancelled"),
+      "do-repeat": () => this.repeat(),
+      "do-more": () => this.pay("success"),
+      "do-again": () => this.startAgain(),
     });
     setInterval(() => this.tick(), 200);
   }
@@ -63,12 +63,21 @@ export class Checkout {
 
   /** Restore the checkout, now or after the action in progress. */
   refresh() {
-    if (this.busy) this.outdated = true;
+    if (this.work) this.outdated = true;
     else this.alone(() => this.restore());
   }
 
   /** Restore the browser's hold or order of the product, and repeat a request whose answer never came. */
   async restore() {
+    this.view.busy();
+    try {
+      await this.restoreHold();
+    } finally {
+      if (!this.pressed) this.view.idle();
+    }
+  }
+
+  async restoreHold() {
     const { product, memory } = this;
     const lost = unanswered(`hold ${product.id}`);
     if (lost) {
@@ -102,16 +111,31 @@ export class Checkout {
     } else this.startAgain();
   }
 
-  /** Ignore a second press while the first is in progress. */
-  async alone(act) {
-    if (this.busy || !this.product) return;
-    this.busy = true;
-    this.view.busy(true);
+  /** Act on a press, and show that until the responses have come. A second press meanwhile is ignored. */
+  async press(button, act) {
+    if (this.pressed || !this.product) return;
+    const { product } = this;
+    const { visible } = this.view;
+    this.pressed = true;
+    this.view.busy(button);
     try {
-      await act();
+      while (this.work) await this.work; // what the page asks by itself
+      if (this.product === product && this.view.visible === visible) await this.alone(act);
     } finally {
-      this.busy = false;
-      this.view.busy(false);
+      this.pressed = false;
+      this.view.idle();
+    }
+  }
+
+  /** Act, unless something is in progress. */
+  async alone(act) {
+    if (this.work || !this.product) return;
+    const acting = (async () => act())();
+    this.work = acting.catch(() => {});
+    try {
+      await acting;
+    } finally {
+      this.work = null;
       if (this.outdated) {
         this.outdated = false;
         this.refresh();
@@ -349,6 +373,6 @@ export class Checkout {
   }
 
   refused(answer) {
-    this.view.say("bad", ...explain(answer));
+    this.view.say("bad", ...explain(answer, this.product));
   }
 }

@@ -1,4 +1,4 @@
-// What the checkout shows: its steps, their clocks, and the message about the last request.
+// What the checkout shows: its steps, their clocks, a request in progress, and the message about the last one.
 
 const STEPS = ["reserve", "order", "pay", "done"];
 const REASONS = {
@@ -8,21 +8,25 @@ const REASONS = {
 };
 const $ = (id) => document.getElementById(id);
 
+const BUTTONS = "#steps button, #tests button";
+const LONG_WAIT = 1000; // milliseconds until the page says that it waits
+
 export class CheckoutView {
   constructor() {
     this.visible = null; // the step that is shown
     this.announced = null; // the last time left that was announced
+    this.pressed = null; // the button whose requests are in progress
     $("fewer").addEventListener("click", () => this.changeQuantity(-1));
     $("more").addEventListener("click", () => this.changeQuantity(+1));
   }
 
-  /** @param {Record<string, () => void>} actions by the id of the button that is pressed; `reserve` is the form's */
-  listen({ reserve, ...actions }) {
+  /** @param {(button: HTMLElement, act: () => any) => void} press @param {Record<string, () => any>} actions by the id of their button */
+  listen(press, { "do-reserve": reserve, ...actions }) {
     $("reserve-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      reserve();
+      press($("do-reserve"), reserve);
     });
-    for (const [id, act] of Object.entries(actions)) $(id).addEventListener("click", act);
+    for (const [id, act] of Object.entries(actions)) $(id).addEventListener("click", ({ currentTarget }) => press(currentTarget, act));
   }
 
   changeQuantity(by) {
@@ -40,16 +44,38 @@ export class CheckoutView {
     $("qty").value = qty;
   }
 
-  busy(busy) {
-    if (busy) document.body.setAttribute("aria-busy", "true");
-    else document.body.removeAttribute("aria-busy");
+  /** A request is in progress: of a button, or one that the page repeats by itself. */
+  busy(button = null) {
+    if (button) {
+      this.pressed = button;
+      button.setAttribute("data-pressed", "");
+    }
+    for (const part of [$("steps"), $("tests")]) part.setAttribute("aria-busy", "true");
+    for (const each of document.querySelectorAll(BUTTONS)) each.setAttribute("aria-disabled", "true");
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => ($("waiting").textContent = "Waiting for the server…"), LONG_WAIT);
+  }
+
+  idle() {
+    clearTimeout(this.waiting);
+    $("waiting").textContent = "";
+    for (const each of document.querySelectorAll(BUTTONS)) each.removeAttribute("aria-disabled");
+    for (const part of [$("steps"), $("tests")]) part.removeAttribute("aria-busy");
+    if (!this.pressed) return;
+    this.pressed.removeAttribute("data-pressed");
+    this.pressed = null;
+    // On a small screen: the result of the press, and what comes next.
+    for (const part of [$("message"), $(this.visible).querySelector(".primary"), $(this.visible).querySelector("h2")]) {
+      part.scrollIntoView({ block: "nearest" });
+    }
   }
 
   step(name) {
-    const shown = $(this.visible ?? "reserve");
-    const moved = name !== this.visible && shown.contains(document.activeElement);
+    const { activeElement } = document;
+    const moved = name !== this.visible && (this.pressed !== null || $("steps").contains(activeElement) || $("tests").contains(activeElement));
     this.visible = name;
     for (const each of STEPS) $(each).hidden = each !== name;
+    for (const button of $("tests").querySelectorAll("[data-step] button")) button.disabled = button.closest("[data-step]").dataset.step !== name;
     for (const item of document.querySelectorAll(".steps li")) {
       const at = STEPS.indexOf(item.dataset.step) - STEPS.indexOf(name);
       item.toggleAttribute("data-past", at < 0);
@@ -57,8 +83,8 @@ export class CheckoutView {
       else item.removeAttribute("aria-current");
     }
     $("signed").hidden = true;
-    // The focused button is hidden: move the focus to the new step.
-    if (moved) $(name).querySelector("h3").focus({ preventScroll: true });
+    // The focused button is hidden or disabled: move the focus to the new step.
+    if (moved) $(name).querySelector("h2").focus({ preventScroll: true });
   }
 
   /** Show the order's step. @param {boolean} repeatable whether its last webhook can be sent again */
@@ -72,7 +98,6 @@ export class CheckoutView {
     $("done-what").textContent = paid
       ? `${units(order.qty)} for ${order.amount} ${order.currency}.`
       : `${REASONS[order.cancel_reason]}. ${units(order.qty)} went back on sale.`;
-    $("do-repeat").hidden = !repeatable;
     $("do-more").textContent = paid ? "Pay a second time" : "Pay after all";
     $("done-hint").textContent = paid
       ? "A second payment with another key is a refund due."
@@ -80,6 +105,7 @@ export class CheckoutView {
         ? "An order that the buyer cancelled stays cancelled: a later payment is a refund due."
         : "A late payment takes its units again if there are any; otherwise it is a refund due.";
     this.step("done");
+    $("do-repeat").disabled = !repeatable;
   }
 
   lapsing(lapsing) {
