@@ -45,7 +45,7 @@ def printable(string: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Columns with bold headings. Numbers are right-aligned, as is a Text that says so; a Text keeps its style."""
+    """Columns with bold headings. Numbers are right-aligned; a Text keeps its style and alignment."""
     cells = [list(row) for row in rows]
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):

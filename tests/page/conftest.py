@@ -45,7 +45,7 @@ DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 
 PATIENCE = 60
-"""seconds until a test fails that waits in vain: long, since only a failure takes them, and a slow machine is none"""
+"""seconds until a test that waits in vain fails; long, because a slow machine is no failure"""
 
 Open = Callable[..., Page]
 

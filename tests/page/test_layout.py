@@ -11,9 +11,10 @@ WIDE_PHONE = {"width": 390, "height": 844}
 LONGEST_NAME = 200
 
 STICKS_OUT = """() => [...document.body.querySelectorAll("*")]
-    .filter((e) => e.checkVisibility() && !e.closest(".unseen, .scroll table, svg") && e.getClientRects().length)
-    .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 || e.getBoundingClientRect().left < -0.5)
-    .map((e) => e.outerHTML.slice(0, 200))
+    .filter((e) => e.checkVisibility() && !e.closest(".unseen, .scroll table, svg"))
+    .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 200)])
+    .filter(([box]) => box.width && (box.right > innerWidth + 0.5 || box.left < -0.5))
+    .map(([, html]) => html)
 """
 """Elements that reach over an edge of the screen."""
 
@@ -31,7 +32,8 @@ PLOT = """async ([stock, ...after]) => {
         });
         return {
             labels: boxes("text"), lines: boxes("line.grid"), area: boxes("path.available")[0],
-            width: plot.box.clientWidth, behind: plot.svg.firstElementChild.querySelector("line.grid") !== null,
+            width: plot.box.clientWidth,
+            behind: plot.svg.firstElementChild.querySelector("line.grid") !== null,
         };
     });
 }"""
