@@ -1,6 +1,6 @@
 // Client of the checkout's HTTP API, and the log that shows each request with its response.
 
-import { browser } from "./storage.js";
+import { forgetRequest, keepRequest } from "./memory.js";
 
 const MOST_ENTRIES = 40;
 const entries = document.getElementById("entries");
@@ -12,25 +12,8 @@ const PHRASES = {
 // The response headers that the log shows.
 const SHOWN_HEADERS = ["location", "idempotency-replayed", "retry-after", "content-type", "x-request-id"];
 
-/** A random text of 128 bits. (crypto.randomUUID only exists over HTTPS and on localhost.) */
-export function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 // Responses of the server after which the outcome is open. Any response that is not the server's own leaves it open, too.
 const OPEN_CODES = ["outcome_unknown", "internal_error"];
-const LONGEST_UNANSWERED = 15 * 60_000; // milliseconds; what is older is not repeated
-
-/**
- * The request that was kept under a name because its outcome is unknown. To repeat it with its key is safe.
- * @returns {{path: string, body: any, key: string | null, at: number} | null}
- */
-export function unanswered(name) {
-  const kept = browser.get(`unanswered ${name}`);
-  if (kept?.body && Math.abs(Date.now() - kept.at) < LONGEST_UNANSWERED) return kept;
-  browser.set(`unanswered ${name}`, null);
-  return null;
-}
 
 /**
  * Call the API, and log it unless `quiet`.
@@ -44,7 +27,7 @@ export async function call(method, path, { body, why = "", key = null, keep = nu
   const headers = {};
   if (text !== undefined) headers["Content-Type"] = "application/json";
   if (key !== null) headers["Idempotency-Key"] = key;
-  if (keep !== null) browser.set(`unanswered ${keep}`, { path, body, key, at: Date.now() });
+  if (keep !== null) keepRequest(keep, { path, body, key });
 
   const start = performance.now();
   let answer;
@@ -65,7 +48,7 @@ export async function call(method, path, { body, why = "", key = null, keep = nu
     ? answer.status === 204 || answer.body !== null
     : answer.body?.code !== undefined && !OPEN_CODES.includes(answer.body.code);
   answer.ok &&= answer.known; // a success that cannot be read
-  if (keep !== null && answer.known) browser.set(`unanswered ${keep}`, null);
+  if (keep !== null && answer.known) forgetRequest(keep);
   if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
   return answer;
 }
@@ -78,26 +61,30 @@ function parsed(text) {
   }
 }
 
-/** Title and explanation of an unsuccessful response. */
-export function explain(answer) {
+/** Title and explanation of an unsuccessful response to a request for a product. */
+export function explain(answer, product) {
   if (!answer.known) {
     const title = answer.status === 0 ? "No response" : answer.body?.title ?? `HTTP ${answer.status}`;
     return [`${title}.`, "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
   }
   const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
-  return [`${title}.`, (EXPLANATIONS[code] ?? ((text) => text))(detail)];
+  const name = product.name.length > LONGEST_NAME ? `${product.name.slice(0, LONGEST_NAME)}…` : product.name;
+  const named = detail.replace(new RegExp(`\\bproduct ${product.id}\\b`, "i"), () => name);
+  return [`${title}.`, (EXPLANATIONS[code] ?? (() => named))(named, name)];
 }
 
+const LONGEST_NAME = 60;
 const EXPLANATIONS = {
   insufficient_stock: (detail) => `${detail} Nothing was reserved. Units that others hold may become available again.`,
-  hold_expired: () => "The hold has expired and its units are available again. Reserve again.",
-  hold_released: () => "The hold was released. Reserve again.",
-  hold_already_used: () => "This hold has already become an order.",
-  hold_not_found: () => "The hold does not exist.",
+  product_not_found: (_, name) => `${name} is not sold any more.`,
+  hold_expired: (_, name) => `The hold has expired and its units of ${name} are available again. Reserve again.`,
+  hold_released: (_, name) => `The hold on ${name} was released. Reserve again.`,
+  hold_already_used: (_, name) => `This hold on ${name} has already become an order.`,
+  hold_not_found: (_, name) => `The hold on ${name} does not exist.`,
   invalid_request: (detail) => `The request is invalid: ${detail}`,
   invalid_signature: () => "The webhook was not signed, so the server rejected it.",
   overloaded: () => "Too many requests are waiting. Nothing was done; try again.",
-  busy: () => "The product stayed locked. Nothing was done; try again.",
+  busy: (_, name) => `${name} stayed locked. Nothing was done; try again.`,
   unavailable: () => "The database cannot be reached. Nothing was done; try again.",
 };
 

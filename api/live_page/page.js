@@ -6,6 +6,7 @@ import { Plot } from "./plot.js";
 
 const RATE_WINDOW = 10_000;
 const RETRY = 3000;
+const LONG_NAME = 60; // characters; a longer one is set in smaller type
 const SLEPT = 10_000; // between two ticks that are a second apart: the machine has slept
 const $ = (id) => document.getElementById(id);
 
@@ -51,6 +52,7 @@ function choose(chosen) {
   $("product").value = chosen.id;
   document.title = `${chosen.name} · Flash sale`;
   $("product-name").textContent = chosen.name;
+  $("product-name").classList.toggle("long", chosen.name.length > LONG_NAME);
   $("price").textContent = `${chosen.price} ${chosen.currency} each`;
   $("stream-command").textContent = `curl -N ${location.origin}/api/products/${chosen.id}/live`;
   plot.clear();

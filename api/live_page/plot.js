@@ -2,13 +2,15 @@
 
 import { element } from "./api.js";
 
-const SHORTEST = 20_000; // bounds of the time that the plot shows, in milliseconds
+const SHORTEST = 1000; // bounds of the time that the plot shows, in milliseconds
 const LONGEST = 120_000;
 const KINDS = ["available", "held", "awaiting", "paid"];
 const NAMES = { available: "available", held: "held", awaiting: "awaiting payment", paid: "paid" };
-const MARGIN = { left: 34, right: 2, top: 8, bottom: 24 };
+const MARGIN = { right: 2, top: 8, bottom: 26 };
+const SPACE = 12; // the least distance between labels, in pixels
 const SVG = "http://www.w3.org/2000/svg";
 const REFRESH = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100;
+const STEPS = [1, 2, 3, 5, 10, 15, 20, 30, 60].map((seconds) => seconds * 1000); // between labels of the time
 const TABLE_ROWS = 20;
 
 export class Plot {
@@ -24,11 +26,13 @@ export class Plot {
     // Each area reaches from the ground to its upper edge; the ones in front cover the lower part of those behind.
     this.areas = KINDS.map((kind) => svg("path", { class: `area ${kind}` }));
     this.cursor = svg("line", { class: "cursor", visibility: "hidden" });
-    this.svg.append(...this.areas, this.grid, this.cursor);
+    this.svg.append(this.grid, ...this.areas, this.cursor);
     this.readout = element("output", { hidden: true });
     this.readout.setAttribute("aria-hidden", "true");
     this.box.append(this.svg, this.readout);
     this.pointer = null;
+    this.widths = new Map();
+    this.left = 0; // where the areas begin: right of the labels of the units
     this.box.addEventListener("pointermove", (event) => this.point(event.clientX - this.box.getBoundingClientRect().left));
     this.box.addEventListener("pointerleave", () => this.point(null));
     this.table.addEventListener("toggle", () => this.tabulate());
@@ -72,16 +76,17 @@ export class Plot {
     const most = Math.max(1, ...known.map(total));
     const end = this.now();
     const span = this.span(end);
-    const x = (t) => MARGIN.left + (width - MARGIN.left - MARGIN.right) * Math.min(1, Math.max(0, 1 - (end - t) / span));
+    const x = (t) => this.left + (width - this.left - MARGIN.right) * Math.min(1, Math.max(0, 1 - (end - t) / span));
     const y = (units) => MARGIN.top + (height - MARGIN.top - MARGIN.bottom) * (1 - units / most);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
 
+    this.drawGrid(width, height, most, end, x, y);
     const runs = this.runs(end);
     this.areas.forEach((area, index) => area.setAttribute("d", runs.map((run) => outline(run, index, x, y)).join("")));
-    this.drawGrid(width, height, most, end, x, y);
     this.drawCursor(width, height, end, x);
   }
 
+  /** All that is known, so that the areas fill the plot from the first sample on. */
   span(end) {
     return Math.min(LONGEST, Math.max(SHORTEST, end - (this.samples[0]?.t ?? end)));
   }
@@ -91,10 +96,12 @@ export class Plot {
     const runs = [];
     let run = null;
     this.samples.forEach((sample, index) => {
+      // A first sample of less than SHORTEST ago fills the plot, too.
+      const from = index === 0 ? Math.min(sample.t, end - SHORTEST) : sample.t;
       const until = this.samples[index + 1]?.t ?? Math.max(end, sample.t);
       if (sample.gap) run = null;
-      else if (run) run.push([sample.t, until, sample]);
-      else runs.push((run = [[sample.t, until, sample]]));
+      else if (run) run.push([from, until, sample]);
+      else runs.push((run = [[from, until, sample]]));
     });
     return runs;
   }
@@ -104,18 +111,43 @@ export class Plot {
     const key = `${width} ${height} ${most} ${span}`;
     if (this.drawn === key) return;
     this.drawn = key;
-    const marks = [label("now", width - MARGIN.right, height - 6, "end")];
-    for (let units = 0; units <= most; units += step(most)) {
-      marks.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(units), y2: y(units) }));
-      marks.push(label(units, MARGIN.left - 8, y(units) + 4, "end"));
+    const scale = [];
+    for (let units = 0; units <= most; units += step(most)) scale.push(units);
+    this.left = Math.max(...scale.map((units) => this.widthOf(String(units)))) + 8;
+    const marks = [];
+    for (const units of scale) {
+      marks.push(svg("line", { class: "grid", x1: this.left, x2: width, y1: y(units), y2: y(units) }));
+      marks.push(label(units, this.left - 8, y(units) + 4, "end"));
     }
-    const apart = [5, 10, 15, 30].find((seconds) => span / 1000 / seconds <= 4.5) * 1000;
-    for (let ago = apart; ago <= span; ago += apart) {
+    const baseline = height - 6;
+    marks.push(label("now", width - MARGIN.right, baseline, "end"));
+    let free = width - MARGIN.right - this.widthOf("now") - SPACE; // left of the labels so far
+    const room = (width - this.left) / (this.widthOf("120 s ago") + SPACE); // for so many labels
+    const apart = STEPS.find((ms) => span / ms <= Math.min(room, 6));
+    for (let ago = apart; ago < span; ago += apart) {
       const at = x(end - ago);
-      marks.push(svg("line", { class: "grid", x1: at, x2: at, y1: y(0), y2: y(0) + 5 }));
-      marks.push(label(seconds(ago), Math.max(at, MARGIN.left), height - 6, at < MARGIN.left + 20 ? "start" : "middle"));
+      marks.push(svg("line", { class: "grid", x1: at, x2: at, y1: MARGIN.top, y2: y(0) + 5 }));
+      const text = seconds(ago);
+      const wide = this.widthOf(text);
+      const from = Math.max(this.left, at - wide / 2);
+      if (from + wide > free) continue;
+      marks.push(label(text, from, baseline, "start"));
+      free = from - SPACE;
     }
     this.grid.replaceChildren(...marks);
+  }
+
+  /** The width of a label in pixels. */
+  widthOf(text) {
+    let width = this.widths.get(text);
+    if (width === undefined) {
+      const probe = label(text, 0, 0, "start");
+      this.svg.append(probe);
+      width = probe.getComputedTextLength();
+      probe.remove();
+      this.widths.set(text, width);
+    }
+    return width;
   }
 
   point(at) {
@@ -124,7 +156,7 @@ export class Plot {
   }
 
   drawCursor(width, height, end, x) {
-    const t = this.pointer === null ? NaN : end - this.span(end) * (1 - (this.pointer - MARGIN.left) / (width - MARGIN.left - MARGIN.right));
+    const t = this.pointer === null ? NaN : end - this.span(end) * (1 - (this.pointer - this.left) / (width - this.left - MARGIN.right));
     const sample = t <= end ? this.samples.findLast((known) => known.t <= t) : undefined;
     const shown = Boolean(sample && !sample.gap);
     this.cursor.setAttribute("visibility", shown ? "visible" : "hidden");

@@ -45,16 +45,20 @@ def printable(string: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Columns with bold headings. Numbers are right-aligned; a Text keeps its style."""
+    """Columns with bold headings. Numbers are right-aligned; a Text keeps its style and alignment."""
     cells = [list(row) for row in rows]
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float | Decimal) for row in cells)
+        numeric = any(_is_numeric(row[index]) for row in cells)
         # In a narrow terminal text is folded, numbers are not.
         result.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in cells:
         result.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
     return result
+
+
+def _is_numeric(cell: object) -> bool:
+    return isinstance(cell, int | float | Decimal) or (isinstance(cell, Text) and cell.justify == "right")
 
 
 def to_json(value: object) -> str:

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import click
 import psycopg
 from psycopg.rows import dict_row
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.text import Text
 
-from flashsale.cli.output import console, json_option, table, text, to_json
+from flashsale.cli.output import WIDTH, console, json_option, table, text, to_json
 from flashsale.cli.types import ID
 from flashsale.database.connection import Connection, describe_error, fetch_value, poll
 from flashsale.durations import format_duration
@@ -137,15 +139,8 @@ def _exit_on_signals() -> Iterator[None]:
 
 
 def _render(snapshot: _Snapshot) -> RenderableType:
-    columns = ["id", "product", "total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
-    rows = [
-        [
-            row["product_id"], row["name"], row["total_stock"], _available(row), row["held"],
-            row["awaiting"], row["paid"], row["holds_per_second"], row["paid_per_second"],
-        ]
-        for row in snapshot["products"]
-    ]  # fmt: skip
-    body: RenderableType = table(columns, rows) if rows else Text("no such product")
+    products = snapshot["products"]
+    body: RenderableType = _Products(products) if products else Text("no such product")
     at = text(snapshot["at"], "bold")
     return Group(
         at,
@@ -156,6 +151,39 @@ def _render(snapshot: _Snapshot) -> RenderableType:
         *_rejected(snapshot["rejected_webhooks"]),
         _scheduler(snapshot["scheduler"]),
     )
+
+
+class _Products:
+    """A line a product; where its name would be folded, the name has a line of its own."""
+
+    MIN_NAME_WIDTH = 24
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.names = [(row["product_id"], row["name"]) for row in rows]
+        self.numbers = [
+            [
+                row["total_stock"], _available(row), row["held"], row["awaiting"], row["paid"],
+                row["holds_per_second"], row["paid_per_second"],
+            ]
+            for row in rows
+        ]  # fmt: skip
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+        wide = table(
+            ["id", "product", *columns],
+            [[*name, *numbers] for name, numbers in zip(self.names, self.numbers, strict=True)],
+        )
+        longest = max(text(name).cell_len for _, name in self.names)
+        missing = Measurement.get(console, options.update(max_width=WIDTH), wide).maximum - options.max_width
+        if missing <= max(0, longest - self.MIN_NAME_WIDTH):
+            yield wide
+            return
+        head, *lines = console.render_lines(table(columns, self.numbers), options)
+        yield from [*head, Segment.line()]
+        for (product_id, name), line in zip(self.names, lines, strict=True):
+            yield Text.assemble((f"{product_id}  ", "bold"), text(name), overflow="fold")
+            yield from [*line, Segment.line()]
 
 
 def _available(row: dict[str, Any]) -> Text:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.cli.test_cli import in_terminal
 from tests.support import ROOT
 from tests.support.sale_steps import create_product, order, pay, place_hold
 from tests.support.waiting import wait_until
@@ -120,6 +122,23 @@ def test_it_can_be_limited_to_a_product(flashsale, db, sale):
     snapshot = json.loads(flashsale("watch", "--once", "--json", "--product", other).stdout)
     assert [row["name"] for row in snapshot["products"]] == ["Sock"]
     assert "no such product" in flashsale("watch", "--once", "--product", 99).stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_narrow_terminal_keeps_names(database_url, db, sale, columns):
+    name = "Limited edition sneaker, white"
+    create_product(db, name=name, stock=100_000)
+    shown = in_terminal(
+        "watch", "--once", FLASHSALE_DATABASE_URL=database_url, COLUMNS=str(columns), NO_COLOR="1"
+    )
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[\d*m", "", shown).splitlines()]
+    assert any(name in line for line in lines), shown
+    (heads,) = [line for line in lines if "available" in line]
+    numbers = next(line for line in lines if "100000" in line)
+    assert len(numbers) <= len(heads) <= columns
+    assert heads.split()[-7:] == ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+    assert numbers.split()[-7:] == ["100000", "100000", "0", "0", "0", "0", "0"], numbers
+    assert ("Sneaker" in next(line for line in lines if line.endswith("0.1"))) == (columns > 60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -44,6 +44,9 @@ FLAGS = [
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 
+PATIENCE = 60
+"""seconds until a test that waits in vain fails; long, because a slow machine is no failure"""
+
 Open = Callable[..., Page]
 
 
@@ -74,7 +77,7 @@ def db(cluster: Cluster, database: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def client(server: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server, timeout=10) as opened:
+    with httpx.Client(base_url=server, timeout=PATIENCE) as opened:
         yield opened
 
 
@@ -96,7 +99,7 @@ def hold_time(db: psycopg.Connection) -> Iterator[Callable[[float], None]]:
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None and "CI" not in os.environ:
         pytest.skip("there is no Chromium on this machine")
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched
@@ -113,6 +116,7 @@ def open_page(browser: Browser, server: str, product: int) -> Iterator[Open]:
     ) -> Page:
         context = browser.new_context(viewport=viewport, locale="en-GB", **options)
         contexts.append(context)
+        context.set_default_timeout(PATIENCE * 1000)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("console", lambda said: said.type in ("error", "warning") and complaints.append(said.text))

@@ -59,10 +59,10 @@ def test_results_are_announced_and_the_plot_is_not(buyer):
     assert buyer.get_by_role("banner").count() == buyer.get_by_role("main").count() == 1
 
 
-def states(page: Page):
-    """The page in each of its states."""
+def states(page: Page, more: int = 5000):
+    """The page in each of its states; `more` units than there are."""
     yield "to reserve"
-    page.get_by_label("Quantity").fill("5000")
+    page.get_by_label("Quantity").fill(str(more))
     page.get_by_role("button", name="Reserve").click()
     expect(page.locator("#message")).to_contain_text("Insufficient stock.")
     yield "refused"

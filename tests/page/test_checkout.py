@@ -137,27 +137,38 @@ def test_the_webhook_before_its_order(buyer, db, product):
     assert units(db, product) == (48, 0, 0, 2)
 
 
-def test_a_hold_counts_down_and_expires(buyer, hold_time, db, product):
-    hold_time(2)
+def test_a_hold_counts_down_and_expires(buyer, hold_time):
+    hold_time(3)
     buyer.get_by_label("Quantity").fill("5")
+    # The browser records what it shows: a slow machine might look too late.
     buyer.evaluate("""() => {
-        window.shown = [];
-        const timer = document.getElementById("hold-left");
-        new MutationObserver(() => shown.push(timer.textContent)).observe(timer, { childList: true });
+        window.shown = { "hold-left": [], available: [] };
+        for (const [id, texts] of Object.entries(shown)) {
+            const observer = new MutationObserver(() => texts.push(document.getElementById(id).textContent));
+            observer.observe(document.getElementById(id), { childList: true });
+        }
     }""")
     press(buyer, "Reserve")
-    expect(buyer.locator("#available")).to_have_text("45")
     expect_message(buyer, "Hold expired. All its 5 units are available again")
     expect(buyer.locator("#available")).to_have_text("50")
     expect(buyer.get_by_role("button", name="Reserve")).to_be_visible()
     shown = buyer.evaluate("shown")
-    assert [left for left in shown if left in ("0:02", "0:01")] == ["0:02", "0:01"], shown
+    assert "45" in shown["available"]
+    left = [text for text in shown["hold-left"] if text < "0:04"]
+    assert left == sorted(left, reverse=True) and len(left) >= 2, left
 
 
 def test_an_expired_hold_cannot_be_ordered(buyer, hold_time):
-    hold_time(3)  # to press the next button in
+    hold_time(3)
+    # The browser presses the second button itself: a slow machine might do so too late.
+    buyer.evaluate("""() => {
+        const button = document.getElementById("do-lapse");
+        const timer = setInterval(() => {
+            if (button.ariaPressed === "true") clearInterval(timer);
+            else if (!button.disabled) button.click();
+        }, 20);
+    }""")
     press(buyer, "Reserve")
-    press(buyer, "Let it lapse")
     expect_message(buyer, "Hold expired.")
     assert logged(buyer)[-1] == ("POST", "/api/orders", "410 Gone")
 
@@ -170,9 +181,9 @@ def test_a_released_hold_is_back_on_sale(buyer):
     expect(buyer.locator("#available")).to_have_text("50")
 
 
-def test_refusals_are_explained(buyer, product):
+def test_refusals_are_explained(buyer):
     refusals = {
-        "51": f"Insufficient stock. Product {product} has 50 available, not 51.",
+        "51": "Insufficient stock. Limited sneaker has 50 available, not 51.",
         "0": "Invalid request.",
         "51 ": "Insufficient stock.",
         "2.5": "Invalid request.",
@@ -186,6 +197,16 @@ def test_refusals_are_explained(buyer, product):
             press(buyer, "Reserve")
         expect_message(buyer, message)
     assert {status[:3] for _, _, status in logged(buyer)} == {"409", "422"}
+
+
+def test_a_refusal_of_the_hold_names_its_product(buyer, client):
+    with buyer.expect_response("**/api/holds") as answer:
+        press(buyer, "Reserve")
+    hold_id = answer.value.json()["hold_id"]
+    expect_message(buyer, "Reserved 1 unit.")
+    client.delete(f"/api/holds/{hold_id}")
+    press(buyer, "Order")
+    expect_message(buyer, "Hold released. The hold on Limited sneaker was released. Reserve again.")
 
 
 def test_a_reload_keeps_the_checkout(buyer):

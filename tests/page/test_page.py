@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from api.static_files import PAGE
+from tests.page.conftest import PATIENCE
 
 FILES = ["/", *(f"/page/{path.name}" for path in sorted(PAGE.iterdir()) if path.suffix != ".html")]
 
@@ -137,5 +138,5 @@ def test_the_curl_command_on_the_page_works(buyer, server):
     buyer.get_by_text("How the plot is fed").click()
     printed = buyer.locator("#stream-command").text_content()
     address = printed.removeprefix("curl -N ")
-    with httpx.stream("GET", address, timeout=10) as response:
+    with httpx.stream("GET", address, timeout=PATIENCE) as response:
         assert next(response.iter_lines()) == "event: history"

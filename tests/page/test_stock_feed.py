@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from flashsale.database.seed import APP_ROLE
+from tests.page.conftest import PATIENCE
 from tests.support.http import running_server
 from tests.support.waiting import wait_until
 
@@ -77,7 +78,7 @@ def test_a_subscriber_gets_the_stock_and_then_its_changes(client, product):
 
 
 def test_an_expired_hold_is_sent_without_a_sweep(client, product, hold_time):
-    hold_time(2)
+    hold_time(4)  # to be sampled in
     with subscribed(client, product) as stream:
         stream.event("stock")
         hold(client, product, 2)
@@ -152,7 +153,7 @@ def test_the_poller_runs_only_while_there_are_subscribers(client, product, db):
 
 
 def test_a_hundred_subscribers_share_one_query(client, product, db, server):
-    with httpx.Client(base_url=server, timeout=10, limits=httpx.Limits(max_connections=200)) as many:
+    with httpx.Client(base_url=server, timeout=PATIENCE, limits=httpx.Limits(max_connections=200)) as many:
         opened = [subscribed(many, product) for _ in range(100)]
         streams = [manager.__enter__() for manager in opened]
         for stream in streams:
@@ -185,7 +186,7 @@ def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
     since: list[dict[str, str]] = []
 
     def read_to_the_end(base: str, live: threading.Event) -> None:
-        with httpx.Client(base_url=base, timeout=10) as client, subscribed(client, product) as stream:
+        with httpx.Client(base_url=base, timeout=PATIENCE) as client, subscribed(client, product) as stream:
             stream.event("stock")
             live.set()
             with pytest.raises(EOFError):  # the last chunk came: the stream was not cut off
@@ -197,8 +198,8 @@ def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
         live = threading.Event()
         reader = threading.Thread(target=read_to_the_end, args=(base, live))
         reader.start()
-        assert live.wait(30)
-    reader.join(30)
+        assert live.wait(PATIENCE)
+    reader.join(PATIENCE)
     assert ended.is_set()
     assert {"": "ping"} not in since, "it did not go on until the next heartbeat"
     assert "Cancel" not in log.read_text() and "Traceback" not in log.read_text()

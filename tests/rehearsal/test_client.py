@@ -95,12 +95,16 @@ def test_retries_are_limited():
 
 def test_concurrency_is_limited():
     running, most = 0, 0
+    full = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.01)
+        if running == 3:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0.01)  # for a fourth, if it may come
         running -= 1
         return web.json_response({})
 
