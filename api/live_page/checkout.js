@@ -429,7 +429,9 @@ export class Checkout {
   }
 
   refused(answer) {
-    this.say("bad", ...explain(answer));
+    const { id, name } = this.product;
+    const [title, text] = explain(answer);
+    this.say("bad", title, text.replace(new RegExp(`[Pp]roduct ${id}\\b|^The product\\b`, "g"), () => name));
   }
 
   say(tone, title = "", text = "") {

@@ -170,9 +170,9 @@ def test_a_released_hold_is_back_on_sale(buyer):
     expect(buyer.locator("#available")).to_have_text("50")
 
 
-def test_refusals_are_explained(buyer, product):
+def test_refusals_are_explained(buyer):
     refusals = {
-        "51": f"Insufficient stock. Product {product} has 50 available, not 51.",
+        "51": "Insufficient stock. Limited sneaker has 50 available, not 51.",
         "0": "Invalid request.",
         "51 ": "Insufficient stock.",
         "2.5": "Invalid request.",
