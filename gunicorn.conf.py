@@ -57,6 +57,8 @@ def post_worker_init(worker):
     log.propagate = False
     if _settings.allow_unsigned_webhooks:
         log.warning("unsigned webhooks are accepted: FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS is set")
+    if _settings.page and not os.environ.get("FLASHSALE_PAGE"):
+        log.warning("the demo page and /docs are served: set FLASHSALE_PAGE=0 in production, 1 otherwise")
 
 
 def child_exit(server, worker):

@@ -49,6 +49,8 @@ def create_app(
     reporter: Reporter | None = None,
     tracing: "Tracing | None" = None,
     cors_origins: Sequence[str] = (),
+    *,
+    page: bool = True,
 ) -> App:
     """The application on the checkout's port.
 
@@ -58,8 +60,10 @@ def create_app(
     :param reporter: started and stopped with the application
     :param tracing: the tracer of `client`, if it has one
     :param cors_origins: of front ends that use the API from another origin
+    :param page: whether to serve the live page and /docs, and in the stock feed what the page shows beside
+        the available stock
     """
-    feed = StockFeed(client)
+    feed = StockFeed(client, with_taken_units=page)
     # Webhooks come from the payment provider's servers, never from a browser.
     cross_origin = CrossOrigin(cors_origins, closed={WEBHOOK_PATH}) if cors_origins else None
     lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats), cross_origin)
@@ -86,10 +90,10 @@ def create_app(
         "/healthz": Liveness(),
         "/readyz": Readiness(client, expected_schema),
         "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
-        **page_routes(),
-        **docs_routes(),
-        **problem_routes(),
+        **problem_routes(with_docs=page),
     }
+    if page:  # guard: page-left-out
+        routes |= page_routes() | docs_routes()
     for path, resource in routes.items():
         if hasattr(resource, "on_get"):
             resource.on_head = resource.on_get  # Falcon omits the body (RFC 9110, 9.3.2)
@@ -145,6 +149,7 @@ def from_environment() -> Application:
         reporter,
         tracing,
         settings.cors_origins,
+        page=settings.page,
     )
     if settings.metrics_port is None:
         return app

@@ -37,6 +37,7 @@ class Settings:
     metrics_port: int | None
     cors_origins: tuple[str, ...]
     keepalive_seconds: int
+    page: bool
     webhook_secrets: tuple[str, ...]
     allow_unsigned_webhooks: bool
 
@@ -51,6 +52,7 @@ class Settings:
             metrics_port=_metrics_port(environment.get("FLASHSALE_METRICS_PORT", "")),
             cors_origins=parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", "")),
             keepalive_seconds=parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", "")),
+            page=_flag("FLASHSALE_PAGE", environment, default=True),
             webhook_secrets=parse_webhook_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
             allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
         )
@@ -153,10 +155,12 @@ def parse_webhook_secrets(text: str) -> tuple[str, ...]:
     return secrets
 
 
-def _flag(name: str, environment: Mapping[str, str]) -> bool:
+def _flag(name: str, environment: Mapping[str, str], *, default: bool = False) -> bool:
     text = environment.get(name, "").strip().lower()
+    if not text:
+        return default
     if text in ("1", "true", "yes", "on"):
         return True
-    if text in ("", "0", "false", "no", "off"):
+    if text in ("0", "false", "no", "off"):
         return False
     raise InvalidSettings(f"{name} is {text!r}, but must be 1 or 0")

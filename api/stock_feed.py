@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from falcon.asgi import SSEvent
+from msgspec import UnsetType
 
 from api.database.client import CheckoutClient
 from api.database.errors import Overloaded, RolledBack, Unavailable
@@ -113,10 +114,17 @@ class _Product:
 
 
 class StockFeed:
-    """The poller of this process, and its subscribers."""
+    """The poller of this process, and its subscribers.
 
-    def __init__(self, client: CheckoutClient, limits: Limits | None = None) -> None:
+    :param with_taken_units: whether samples say how many units are held, awaiting payment and paid: what is
+        sold is the shop's own business, except on the page of a demonstration
+    """
+
+    def __init__(
+        self, client: CheckoutClient, limits: Limits | None = None, *, with_taken_units: bool = True
+    ) -> None:
         self._client = client
+        self._with_taken_units = with_taken_units
         self._limits = limits or Limits()
         self._products: dict[int, _Product] = {}
         self._subscribers = 0
@@ -184,7 +192,9 @@ class StockFeed:
                 self._publish(product, row, force=was_unavailable)
 
     def _publish(self, product: _Product, row: GetStockRow, *, force: bool) -> None:
-        sample = StockSample(instant(row.at), row.available_stock, row.held, row.awaiting, row.paid)
+        sample = StockSample(instant(row.at), row.available_stock)
+        if self._with_taken_units:  # guard: taken-units-left-out
+            sample.held, sample.awaiting, sample.paid = row.held, row.awaiting, row.paid
         before = product.changes[-1][1] if product.changes else None
         product.newest = _Event("stock", encode(sample), _event_id(row.at))
         if before is None or _units(sample) != _units(before):
@@ -206,7 +216,7 @@ class StockFeed:
                 product.publish(self._unavailable)
 
 
-def _units(sample: StockSample) -> tuple[int, int, int, int]:
+def _units(sample: StockSample) -> tuple[int | UnsetType, ...]:
     return sample.available, sample.held, sample.awaiting, sample.paid
 
 

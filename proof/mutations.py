@@ -445,5 +445,12 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_settings.py::test_an_origin_that_no_browser_sends_is_refused_with_one_that_it_does"]),
     Mutation("Replays of a webhook are counted as payments", "webhooks-without-replays", ["if True:"],
         ["tests/api/test_metrics.py::test_webhooks_are_counted_by_result_and_replays_are_not"]),
+    # In production.
+    Mutation("FLASHSALE_PAGE=0 leaves the page where it is", "page-left-out", ["if True:"],
+        ["tests/api/test_page_left_out.py::test_no_page_is_served_but_those_of_problems"]),
+    Mutation("The stock feed tells without the page what was sold", "taken-units-left-out", ["if True:"],
+        ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
+    Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
+        ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),
 ]
 # fmt: on

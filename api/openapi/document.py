@@ -10,6 +10,7 @@ from typing import Any
 import falcon.inspect
 import msgspec
 from falcon.asgi import App, Request, Response
+from msgspec import Struct
 
 from api import problems
 from api.openapi.operation import Operation, Parameter, ProblemExample, SuccessResponse
@@ -31,6 +32,7 @@ from api.webhook_signatures import HEADERS as SIGNATURE_HEADERS
 
 Json = dict[str, Any]
 
+_WITHOUT_MEMBERS = "WithoutMembers"
 _SHARED_PARAMETERS = (REQUEST_ID, IDEMPOTENCY_KEY)
 
 _HEADERS: Mapping[str, Json] = {
@@ -77,16 +79,16 @@ _EVERY_RESPONSE = ("X-Request-ID", "Cache-Control")
 
 _SIGNATURE = {
     "webhook-id": (
-        "webhookId",
+        "msg_2Lh9KRb0pzN4LePd3XiA4v12Axj",
         "The id of the message, the same in each delivery. The three headers may also be named `svix-id`, "
         "`svix-timestamp` and `svix-signature`, all of them.",
     ),
     "webhook-timestamp": (
-        "webhookTimestamp",
+        "1736678642",
         "Seconds since 1970, at most 300 from the server's clock; new for each delivery.",
     ),
     "webhook-signature": (
-        "webhookSignature",
+        "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
         "[Standard Webhooks](https://www.standardwebhooks.com): `v1,` and the base64 of HMAC-SHA256 over "
         "`{webhook-id}.{webhook-timestamp}.{body}`; the secret's part after `whsec_` is the key in base64. "
         "During a rotation there may be several, separated by spaces; one of them must be valid.",
@@ -126,10 +128,6 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
             "examples": {type_.code: {"value": _problem(type_)} for type_ in problem_types()},
             "responses": {
                 _pascal(type_.code): _problems(type_.status, [type_]) for type_ in UNROUTED_PROBLEMS
-            },
-            "securitySchemes": {
-                scheme: {"type": "apiKey", "in": "header", "name": header, "description": description}
-                for header, (scheme, description) in _SIGNATURE.items()
             },
         },
     }
@@ -180,8 +178,10 @@ def _operation(operation: Operation, allow_unsigned: bool) -> Json:
             },
         }
     if operation.signed:
-        signature: Json = {_SIGNATURE[header][0]: [] for header in SIGNATURE_HEADERS}
-        described["security"] = [{}, signature] if allow_unsigned else [signature]
+        # Parameters, no security scheme: each message has its own signature, which a client passes with it.
+        described["parameters"] += [
+            _signature(name, required=not allow_unsigned) for name in SIGNATURE_HEADERS
+        ]
     described_responses = {success.status: _success(success) for success in operation.responses}
     by_status: dict[int, list[ProblemType | ProblemExample]] = {}
     for problem in (*operation.problems, *COMMON_PROBLEMS):
@@ -211,6 +211,18 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
+def _signature(name: str, *, required: bool) -> Json:
+    example, description = _SIGNATURE[name]
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string"},
+        "example": example,
+    }
+
+
 def _success(success: SuccessResponse) -> Json:
     described: Json = {
         "description": success.description,
@@ -236,7 +248,7 @@ def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Jso
     """A response with problem details: its problem types, and an example of each."""
     found = list(found)
     codes = [_type(problem).code for problem in found]
-    references = [_reference("schemas", _pascal(code)) for code in codes]
+    references = [_reference("schemas", _schema_name(problem)) for problem in found]
     headers = [*_EVERY_RESPONSE]
     if status == problems.METHOD_NOT_ALLOWED.status:
         headers.insert(0, "Allow")
@@ -267,6 +279,13 @@ def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Jso
     }
 
 
+def _schema_name(problem: ProblemType | ProblemExample) -> str:
+    """The schema of a problem: another one where it comes without the members that it has elsewhere."""
+    name = _pascal(_type(problem).code)
+    is_bare = isinstance(problem, ProblemExample) and problem.type.code in MEMBERS and not problem.members
+    return f"{name}{_WITHOUT_MEMBERS}" if is_bare else name
+
+
 def _type(problem: ProblemType | ProblemExample) -> ProblemType:
     return problem if isinstance(problem, ProblemType) else problem.type
 
@@ -283,6 +302,9 @@ def _schemas() -> dict[str, Json]:
         a.shape for operation in OPERATIONS.values() for a in operation.responses if a.shape is not None
     ]
     _, schemas = _schema_components([*shapes, *SHAPES])
+    for operation in OPERATIONS.values():
+        if operation.body is not None and not operation.body.__struct_config__.forbid_unknown_fields:
+            schemas[operation.body.__name__]["additionalProperties"] = True
     schemas["Problem"] = {
         "description": "Problem details (RFC 9457). `code` is what programs branch on.",
         "type": "object",
@@ -296,20 +318,39 @@ def _schemas() -> dict[str, Json]:
         "required": ["type", "title", "status", "detail", "code"],
     }
     for type_ in problem_types():
-        own: Json = {"properties": {}}
-        if type_.code in MEMBERS:
-            _, members = _schema_components([MEMBERS[type_.code]])
-            (own,) = members.values()
-            own = {name: own[name] for name in ("properties", "required") if own.get(name)}
-        same = _problem(type_)
-        constants = {name: {"const": same[name]} for name in ("type", "title", "status", "code")}
-        schemas[_pascal(type_.code)] = {
-            "description": type_.detail,
-            "allOf": [_reference("schemas", "Problem")],
-            **own,
-            "properties": constants | own["properties"],
-        }
+        name = _pascal(type_.code)
+        schemas[name] = _problem_schema(type_, MEMBERS.get(type_.code))
+        if any(
+            _schema_name(problem) == f"{name}{_WITHOUT_MEMBERS}"
+            for operation in OPERATIONS.values()
+            for problem in operation.problems
+        ):
+            schemas[f"{name}{_WITHOUT_MEMBERS}"] = _problem_schema(type_, None)
     return schemas
+
+
+def _problem_schema(type_: ProblemType, members: type[Struct] | None) -> Json:
+    """The schema of problems of one type. It is complete, because generators of clients leave out what they
+    would have to merge."""
+    same = _problem(type_)
+    schema: Json = {
+        "description": type_.detail,
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "const": same["type"]},
+            "title": {"type": "string", "const": same["title"]},
+            "status": {"type": "integer", "const": same["status"]},
+            "detail": {"type": "string", "description": "What happened, for people."},
+            "code": {"type": "string", "const": same["code"]},
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    }
+    if members is not None:
+        _, components = _schema_components([members])
+        (own,) = components.values()
+        schema["properties"] |= own["properties"]
+        schema["required"] += own["required"]
+    return schema
 
 
 def _schema_components(shapes: Iterable[Any]) -> tuple[tuple[Json, ...], dict[str, Json]]:

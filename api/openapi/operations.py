@@ -104,10 +104,11 @@ IDEMPOTENCY_KEY = Parameter(
         Meta(
             pattern=f"^{fields.IDEMPOTENCY_KEY}$",
             description="Identifies the intent: a retry with the same key has no second effect. "
-            "1 to 255 visible ASCII characters.",
+            "1 to 255 visible ASCII characters, random (`crypto.randomUUID()`): the replay of a hold shows "
+            "its `hold_id`, so a key must not be guessable.",
         ),
     ],
-    "cart-7",
+    "3f1b6c1e-5d0a-4b7e-9a43-0c8f2d6e71b5",
 )
 PRODUCT_ID = Parameter("product_id", "path", ProductId, 1, required=True)
 HOLD = Parameter("hold_id", "path", HoldId, HOLD_ID, required=True)
@@ -118,8 +119,8 @@ SHOE = responses.Product(1, "Limited sneaker", "99.00", "USD", 50, 38)
 class HoldAlreadyUsedMembers(Struct):
     """Members of hold_already_used in response to POST /api/orders: the existing order."""
 
-    order_id: OrderId | UnsetType = UNSET
-    order_status: fields.OrderStatus | UnsetType = UNSET
+    order_id: OrderId
+    order_status: fields.OrderStatus
 
 
 class NotReadyMembers(Struct):
@@ -268,7 +269,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             links={
                 "get_order": {"order_id": "$response.body#/order_id", "hold_id": "$request.body#/hold_id"},
                 "apply_payment": {"body": {
-                    "idempotency_key": "pay_{$response.body#/order_id}",
+                    "idempotency_key": "pay_{$response.body#/order_id}:success",
                     "order_id": "$response.body#/order_id",
                     "status": "success",
                 }},
@@ -354,11 +355,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         body=requests.PaymentEvent,
         requests={
-            "success": requests.PaymentEvent("pay_abc_123", ORDER_ID, "success"),
+            "success": requests.PaymentEvent("pay_abc_123:success", ORDER_ID, "success"),
             "success, with the amount": requests.PaymentEvent(
-                "pay_abc_123", ORDER_ID, "success", "99.00", "USD",
+                "pay_abc_123:success", ORDER_ID, "success", "99.00", "USD",
             ),
-            "failed": requests.PaymentEvent("pay_abc_124", ORDER_ID, "failed"),
+            "failed": requests.PaymentEvent("pay_abc_124:failed", ORDER_ID, "failed"),
         },
         signed=True,
     ),

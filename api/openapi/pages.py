@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response
 
 from api.openapi.document import operations_with, problem_types
 from api.problems import ProblemType, type_uri
-from api.static_files import Asset
+from api.static_files import PAGE, Asset
 
 _STATIC = Path(__file__).parent / "static"
 _SWAGGER_UI = Path(str(distribution("offapi").locate_file("offapi")))  # importing it would load all viewers
@@ -22,6 +22,10 @@ _SWAGGER_UI = Path(str(distribution("offapi").locate_file("offapi")))  # importi
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+_MORE = """<nav aria-label="This server"><a href="/docs">All calls and problems</a></nav>
+"""
 
 
 class _Page(Asset):
@@ -35,18 +39,28 @@ def docs_routes() -> dict[str, Asset]:
     return {
         "/docs": _Page.read(_STATIC / "index.html"),
         "/docs/docs.css": Asset.read(_STATIC / "docs.css"),
-        "/docs/problem.css": Asset.read(_STATIC / "problem.css"),
         "/docs/start.js": Asset.read(_STATIC / "start.js"),
         "/docs/swagger-ui.css": Asset.read(_SWAGGER_UI / "swagger_style.css"),
         "/docs/swagger-ui-bundle.js": Asset.read(_SWAGGER_UI / "swagger_bundle.js"),
     }
 
 
-def problem_routes() -> dict[str, Asset]:
-    """A page for each problem, by its `type`: documentation for people (RFC 9457, 3.1.1)."""
+def problem_routes(*, with_docs: bool) -> dict[str, Asset]:
+    """A page for each problem, by its `type`, and what it is made of: documentation for people (RFC 9457,
+    3.1.1).
+
+    :param with_docs: whether there are /docs to lead to
+    """
     page = Template((_STATIC / "problem.html").read_text())
+    documents = {"more": _MORE if with_docs else ""}
     return {
-        type_uri(type_): Asset(page.substitute(_fields(type_)).encode(), ".html") for type_ in problem_types()
+        **{
+            type_uri(type_): Asset(page.substitute(_fields(type_) | documents).encode(), ".html")
+            for type_ in problem_types()
+        },
+        "/problems/problem.css": Asset.read(_STATIC / "problem.css"),
+        "/problems/page.css": Asset.read(PAGE / "page.css"),
+        "/problems/icon.svg": Asset.read(PAGE / "icon.svg"),
     }
 
 

@@ -4,12 +4,16 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from api.database.client import CheckoutClient
-from api.problems import ORDER_NOT_FOUND, respond_refusal
+from api.problems import ORDER_NOT_FOUND, Problem, respond_refusal
 from api.schemas import responses
 from api.schemas.fields import MAX_HOLD_ID
 from api.schemas.parameters import idempotency_key, parse_id
 from api.schemas.requests import parse_new_order, read_body
 from api.schemas.responses import CREATED, encode, instant, mark_replay, money
+
+HOLD_ID_REQUIRED = (
+    "The query parameter hold_id is required: the hold of the order, as the proof of ownership."
+)
 
 
 class Orders:
@@ -41,7 +45,10 @@ class Order:
         self._get_orders = client.get_orders
 
     async def on_get(self, req: Request, resp: Response, order_id: str) -> None:
-        hold_id = parse_id(req.get_param("hold_id") or "", ORDER_NOT_FOUND, MAX_HOLD_ID)
+        given = req.get_param("hold_id")
+        if given is None:
+            raise Problem(ORDER_NOT_FOUND, HOLD_ID_REQUIRED)
+        hold_id = parse_id(given, ORDER_NOT_FOUND, MAX_HOLD_ID)
         row = await self._get_orders.submit(parse_id(order_id, ORDER_NOT_FOUND), hold_id)
         if row.sqlstate:
             return respond_refusal(resp, row)

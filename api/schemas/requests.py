@@ -38,7 +38,8 @@ class PaymentEvent(msgspec.Struct):
         Meta(
             min_length=1,
             max_length=255,
-            description="The provider's id of this event, the same in each delivery.",
+            description="Names the payment and its outcome, such as `pay_abc_123:success`: the same in each "
+            "delivery and in each event that reports this payment.",
             extra_json_schema={"pattern": r"^[^\u0000\ufffd]+$"},  # parse_payment_event
         ),
     ]

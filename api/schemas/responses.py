@@ -122,13 +122,14 @@ class StoredPayment(msgspec.Struct):
 
 
 class StockSample(msgspec.Struct):
-    """Where a product's units are at an instant; the counts add up to its total stock."""
+    """Where a product's units are at an instant; the counts add up to its total stock. A server with
+    FLASHSALE_PAGE=0 leaves out all but the available units."""
 
     at: str
     available: int
-    held: int
-    awaiting: int
-    paid: int
+    held: int | UnsetType = UNSET
+    awaiting: int | UnsetType = UNSET
+    paid: int | UnsetType = UNSET
 
 
 class Alive(msgspec.Struct):

@@ -27,6 +27,9 @@ MAX_REQUEST_SECONDS = 10.0
 PEER_TIMEOUT_SECONDS = 30
 """seconds until a peer that acknowledges no data counts as disconnected (RFC 5482)"""
 
+SHUTDOWN_GRACE_SECONDS = 1.0
+"""seconds that an idle connection stays open when the server shuts down: a request may be on its way"""
+
 _request_ids = RequestIds()
 _log = logging.getLogger("flashsale.http")
 _log.setLevel(logging.ERROR)  # uvicorn logs each malformed request: clients could fill the disk
@@ -69,6 +72,7 @@ class Protocol(HttpToolsProtocol):
     _is_head_too_large: bool = False
     _timer: asyncio.TimerHandle | None = None
 
+    _is_shutting_down: bool = False
     _current: RequestResponseCycle | None = None  # the request that is being responded to, or was last
     # To be sent after the responses to earlier requests: problem, detail, the request's Origin.
     _problem: tuple[ProblemType, str, bytes | None] | None = None
@@ -171,6 +175,8 @@ class Protocol(HttpToolsProtocol):
                 raise ValueError("CONNECT is not supported")
             return
         super().on_headers_complete()
+        if self._is_shutting_down:
+            self.cycle.keep_alive = False
         self._header_count = len(self.headers)
         self._is_dispatched = True
         self.scope["state"][REQUEST_STARTED] = perf_counter()
@@ -217,8 +223,21 @@ class Protocol(HttpToolsProtocol):
             self._fail(problems.REQUEST_TIMEOUT)
 
     def shutdown(self) -> None:
+        """Close the connection after the response to its current request, or else to the next one.
+
+        uvicorn closes idle connections at once: a proxy that has just sent a request over one cannot know
+        whether it was served.
+        """
         self._end_stream()
-        super().shutdown()
+        self._is_shutting_down = True
+        if self.cycle is None or self.cycle.response_complete:  # guard: shutdown-grace
+            self.loop.call_later(SHUTDOWN_GRACE_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if self._is_between_requests() and self._unparsed is None:
+            self.transport.close()
 
     def _end_stream(self) -> None:
         if self._current is not None and (end := self._current.scope["state"].get(ON_DISCONNECT)):

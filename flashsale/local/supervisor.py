@@ -253,6 +253,7 @@ def _start_gunicorn(settings: Settings, database_url: str, pidfile: str) -> subp
         "FLASHSALE_DATABASE_URL": database_url,
         "FLASHSALE_HOST": settings.host,
         "FLASHSALE_PORT": str(settings.port),
+        "FLASHSALE_PAGE": os.environ.get("FLASHSALE_PAGE", "") or "1",
     }
     if not env.get(SECRETS_VARIABLE) and "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS" not in env:
         _print(f"WARNING: {SECRETS_VARIABLE} is not set: anyone who can reach the port can report a payment")

@@ -4,7 +4,7 @@
 -- passed by then (flashsale_data.end_waits()). A rejected webhook (record_rejected_webhooks())
 -- goes when its id, one of p_webhook_ids, is served. One row a request, in order.
 --
--- Locks    idempotency keys (the provider's id of one event), orders by row or by id, stored
+-- Locks    idempotency keys (a payment and its outcome), orders by row or by id, stored
 --          webhooks of these keys whose wait has ended, products, inbox, rejected webhooks, to commit.
 -- Replays  a key that was taken before returns the result that was recorded; one that was
 --          stored, what has become of it.

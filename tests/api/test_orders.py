@@ -23,6 +23,7 @@ def test_an_order_is_created_and_its_hold_id_gives_access(client: httpx.Client) 
     for query in ("", "?hold_id=", "?hold_id=1", "?hold_id=x", "?hold_id=-1", f"?hold_id={2**64}", "?hold=1"):
         answer = client.get(path + query)
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found"), query
+        assert ("hold_id is required" in answer.json()["detail"]) == ("hold_id=" not in query), query
     for order_id in ("0", "x", "999999", str(2**63)):
         assert client.get(f"/api/orders/{order_id}?hold_id={hold_id}").json()["code"] == "order_not_found"
 

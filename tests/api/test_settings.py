@@ -19,7 +19,7 @@ def test_defaults_are_the_contracts() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", None)
     assert not settings.allow_unsigned_webhooks
-    assert (settings.cors_origins, settings.keepalive_seconds) == ((), 75)
+    assert (settings.cors_origins, settings.keepalive_seconds, settings.page) == ((), 75, True)
 
 
 def test_several_secrets_are_separated_by_commas_or_spaces() -> None:

@@ -30,9 +30,9 @@ def sale(cluster: Cluster) -> Iterator[None]:
         paid = create_order(conn, place_hold(conn, 1))
         create_order(conn, place_hold(conn, 1, 2))
         place_hold(conn, 1, 2)
-        pay(conn, paid, key="evt_1")
-        pay(conn, paid, key="evt_2")
-        pay(conn, 4711, key="evt_3")
+        pay(conn, paid, key="pay_1:success")
+        pay(conn, paid, key="pay_2:success")
+        pay(conn, 4711, key="pay_3:success")
         conn.execute("select flashsale.change_settings('2 minutes', '15 minutes')")
         conn.execute("create role paul login in role flashsale_ops")
 

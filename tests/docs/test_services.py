@@ -26,6 +26,7 @@ def guide(shared: tuple[str, dict], cluster: Cluster, tmp_path_factory) -> Itera
     service = cluster.url("warehouse", "flashsale_guide")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", service)
+        patch.setenv("KEY_SECRET", "of the tests")
         with Reader(tmp_path_factory.mktemp("guide"), superuser=admin, role=service) as reader:
             reader.type_all(GUIDE)
             with psycopg.connect(admin) as conn:

@@ -50,6 +50,7 @@ def running_server(
         "FLASHSALE_HOST": "127.0.0.1",
         "FLASHSALE_PORT": str(port),
         "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "1",
+        "FLASHSALE_PAGE": "1",
     }
     with log.open("ab") as output:
         child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The servers that `bin/bootstrap servers` adds: other versions of PostgreSQL, and poolers.
+"""What `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, nginx, generators of API clients.
 
 Tests that need one are skipped where it is missing.
 """
@@ -13,12 +13,15 @@ from tests.support import ROOT
 FOLDER = ROOT / ".venv/servers"
 VERSIONS = ("16", "17", "18")
 """of PostgreSQL, other than the distribution's, which the whole suite runs on"""
-NAMES = (*(f"postgresql-{version}" for version in VERSIONS), "pgbouncer", "pgpool")
-"""of all servers"""
+NAMES = (
+    *(f"postgresql-{version}" for version in VERSIONS),
+    *("pgbouncer", "pgpool", "nginx", "openapi-typescript", "openapi-python-client"),
+)
+"""of all servers and tools"""
 
 
 def find(name: str) -> Path | None:
-    """The folder of a server: postgresql-16, pgbouncer, pgpool; None if it is not there."""
+    """The folder of a server or a tool: postgresql-16, pgbouncer, …; None if it is not there."""
     return next((path for path in FOLDER.glob(f"{name}-*")), None)
 
 
