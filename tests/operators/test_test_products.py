@@ -47,7 +47,7 @@ def read(db, *, tests=False, after=0, limit=1000):
 
 
 def test_a_test_product_is_sold_to_whoever_knows_its_id(db, a_test):
-    held, awaiting, paid = sell(db, a_test)
+    held, awaiting, _ = sell(db, a_test)
     assert get_product(db, a_test).available_stock == 7
     assert one(db, "select status from flashsale.get_hold(%s)", held) == "active"
     assert one(db, "select held from flashsale.get_stock(array[%s::bigint])", a_test) == 1
