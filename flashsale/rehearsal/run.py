@@ -133,8 +133,8 @@ def rehearse(
                 _forget(conn, product)
         if (remaining := throwaway_product.count_remaining(conn, keys)) and not options.keep:
             notes.append(
-                f"{remaining:,} early webhooks met no order of the rehearsal and remain in the books: their keys in"
-                f" flashsale.payments begin with rehearsal-{product.token}."
+                f"{remaining:,} early webhooks met no order of the rehearsal and remain in the books: their"
+                f" keys in flashsale.payments begin with rehearsal-{product.token}."
             )
         return Rehearsal(
             options=options,

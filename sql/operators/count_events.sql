@@ -27,7 +27,8 @@ as $$
   where e.event_id >= (select min(step.event_id) from step)
     and e.at > (select clock.now from flashsale_data.statement_clock clock) - interval '10 seconds'
     and (p_tests or (e.product_id in (
-      select t.product_id from flashsale_data.products t where t.is_test)) is not true) -- guard: tests-not-in-rates
+      -- guard: tests-not-in-rates
+      select t.product_id from flashsale_data.products t where t.is_test)) is not true)
   group by 1, 2;
 $$;
 comment on function flashsale.count_events(boolean) is 'How many events of each kind each product has seen in 10 seconds';

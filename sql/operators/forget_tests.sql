@@ -52,7 +52,7 @@ begin
   end if;
 
   -- 1 Lock the products; a call that waits for one holds no lock that a sale waits for
-  -- A purge adds to the sums of products, which must not go meanwhile.
+  -- A purge deletes events, too: the two would wait for each other's.
   perform pg_advisory_xact_lock(hashtext('flashsale.purge'), 0); -- guard: forget-without-purge
   v_product_ids := array(
     select p.product_id from flashsale_data.products p
@@ -165,7 +165,8 @@ begin
   delete from flashsale_data.operations o where o.product_id = any (v_forgotten);
   delete from flashsale_data.products p where p.product_id = any (v_forgotten);
   -- The inbox row is the last lock of all.
-  update flashsale_data.inbox set stored = stored - v_stored where v_stored > 0; -- guard: forgotten-left-inbox
+  -- guard: forgotten-left-inbox
+  update flashsale_data.inbox set stored = stored - v_stored where v_stored > 0;
 
   return query
   select product.id, product.id = any (v_forgotten), product.holds, product.orders, product.payments,

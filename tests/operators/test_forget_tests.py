@@ -327,9 +327,9 @@ def test_it_is_refused_above_read_committed(connect, a_test, level):
 
 
 def test_a_purge_and_a_call_do_not_meet(db, connect, a_test):
-    """The purge adds to the sums of products."""
+    """They would wait for each other's events."""
     purger, operator = connect(autocommit=False), connect()
-    purger.execute("select flashsale.purge('0')")
+    purger.execute("select flashsale.purge('1 day')")  # finds nothing
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(forgotten, operator)
         wait_until_blocked(operator, watcher=db)
