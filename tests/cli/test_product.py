@@ -195,7 +195,8 @@ def test_forget_tests_removes_them(flashsale, db):
     assert (result.exit_code, result.stdout) == (
         0, "product 2: removed, with 1 holds, 1 orders, 1 payments, 4 events\n"
     )  # fmt: skip
-    assert [row["product_id"] for row in json.loads(flashsale("product", "forget-tests", "--json").stdout)] == [
+    rows = json.loads(flashsale("product", "forget-tests", "--json").stdout)
+    assert [row["product_id"] for row in rows] == [
         3, 4,
     ]  # fmt: skip
     assert flashsale("product", "forget-tests").stdout == "no test products\n"
