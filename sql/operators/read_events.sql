@@ -11,8 +11,8 @@
 -- Events of test products are left out unless p_tests; is_test says whether an event is one. A
 -- webhook that came before its order is an event of the order's product once that is known. p_limit
 -- counts the events that are returned, so that a page is empty only if nothing is left to read. The
--- next call reads again what was left out after the last event that was returned: 0.1 s for 1,000,000
--- events, until forget_tests() removes them.
+-- next call passes again over what was left out after the last event that was returned, 0.15 s for
+-- 300,000 events, until forget_tests() removes them.
 --
 -- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED, where
 -- current announcements would bound an older snapshot.
