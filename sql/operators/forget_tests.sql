@@ -39,7 +39,7 @@ declare
   v_payments    bigint[];
   v_events      bigint[];
 begin
-  if array_position(p_product_ids, null) is not null then
+  if exists (select from unnest(p_product_ids) as id where id is null) then
     perform flashsale_data.raise_refusal('SA009', 'A test product has an id.');
   elsif flashsale_data.keeps_snapshot() then -- guard: forget-isolation
     perform flashsale_data.raise_refusal('SA009', 'Tests are forgotten at READ COMMITTED.');
