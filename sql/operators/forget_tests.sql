@@ -142,7 +142,7 @@ begin
     where o.order_id = p.order_id and o.product_id = any (v_forgotten)
     returning o.product_id, p.result
   )
-  select array_agg(r.rows order by product.i), sum(r.stored) into v_payments, v_stored
+  select array_agg(r.rows order by product.i), sum(r.stored)::int into v_payments, v_stored
   from unnest(v_product_ids) with ordinality as product (id, i)
   cross join lateral (
     select count(*) as rows, count(*) filter (where removed.result = 'stored') as stored
