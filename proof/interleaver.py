@@ -12,7 +12,7 @@ from proof.clock_shift import TICK
 from proof.model import PRICE, Model, Response
 from proof.requests import NOT_SERIALIZABLE, Call, receive, send
 from proof.serial_orders import explain, one_by_one
-from proof.situations import OPERATIONS, Situation
+from proof.situations import OF_TESTS, Situation
 from proof.tables import EMPTY, keep_plan, state
 from tests.support.sql_calls import change_settings, create_product, next_order_id
 
@@ -99,28 +99,32 @@ class Interleaver:
             session.conn.execute("set deadlock_timeout = '20ms'; set statement_timeout = '20s'")
         self.schedules = self.not_serializable = self.waits = 0
         keep_plan(db)
-        for name in TABLES:
+        for name in ("products", *TABLES):
             db.execute(f"create table proof.{name} (like flashsale_data.{name})")
 
-    def prepare(self, make: Callable[..., Situation]) -> Situation:
-        """A situation, which every schedule starts from until the next one."""
+    def prepare(self, make: Callable[..., Situation], *, is_test: bool = False) -> Situation:
+        """A situation, which every schedule starts from until the next one.
+
+        :param is_test: its product is a test product
+        """
         self.db.execute(f"{EMPTY}; select setval('flashsale_data.order_ids', 1)")
         model = Model()
         change_settings(
             self.db, hold_time=f"{model.hold_ticks * TICK} s", payment_window=f"{model.order_ticks * TICK} s",
             inbox_keep=f"{model.keep_ticks * TICK} s",
         )  # fmt: skip
-        product = create_product(self.db, stock=6)
+        product = create_product(self.db, stock=6, is_test=is_test)
         model.totals[product] = 6
+        model.tests = {product} if is_test else set()
         situation = make(self.db, model, product)
-        for name in TABLES:
+        for name in ("products", *TABLES):
             self.db.execute(f"truncate proof.{name}; insert into proof.{name} table flashsale_data.{name}")
         self.next_order = next_order_id(self.db)
         self.db.execute("vacuum")
         return situation
 
     def run(self, situation: Situation, names: Sequence[str], level: IsolationLevel, begun: bool) -> None:
-        calls = [OPERATIONS[name](situation) for name in names]
+        calls = [OF_TESTS[name](situation) for name in names]
         impossible: tuple[int, ...] | None = None
         for schedule in schedules(len(names), begun):
             if impossible is None or schedule[: len(impossible)] != impossible:
@@ -182,9 +186,9 @@ class Interleaver:
         serial = len(list(itertools.groupby(turns))) == len(calls)
         assert not failed or (keeps_snapshot and not serial), what
         if keeps_snapshot:
-            purges = [response for request, response in exchanges if request.function == "purge"]
-            assert purges == ["SA009"] * len(purges), what
-            exchanges = [each for each in exchanges if each[0].function != "purge"]
+            removals = [response for request, response in exchanges if request.function in REMOVALS]
+            assert removals == ["SA009"] * len(removals), what
+            exchanges = [each for each in exchanges if each[0].function not in REMOVALS]
         if serial:
             assert one_by_one(situation.model, exchanges, found), f"not as in the contract: {what}"
         else:
@@ -197,9 +201,14 @@ TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
     "operations",
 )
+REMOVALS = ("purge", "forget_tests")
+"""functions that are refused above READ COMMITTED"""
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
+        # forget_tests() may have deleted it.
+        "insert into flashsale_data.products overriding system value"
+        " select p.* from proof.products p where not exists (select from flashsale_data.products)",
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
         f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
     ]

@@ -73,6 +73,7 @@ class Model:
     inbox_limit: int = 10_000
     now: int = 0
     totals: dict[int, int] = field(default_factory=dict)
+    tests: set[int] = field(default_factory=set)  # the test products
     prices: dict[int, int] = field(default_factory=dict)  # of products whose price was changed
     holds: dict[int, Hold] = field(default_factory=dict)
     orders: dict[int, Order] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Model:
         return replace(
             self,
             totals=dict(self.totals),
+            tests=set(self.tests),
             prices=dict(self.prices),
             holds=dict(self.holds),
             orders=dict(self.orders),
@@ -154,13 +156,22 @@ class Model:
         """The result that a webhook reads as."""
         return self.ended_waits().get(key, self.payments[key].result)
 
-    def refunds_due(self) -> list[str]:
+    def is_of_a_test(self, payment: Payment) -> bool:
+        order = self.orders.get(payment.order_id)
+        return order is not None and order.product_id in self.tests
+
+    def owed(self) -> list[str]:
+        """The captured payments that paid no order."""
         owed = ("refund_due", "amount_mismatch")
         return [
             key
             for key, payment in self.payments.items()
             if payment.status == "success" and self.result(key) in owed
         ]
+
+    def refunds_due(self) -> list[str]:
+        """Those that are not for orders of test products."""
+        return [key for key in self.owed() if not self.is_of_a_test(self.payments[key])]
 
     def captured(self) -> list[str]:
         """Captured payments that do not wait for their order."""
@@ -465,6 +476,39 @@ class Model:
             "holds": len(holds),
             "operations": len(adjustments),
         }
+
+    def forget_tests(
+        self, product_ids: Collection[int] | None, observed: Response, in_use: Collection[int] = ()
+    ) -> Response:
+        """Delete test products and all that was sold of them. Those `in_use` are withdrawn from sale instead.
+
+        :param product_ids: None for all
+        """
+        if product_ids is not None and any(p in self.totals and p not in self.tests for p in product_ids):
+            return "SA009"
+        chosen = sorted(self.tests if product_ids is None else self.tests.intersection(product_ids))
+        for product_id in chosen:
+            if product_id in in_use:
+                self.totals[product_id] -= self.available(product_id)
+            else:
+                self.delete_product(product_id)
+        return {str(product_id): product_id not in in_use for product_id in chosen}
+
+    def delete_product(self, product_id: int) -> None:
+        orders = {o for o, order in self.orders.items() if order.product_id == product_id}
+        self.payments = {k: payment for k, payment in self.payments.items() if payment.order_id not in orders}
+        self.orders = {o: order for o, order in self.orders.items() if o not in orders}
+        self.holds = {h: hold for h, hold in self.holds.items() if hold.product_id != product_id}
+        self.order_keys = {k: o for k, o in self.order_keys.items() if o in self.orders}
+        self.hold_keys = {k: h for k, h in self.hold_keys.items() if h in self.holds}
+        self.adjustments = {
+            key: (arguments, response)
+            for key, (arguments, response) in self.adjustments.items()
+            if arguments[0] != product_id
+        }
+        self.prices.pop(product_id, None)
+        self.tests.discard(product_id)
+        del self.totals[product_id]
 
 
 def money(amount: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from proof.clock_shift import TICK, advance_clock
 from proof.model import CURRENCY, PRICE, Model, Response
@@ -40,6 +40,7 @@ arguments = {
     "purge": st.just(()),
     "change_settings": st.tuples(st.sampled_from([2, 4, 12, 20])),
     "change_price": st.tuples(pick, st.sampled_from([0, PRICE, 150])),
+    "forget_tests": st.tuples(st.one_of(st.none(), st.lists(pick, max_size=2))),
 }
 batched = ("place_hold", "release_hold", "create_order", "apply_payment")
 
@@ -83,9 +84,11 @@ class ShopMachine(RuleBasedStateMachine):
         self.db.execute(EMPTY)
 
     @initialize(
-        stocks=st.lists(st.integers(0, 9), min_size=1, max_size=3), limit=st.sampled_from([2, 6, 1000])
+        stocks=st.lists(st.integers(0, 9), min_size=1, max_size=3),
+        tests=st.lists(st.integers(0, 9), max_size=2),
+        limit=st.sampled_from([2, 6, 1000]),
     )
-    def start(self, stocks: list[int], limit: int) -> None:
+    def start(self, stocks: list[int], tests: list[int], limit: int) -> None:
         model = self.model
         model.inbox_limit = limit
         change_settings(
@@ -93,14 +96,27 @@ class ShopMachine(RuleBasedStateMachine):
             inbox_keep=f"{model.keep_ticks * TICK} s", inbox_limit=limit,
         )  # fmt: skip
         for stock in stocks:
-            query = "select flashsale.create_product('Shoe', %s, %s)"
-            model.totals[self.db.execute(query, (stock, PRICE)).fetchone()[0]] = stock
+            self.create_product(stock, is_test=False)
+        for stock in tests:
+            self.create_product(stock, is_test=True)
+
+    def create_product(self, stock: int, *, is_test: bool) -> None:
+        query = "select flashsale.create_product('Shoe', %s, %s, p_is_test => %s)"
+        (product_id,) = self.db.execute(query, (stock, PRICE, is_test)).fetchone()
+        self.model.totals[product_id] = stock
+        if is_test:
+            self.model.tests.add(product_id)
+
+    @precondition(lambda self: len(self.model.tests) < 2)
+    @rule(stock=st.integers(1, 9))
+    def create_test(self, stock: int) -> None:
+        self.create_product(stock, is_test=True)
 
     # --- single calls ---
 
     (
         place_hold, release_hold, create_order, apply_payment, adjust_stock, sweep, purge, change_settings,
-        change_price,
+        change_price, forget_tests,
     ) = (single_call(function) for function in arguments)  # fmt: skip
 
     @rule(draw=a_batch)
@@ -136,7 +152,7 @@ class ShopMachine(RuleBasedStateMachine):
         if sys.exc_info()[0] is not None:
             return
         assert state(self.db) == self.model.state()
-        assert len(self.model.captured()) == len(self.model.refunds_due()) + sum(
+        assert len(self.model.captured()) == len(self.model.owed()) + sum(
             order.status == "paid" for order in self.model.orders.values()
         )
 
@@ -178,6 +194,10 @@ class ShopMachine(RuleBasedStateMachine):
                 return Request(function, (self.product(number), price))
             case "expire_due":
                 return Request(function, (1000,))
+            case "forget_tests":
+                (numbers,) = drawn
+                # Mostly test products, which are the last ones.
+                return Request(function, (numbers and [self.product(-1 - n % 2) for n in numbers],))
             case "purge" | "change_settings":
                 return Request(function, drawn)
         raise AssertionError(function)
@@ -211,8 +231,10 @@ class ShopMachine(RuleBasedStateMachine):
                 continue
             contract = (expected if call.batch else expected_of_scalar)(self.model, request, observed)
             assert observed == contract, f"{request} of {call}: {observed}, and the contract says {contract}"
-        if call.function in ("change_settings", "purge"):
+        if call.function in ("change_settings", "purge", "forget_tests"):
             assert state(self.db) == self.model.state(), f"after {call}"
+        if call.function == "forget_tests" and isinstance(responses[0], dict):
+            self.counts["forgotten"] += len(responses[0])
         self.check_stock(responses)
 
     def check_stock(self, responses: Sequence[Response]) -> None:

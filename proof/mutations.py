@@ -10,6 +10,7 @@ CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_super
 CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
+FORGET = "tests/operators/test_forget_tests.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
@@ -31,6 +32,7 @@ SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
 SWEEP_LOCKS = "tests/operators/test_expire_due_locks.py::"
+TESTS = "tests/operators/test_test_products.py::"
 WEBHOOKS = "tests/sql/test_concurrent_webhooks.py::"
 
 # fmt: off
@@ -376,6 +378,59 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/sql/test_reads.py::test_an_order_is_shown_only_to_whoever_knows_its_hold"]),
     Mutation("Hold ids can be guessed", "hold-id-entropy", ["select greatest(1, 1048575"],
         [HOLDS + "test_hold_ids_are_random_positive_and_below_2_to_the_53"]),
+    # Test products.
+    Mutation("Test products are listed", "tests-not-listed", ["where s.product_id > p_after"],
+        [TESTS + "test_it_is_not_listed"]),
+    Mutation("Readers get the events of test products", "test-events-left-out", [""],
+        [TESTS + "test_its_events_say_so_and_are_left_out"]),
+    Mutation("Test products are counted in the stock", "tests-not-in-stock", ["where true;"],
+        [TESTS + "test_views_of_the_sale_leave_it_out[stock]"]),
+    Mutation("Holds of test products are shown as the shop's", "tests-not-in-holds",
+        ["select null::bigint where false));"],
+        [TESTS + "test_views_of_the_sale_leave_it_out[active_holds]"]),
+    Mutation("Orders of test products are shown as the shop's", "tests-not-in-orders",
+        ["select null::bigint where false));"], [TESTS + "test_views_of_the_sale_leave_it_out[open_orders]"]),
+    Mutation("Payments for test products are refunded", "tests-not-refunded",
+        ["select null::bigint where false)) is not true"],
+        [TESTS + "test_its_payments_are_not_refunded_but_found_apart"]),
+    Mutation("Payments for test products are in the books", "tests-not-in-payments", ["and false)"],
+        [TESTS + "test_its_payments_are_not_refunded_but_found_apart"]),
+    Mutation("Rates count the events of test products", "tests-not-in-rates",
+        ["select null::bigint where false)) is not true)"],
+        [TESTS + "test_the_functions_below_the_views_show_it_on_request[count_events]"]),
+    Mutation("Metrics have the stock of test products", "tests-not-in-metrics", [""],
+        [TESTS + "test_metrics_leave_it_out"]),
+    Mutation("The key of a test product creates a real one", "test-of-key", [";"],
+        [TESTS + "test_a_key_of_a_real_product_does_not_create_a_test_product"]),
+    Mutation("A real product that is named is not refused", "real-product-refused",
+        ["where false;"], [FORGET + "test_a_real_product_is_refused"]),
+    Mutation("Real products are removed with the test products", "real-products-stay", [""],
+        [FORGET + "test_every_test_is_forgotten_or_those_that_are_named"]),
+    Mutation("Tests are forgotten from an old snapshot", "forget-isolation", ["elsif false then"],
+        [FORGET + "test_it_is_refused_above_read_committed"]),
+    Mutation("A purge and a removal of tests delete events at the same time", "forget-without-purge", [""],
+        [FORGET + "test_a_purge_and_a_call_do_not_meet"]),
+    Mutation("With the product locked, a removal waits for an order", "forget-waits-for-no-order",
+        ["for update"],
+        [FORGET + "test_a_payment_that_has_locked_its_order_is_not_waited_for"]),
+    Mutation("With the product locked, a removal waits for a hold", "forget-waits-for-no-hold",
+        ["for update"],
+        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+    Mutation("With the product locked, a removal waits for a webhook", "forget-waits-for-no-webhook",
+        ["for update of p"], [FORGET + "test_a_stored_webhook_that_missed_its_order_leaves_the_inbox"]),
+    Mutation("A product in use is removed", "in-use-kept", ["select id from unnest(v_locked) as id);"],
+        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+    Mutation("A test product in use remains on sale", "forget-withdraws", ["and false"],
+        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+    Mutation("Units that are withdrawn are not in the ledger", "withdrawn-in-ledger",
+        ["select 'stock_adjusted', clock_timestamp(), w.id, 0"],
+        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+    Mutation("The events of early webhooks outlive their test product", "early-events-forgotten",
+        ["where false)"], [FORGET + "test_nothing_of_a_test_is_left_and_nothing_else_has_changed"]),
+    Mutation("A stored webhook that is removed still counts in the inbox", "forgotten-left-inbox", [""],
+        [FORGET + "test_a_stored_webhook_that_missed_its_order_leaves_the_inbox"]),
+    Mutation("The audit does not see events of a product that does not exist", "audit-product",
+        ["where false"], [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken"]),
     # HTTP.
     Mutation("Unsigned webhooks are always accepted", "unsigned-webhooks", ["if True:"],
         [SIGNED + "test_unsigned_webhooks_are_accepted_only_when_allowed_and_wrong_signatures_never"]),

@@ -20,12 +20,15 @@ COLUMNS = {
     "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int", "text"),
     "change_price": ("bigint", "numeric"),
     "expire_due": ("int",), "change_settings": ("interval",), "purge": ("interval",),
+    "forget_tests": ("bigint[]",),
 }  # fmt: skip
 # Functions that do not return a row a request.
 QUERIES = {
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
     "purge": "select jsonb_object_agg(removed, rows)"
     " filter (where removed not in ('events', 'rejected_webhooks')) from flashsale.purge($1::interval)",
+    "forget_tests": "select coalesce(jsonb_object_agg(product_id, forgotten), '{}')"
+    " from flashsale.forget_tests($1::bigint[])",
 }
 TIMES = ("expires_at", "payment_due_at")
 OF_THE_BATCH = ("request_no", "sqlstate", "detail")
@@ -35,7 +38,8 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail")
 class Request:
     """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
     apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta, key),
-    change_price(product_id, price), expire_due(limit), change_settings(keep_ticks), purge()."""
+    change_price(product_id, price), expire_due(limit), change_settings(keep_ticks), purge(),
+    forget_tests(product_ids or None)."""
 
     function: str
     args: tuple
@@ -52,6 +56,8 @@ class Request:
             args = (f"{args[0] * TICK} s",)
         elif self.function == "purge":
             args = ("0",)
+        elif self.function == "forget_tests" and args[0] is not None:
+            args = ("{" + ",".join(map(str, args[0])) + "}",)
         return tuple(None if field is None else str(field) for field in args)
 
 

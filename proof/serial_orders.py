@@ -80,6 +80,8 @@ def outcomes(model: Model, request: Request, observed: Response, found: dict[str
                 yield from sweeps(model, found)
         case "purge":
             yield from purges(model, observed, found)
+        case "forget_tests" if isinstance(observed, dict):
+            yield from forgets(model, request, observed)
         case _:
             for skipped in what_it_skipped(model, request, found):
                 after = model.copy()
@@ -181,6 +183,17 @@ def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator
             removed_orders, removed_holds, removed_adjustments
         )
         if after.purge(observed, skipped=skipped) == observed:
+            yield after
+
+
+def forgets(model: Model, request: Request, observed: dict) -> Iterator[Model]:
+    """A product that was not forgotten was withdrawn, or locked."""
+    in_use = [int(product_id) for product_id, forgotten in observed.items() if not forgotten]
+    for withdrawn in subsets(in_use):
+        after = model.copy()
+        totals = {product_id: after.totals[product_id] for product_id in in_use if product_id in after.totals}
+        if after.forget_tests(*request.args, observed, in_use=in_use) == observed:
+            after.totals |= {p: total for p, total in totals.items() if p not in withdrawn}
             yield after
 
 

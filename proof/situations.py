@@ -136,3 +136,6 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "key reused": lambda s: scalar("apply_payment", FAILED_STORED, s.other, "success", None, None),
     "stored replay": lambda s: scalar("apply_payment", FAILED_STORED, s.order, "failed", None, None),
 }
+FORGET = "forget_tests"
+OF_TESTS = OPERATIONS | {FORGET: lambda s: scalar("forget_tests", None)}
+"""in situations whose product is a test product"""

@@ -21,7 +21,7 @@ STATE = f"""
 select jsonb_build_object(
   'units', (
     select jsonb_object_agg(s.product_id, array[s.available_stock, s.held, s.awaiting, s.paid])
-    from flashsale.stock s),
+    from flashsale.list_stock(p_tests => true) s),
   'prices', (select jsonb_object_agg(p.product_id, p.price::text) from flashsale_data.products p),
   'prices_held', (select jsonb_object_agg(h.hold_id, h.price::text) from flashsale_data.holds h),
   'adjustments', (
@@ -53,7 +53,10 @@ select jsonb_build_object(
       case when p.result = 'stored' and p.wait_ends_at <= clock_timestamp() then 'refund_due'
            else p.result end,
       p.order_status])
-    from flashsale.payments p
+    from (
+      select idempotency_key, result, order_status, status, wait_ends_at from flashsale.payments
+      union all
+      select idempotency_key, result, order_status, status, wait_ends_at from flashsale.test_payments) p
     where p.result <> 'stored' or p.status = 'success' or p.wait_ends_at > clock_timestamp()),
   'inbox', (
     select jsonb_object_agg(i.idempotency_key, i.place)

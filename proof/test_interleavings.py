@@ -15,7 +15,7 @@ from psycopg import IsolationLevel
 
 from proof.campaign import Campaign
 from proof.interleaver import Interleaver
-from proof.situations import LAPSED_WAITS, OPERATIONS, SITUATIONS, refused
+from proof.situations import FORGET, LAPSED_WAITS, OPERATIONS, SITUATIONS, refused
 
 LEVELS = list(IsolationLevel)[1:]
 # A pair of the same operation is a request and its replay.
@@ -56,6 +56,27 @@ def test_every_interleaving_is_some_serial_order(
         f" {len(INBOX_TRIPLES)} triples of {', '.join(INBOX_OPERATIONS)} in each of the {len(LAPSED_WAITS)}"
         " where the wait of stored webhooks has ended",
         f"all; {interleaver.not_serializable:,} with a 40001" if keeps_snapshot else "all; no deadlock",
+        interleavings=interleaver.schedules,
+    )
+
+
+def test_every_interleaving_with_a_removal_of_tests(interleaver: Interleaver, campaign: Campaign) -> None:
+    """At READ COMMITTED, where it is not refused."""
+    level = IsolationLevel.READ_COMMITTED
+    for make in SITUATIONS:
+        situation = interleaver.prepare(make, is_test=True)
+        others = [*OPERATIONS, FORGET]
+        for other in campaign.size(campaign.random.sample(others, 4), others):
+            interleaver.run(situation, (FORGET, other), level, begun=True)
+        triples = itertools.combinations(list(OPERATIONS)[:8], 2)
+        for pair in campaign.size([], list(triples)):
+            interleaver.run(situation, (FORGET, *pair), level, begun=True)
+    assert interleaver.waits > 0
+    campaign.record(
+        f"{interleaver.schedules:,} interleavings at READ COMMITTED of {FORGET} with {', '.join(OPERATIONS)}"
+        f" in {len(SITUATIONS)} situations of a test product, and with pairs of"
+        f" {', '.join(list(OPERATIONS)[:8])}",
+        "all; no deadlock",
         interleavings=interleaver.schedules,
     )
 

@@ -23,7 +23,7 @@ PROCESSES = 2
 
 MUST_OCCUR = {
     *("SA001", "SA002", "SA003", "SA004", "SA005", "SA006", "SA008", "SA009", "SA010", "SA011"),
-    *("applied", "no_change", "refund_due", "amount_mismatch", "stored", "replayed", "purged"),
+    *("applied", "no_change", "refund_due", "amount_mismatch", "stored", "replayed", "purged", "forgotten"),
 }
 """refusals and results of a campaign that reaches everything; SA007 is for reads"""
 

@@ -144,7 +144,7 @@ MEMBERS: Mapping[str, type[Struct]] = {
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/products"): Operation(
         "list_products", "Products", "List the products",
-        "By ascending id, in pages: follow `Link` until a response has none.",
+        "By ascending id, in pages: follow `Link` until a response has none. Test products are not listed.",
         responses=(SuccessResponse(
             200, "A page of products.", list[responses.Product], {"one product": [SHOE]}, headers=("Link",),
         ),),

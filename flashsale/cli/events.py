@@ -28,8 +28,9 @@ _STYLES = {
 @click.command()
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, help="Start after this event_id.")
 @click.option("--follow", "-f", is_flag=True, help="Print new events as they are committed, until Ctrl-C.")
+@click.option("--tests", is_flag=True, help="Print the events of test products, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-def events(after: int, follow: bool, as_json: bool) -> None:
+def events(after: int, follow: bool, tests: bool, as_json: bool) -> None:
     """Print the ledger: every state change exactly once, in the order of event_id.
 
     To resume later, pass the last event_id as --after.
@@ -42,7 +43,7 @@ def events(after: int, follow: bool, as_json: bool) -> None:
         with conn.transaction():
             return (
                 conn.cursor(row_factory=dict_row)
-                .execute("select * from flashsale.read_events(%s::bigint, %s)", (after, PAGE_SIZE))
+                .execute("select * from flashsale.read_events(%s::bigint, %s, %s)", (after, PAGE_SIZE, tests))
                 .fetchall()
             )
 
@@ -84,6 +85,8 @@ def _format(event: dict[str, Any]) -> Text:
             line.append(f"  {label} {event[column]}")
     if event["payment_key"] is not None:
         line.append(f"  payment {printable(event['payment_key'])}")
+    if event["is_test"]:
+        line.append("  test", "dim")
     if event["data"] is not None:
         line.append(f"  {printable(to_json(event['data']))}", "dim")
     return line

@@ -50,6 +50,9 @@ def _share(name: str, default: float, help: str) -> Callable[..., Any]:
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True,
               help="Seed of the generated buyers.")  # fmt: skip
+@click.option(
+    "--keep", is_flag=True, help="Keep the product, withdrawn from sale, with all that was sold of it."
+)
 @click.option("--url", help="URL of the server. [default: from FLASHSALE_HOST and FLASHSALE_PORT]")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), default=Path("rehearsal.html"),
@@ -62,6 +65,7 @@ def rehearse(
     concurrency: int,
     lapse_after: float | None,
     seed: int,
+    keep: bool,
     url: str | None,
     report: Path,
     as_json: bool,
@@ -71,8 +75,8 @@ def rehearse(
 
     Server and database must be running, and be those of the real sale. The buyers are clients of the server;
     afterwards their observations are compared with the database. Other products are not changed. The
-    throwaway product remains in the list, withdrawn; its currency is XTS, the code for tests. Exits with 1 if
-    a check failed.
+    throwaway product is a test product: it is not listed and left out of metrics, views and the events of
+    other services. At the end it is removed with all that was sold of it. Exits with 1 if a check failed.
     """
     try:
         from flashsale.rehearsal.buyers import Shares
@@ -86,7 +90,7 @@ def rehearse(
     if (total := sum(shares[name] for name in ("impatient", "failing", "late"))) > 100:
         raise click.UsageError(f"--impatient, --failing and --late add up to {total:g} percent")
     _check_writable(report)
-    options = Options(buyers, stock, concurrency, Shares(**shares), lapse_after, seed)
+    options = Options(buyers, stock, concurrency, Shares(**shares), lapse_after, seed, keep)
     target = (url or Settings.from_environment().base_url).rstrip("/")
     with connect("rehearse") as conn, _progress(buyers, hidden=as_json) as show:
         rehearsal = rehearse(options, target, admin_url(), conn, webhook_secrets(), show)
@@ -166,7 +170,11 @@ def _print(rehearsal: "Rehearsal", report: Path) -> None:
     for sentence in [capacity(rehearsal), *rehearsal.notes]:
         out.print(text(sentence))
     product_id = rehearsal.product.product_id
-    out.print(text(f"Product {product_id} remains in the list, withdrawn. Report: {report}"))
+    if options.keep:
+        kept = f"is kept, withdrawn; remove it with: flashsale product forget-tests {product_id}"
+    else:
+        kept = "and all that was sold of it are removed"
+    out.print(text(f"Test product {product_id} {kept}. Report: {report}"))
 
 
 def _data(rehearsal: "Rehearsal", report: Path) -> dict[str, Any]:

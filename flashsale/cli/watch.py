@@ -25,8 +25,9 @@ from flashsale.durations import format_duration
 
 _Snapshot: TypeAlias = dict[str, Any]
 
+# A test product is shown if it is named.
 _PRODUCTS = """
-    select * from flashsale.sale s
+    select * from flashsale.list_sale(p_tests => %(only)s::bigint[] is not null) s
      where %(only)s::bigint[] is null or s.product_id = any (%(only)s)
      order by s.product_id
 """

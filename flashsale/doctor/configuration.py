@@ -45,6 +45,22 @@ def rejected_webhooks(conn: Connection) -> Findings:
     yield Finding("rejected_webhooks", "failed", detail, remedy)
 
 
+def test_products(conn: Connection) -> Findings:
+    (ids,) = fetch_row(
+        conn,
+        "select array_agg(s.product_id order by s.product_id)"
+        " from flashsale.list_stock(p_tests => true) s where s.is_test",
+    )
+    if ids is None:
+        yield Finding("test_products", "ok", "there are none")
+        return
+    names = f"product{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
+    detail = f"{names}: of a rehearsal that is running, or left over"
+    yield Finding(
+        "test_products", "warning", detail, "once no rehearsal is running: flashsale product forget-tests"
+    )
+
+
 def server_environment(environment: Mapping[str, str]) -> Findings:
     """Variables that the server does without, and with which it does not start if they are wrong."""
     try:

@@ -28,6 +28,7 @@ _IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
     "functions": schema.functions,
     "sale_settings": configuration.sale_settings,
     "rejected_webhooks": configuration.rejected_webhooks,
+    "test_products": configuration.test_products,
     "pg_cron": pg_cron.pg_cron,
     "audit": audit.audit,
 }

@@ -36,6 +36,8 @@ class Options:
     shares: Shares
     lapse_after: float | None
     seed: int
+    keep: bool = False
+    """the throwaway product is withdrawn at the end instead of removed"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def rehearse(
     secrets: Sequence[str],
     show: Callable[[Progress], None],
 ) -> Rehearsal:
-    """Sell a throwaway product, check the sale, and withdraw the product.
+    """Sell a throwaway product, check the sale, and remove the product.
 
     :param url: of the server, without a trailing slash
     :param conn: an operator's, to the same database as `database_url`; autocommit
@@ -118,13 +120,22 @@ def rehearse(
             try:
                 observed = runner.run(_sell(url, database_url, product, buyers, config, show))
             except (asyncio.CancelledError, KeyboardInterrupt):
-                raise UserError("interrupted; the throwaway product is withdrawn") from None
+                removed = "withdrawn" if options.keep else "removed"
+                raise UserError(f"interrupted; the throwaway product is {removed}") from None
             cpu = cpu_usage()
             keys = [webhook.key for webhook in observed.webhooks]
             state = throwaway_product.read_state(conn, product, keys)
+            state.audit = throwaway_product.audit(conn)
         finally:
-            _withdraw(conn, product)
-        state.audit = throwaway_product.audit(conn)
+            if options.keep:
+                _withdraw(conn, product)
+            else:
+                _forget(conn, product)
+        if (remaining := throwaway_product.count_remaining(conn, keys)) and not options.keep:
+            notes.append(
+                f"{remaining:,} early webhooks met no order of the rehearsal and remain in the books: their"
+                f" keys in flashsale.payments begin with rehearsal-{product.token}."
+            )
         return Rehearsal(
             options=options,
             url=url,
@@ -151,6 +162,16 @@ def _withdraw(conn: Connection, product: Product) -> None:
             f"product {product.product_id} could not be withdrawn and may still be on sale:"
             f" {describe_error(error)}; see its stock with flashsale product list, and remove it with"
             " flashsale product restock"
+        ) from error
+
+
+def _forget(conn: Connection, product: Product) -> None:
+    try:
+        throwaway_product.forget(conn, product)
+    except psycopg.Error as error:
+        raise UserError(
+            f"product {product.product_id} could not be removed and may still be on sale:"
+            f" {describe_error(error)}; remove it with: flashsale product forget-tests {product.product_id}"
         ) from error
 
 

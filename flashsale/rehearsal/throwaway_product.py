@@ -17,11 +17,12 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from flashsale.database.connection import Connection, fetch_row, fetch_value
+from flashsale.database.forgetting import forget_tests
 from flashsale.errors import UserError
 
 PRICE = Decimal("99.00")
 CURRENCY = "XTS"
-"""the ISO 4217 code for tests, so that refunds due of a rehearsal are recognizable"""
+"""the ISO 4217 code for tests, so that payments of a rehearsal are recognizable"""
 LOCK_KEY = 5_117_346_212_000_001
 """of the advisory lock: one rehearsal at a time in a database"""
 WITHDRAW_TIMEOUT_SECONDS = 10
@@ -75,12 +76,12 @@ def time_limits(conn: Connection) -> tuple[timedelta, timedelta]:
 
 
 def active_products(conn: Connection) -> list[int]:
-    """Products with a hold or an order within the last 10 seconds, except those of rehearsals."""
+    """Products with a hold or an order within the last 10 seconds, without test products."""
     query = (
-        "select s.product_id from flashsale.sale s join flashsale.stock p using (product_id)"
-        " where (s.holds_per_second > 0 or s.orders_per_second > 0) and p.currency <> %s order by 1"
+        "select s.product_id from flashsale.sale s"
+        " where s.holds_per_second > 0 or s.orders_per_second > 0 order by 1"
     )
-    rows = conn.execute(query, (CURRENCY,)).fetchall()
+    rows = conn.execute(query).fetchall()
     return [product_id for (product_id,) in rows]
 
 
@@ -89,7 +90,9 @@ def create(conn: Connection, stock: int) -> Product:
     name = f"Rehearsal of {datetime.now(UTC):%Y-%m-%d %H:%M}Z ({token}), not for sale"
     after = _last_event(conn)
     product_id = fetch_value(
-        conn, "select flashsale.create_product(%s, %s::int, %s, %s)", (name, stock, PRICE, CURRENCY)
+        conn,
+        "select flashsale.create_product(%s, %s::int, %s, %s, p_is_test => true)",
+        (name, stock, PRICE, CURRENCY),
     )
     return Product(product_id, name, token, stock, after)
 
@@ -102,7 +105,7 @@ def withdraw(conn: Connection, product: Product) -> None:
 
     :raises UserError: it did not succeed within WITHDRAW_TIMEOUT_SECONDS
     """
-    query = "select total_stock - paid from flashsale.stock"
+    query = "select total_stock - paid from flashsale.list_stock(true)"
     deadline = time.monotonic() + WITHDRAW_TIMEOUT_SECONDS
     while _ids(conn, query, product) != [0]:
         if time.monotonic() > deadline:
@@ -113,18 +116,36 @@ def withdraw(conn: Connection, product: Product) -> None:
         _remove_units(conn, product)
 
 
+def forget(conn: Connection, product: Product) -> None:
+    """Remove the product with all that was sold of it.
+
+    :raises UserError: it is in use, and has been taken off sale
+    """
+    if not all(row["forgotten"] for row in forget_tests(conn, [product.product_id])):
+        raise UserError(
+            f"product {product.product_id} is in use by another transaction and remains, off sale; remove it"
+            f" with: flashsale product forget-tests {product.product_id}"
+        )
+
+
+def count_remaining(conn: Connection, keys: Sequence[str]) -> int:
+    """How many webhooks with these keys are in the shop's books."""
+    query = "select count(*) from flashsale.payments where idempotency_key = any (%s)"
+    return int(fetch_value(conn, query, (list(keys),)))
+
+
 def _remove_units(conn: Connection, product: Product) -> None:
-    for chunk in _chunks(_ids(conn, "select hold_id from flashsale.active_holds", product)):
+    for chunk in _chunks(_ids(conn, "select hold_id from flashsale.list_active_holds(true)", product)):
         conn.execute(
             "select count(*) from flashsale.release_holds(%s::int[], %s::bigint[])",
             (list(range(len(chunk))), chunk),
         )
-    for order_id in _ids(conn, "select order_id from flashsale.open_orders", product):
+    for order_id in _ids(conn, "select order_id from flashsale.list_open_orders(true)", product):
         conn.execute(
             "select flashsale.apply_payment(%s, %s::bigint, 'cancelled')",
             (f"{product.token}-withdrawn-{order_id}", order_id),
         )
-    for available in _ids(conn, "select available_stock from flashsale.stock", product):
+    for available in _ids(conn, "select available_stock from flashsale.list_stock(true)", product):
         try:
             if available:
                 conn.execute(
@@ -146,7 +167,8 @@ def read_state(conn: Connection, product: Product, keys: Iterable[str]) -> Datab
     :param keys: idempotency keys of the acknowledged webhooks
     """
     query = (
-        "select total_stock, available_stock, held, awaiting, paid from flashsale.stock where product_id = %s"
+        "select total_stock, available_stock, held, awaiting, paid from flashsale.list_stock(true)"
+        " where product_id = %s"
     )
     state = DatabaseState(*fetch_row(conn, query, (product.product_id,)))
     for event in _events(conn, product.after):
@@ -155,12 +177,15 @@ def read_state(conn: Connection, product: Product, keys: Iterable[str]) -> Datab
     query = (
         "select idempotency_key, status, result from flashsale.payments"
         " where idempotency_key = any (%s)"
-        " union select idempotency_key, status, result from flashsale.payments"
-        " where order_id = any (%s::bigint[])"
+        " union all select idempotency_key, status, result from flashsale.test_payments"
+        " where product_id = %s"
     )
-    rows = conn.execute(query, (list(keys), state.events["order_created"])).fetchall()
+    rows = conn.execute(query, (list(keys), product.product_id)).fetchall()
     state.payments = {key: (status, result) for key, status, result in rows}
-    query = "select idempotency_key from flashsale.refunds_due where idempotency_key = any (%s)"
+    query = (
+        "select idempotency_key from flashsale.list_refunds_due(p_tests => true)"
+        " where idempotency_key = any (%s)"
+    )
     state.refunds = {key for (key,) in conn.execute(query, (list(state.payments),)).fetchall()}
     return state
 
@@ -180,7 +205,7 @@ def _events(conn: Connection, after: int) -> Iterator[Any]:
     while True:
         page: list[Any] = cursor.execute(
             "select event_id, kind, product_id, hold_id, order_id"
-            " from flashsale.read_events(%s::bigint, 10000)",
+            " from flashsale.read_events(%s::bigint, 10000, p_tests => true)",
             (after,),
         ).fetchall()
         yield from page
@@ -193,7 +218,7 @@ def _last_event(conn: Connection) -> int:
     """The last event_id, found by bisection, because the ledger can only be read forwards."""
 
     def more_after(event_id: int) -> bool:
-        query = "select exists (select from flashsale.read_events(%s::bigint, 1))"
+        query = "select exists (select from flashsale.read_events(%s::bigint, 1, p_tests => true))"
         return bool(fetch_value(conn, query, (event_id,)))
 
     low, high = 0, 1

@@ -70,6 +70,11 @@ as $$
   select 'ledger', format('product %s has %s available, its ledger adds up to %s, with %s still to be swept',
                           u.product_id, u.total_stock - u.held - u.awaiting - u.paid, u.ledger, u.unswept)
   from units u where u.total_stock - u.held - u.awaiting - u.paid <> u.ledger + u.unswept
+  union all
+  select 'event_has_its_product', format('the ledger has events of product %s, which does not exist', l.product_id)
+  from ledger l
+  where l.product_id is not null -- guard: audit-product
+    and not exists (select from flashsale_data.products p where p.product_id = l.product_id)
 
   -- states
   union all

@@ -1,8 +1,9 @@
 -- How many events of each kind each product has seen in the last 10 seconds: how
--- fast a sale goes. The ledger has no index on time: from its end this steps back
--- 1,000 ids at a time until an event is too old, so it costs what those seconds
--- held, however long the ledger is. Takes no lock.
-create or replace function flashsale.count_events()
+-- fast a sale goes. Those of test products are left out unless p_tests. The ledger has
+-- no index on time: from its end this steps back 1,000 ids at a time until an event is
+-- too old, so it costs what those seconds held, however long the ledger is. Takes no
+-- lock.
+create or replace function flashsale.count_events(p_tests boolean default false)
 returns table (product_id bigint, kind text, events bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -25,8 +26,11 @@ as $$
   from flashsale_data.events e
   where e.event_id >= (select min(step.event_id) from step)
     and e.at > (select clock.now from flashsale_data.statement_clock clock) - interval '10 seconds'
+    and (p_tests or (e.product_id in (
+      -- guard: tests-not-in-rates
+      select t.product_id from flashsale_data.products t where t.is_test)) is not true)
   group by 1, 2;
 $$;
-comment on function flashsale.count_events() is 'How many events of each kind each product has seen in 10 seconds';
-revoke execute on function flashsale.count_events() from public;
-grant execute on function flashsale.count_events() to flashsale_ops;
+comment on function flashsale.count_events(boolean) is 'How many events of each kind each product has seen in 10 seconds';
+revoke execute on function flashsale.count_events(boolean) from public;
+grant execute on function flashsale.count_events(boolean) to flashsale_ops;

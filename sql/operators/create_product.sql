@@ -1,5 +1,7 @@
 -- Puts a product on sale with p_stock units. The price is kept with the minor
--- units of its currency (ISO 4217): 99 USD is 99.00.
+-- units of its currency (ISO 4217): 99 USD is 99.00. A test product (p_is_test) is sold
+-- as any other to callers that know its id, but it is not listed, is left out of metrics,
+-- views and the events of readers, and forget_tests() removes it.
 --
 -- Replays  a key that has created a product returns its id; the stock and price that it has by
 --          now count for nothing.
@@ -7,13 +9,14 @@
 --          the key was used since the snapshot.
 create or replace function flashsale.create_product(
   p_name text, p_stock int, p_price numeric, p_currency text default 'USD',
-  p_idempotency_key text default null, out product_id bigint)
+  p_idempotency_key text default null, p_is_test boolean default false, out product_id bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_arguments jsonb := jsonb_build_object(
-    'name', p_name, 'stock', p_stock, 'price', p_price, 'currency', p_currency);
+    'name', p_name, 'stock', p_stock, 'price', p_price, 'currency', p_currency)
+    || case when p_is_test then '{"is_test": true}' else '{}' end::jsonb; -- guard: test-of-key
   v_replayed  flashsale_data.operations :=
     flashsale_data.replayed_operation('create_product', p_idempotency_key, v_arguments);
   v_error     text;
@@ -30,14 +33,17 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'A product has a stock of 0 or more.');
   elsif p_currency is null or p_currency !~ '^[A-Z]{3}$' then
     perform flashsale_data.raise_refusal('SA009', 'A currency is an ISO 4217 code, as in USD.');
+  elsif p_is_test is null then
+    perform flashsale_data.raise_refusal('SA009', 'p_is_test is true or false.');
   end if;
   v_error := flashsale_data.price_error(p_price, p_currency);
   if v_error is not null then
     perform flashsale_data.raise_refusal('SA009', v_error);
   end if;
 
-  insert into flashsale_data.products as p (name, price, currency, created_at)
-  values (p_name, round(p_price, flashsale_data.minor_units(p_currency)), p_currency, clock_timestamp())
+  insert into flashsale_data.products as p (name, price, currency, created_at, is_test)
+  values (p_name, round(p_price, flashsale_data.minor_units(p_currency)), p_currency, clock_timestamp(),
+          p_is_test)
   returning p.product_id into product_id;
   insert into flashsale_data.stock (product_id, total_stock) values (product_id, p_stock);
   perform flashsale_data.announce_ledger_write();
@@ -47,7 +53,7 @@ begin
   perform flashsale_data.record_operation('create_product', p_idempotency_key, v_arguments, product_id);
 end
 $$;
-comment on function flashsale.create_product(text, int, numeric, text, text) is
+comment on function flashsale.create_product(text, int, numeric, text, text, boolean) is
   'Puts a product on sale; returns its id';
-revoke execute on function flashsale.create_product(text, int, numeric, text, text) from public;
-grant execute on function flashsale.create_product(text, int, numeric, text, text) to flashsale_ops;
+revoke execute on function flashsale.create_product(text, int, numeric, text, text, boolean) from public;
+grant execute on function flashsale.create_product(text, int, numeric, text, text, boolean) to flashsale_ops;

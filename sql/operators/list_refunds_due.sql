@@ -1,6 +1,7 @@
 -- Captured payments that paid no order, at most p_limit of them (null: all). They include
 -- those whose order did not come within their wait, recorded by a sweep or not, as soon as it
--- is certain: a refund that has been listed stays due.
+-- is certain: a refund that has been listed stays due. Payments for orders of test products are
+-- left out unless p_tests.
 --
 -- A transaction that may apply stored webhooks announces the time from which their wait may
 -- end by an advisory lock, and then reads the clock (announce_stored_webhooks()). This function
@@ -13,7 +14,7 @@
 -- names another currency the amount is not known, and null. A payment that names no currency
 -- is in its order's.
 -- Refuses SA009 invalid_request.
-create or replace function flashsale.list_refunds_due(p_limit int default null)
+create or replace function flashsale.list_refunds_due(p_limit int default null, p_tests boolean default false)
 returns table (idempotency_key text, order_id bigint, amount numeric, currency text,
                received_at timestamptz, reason text)
 language plpgsql volatile security definer
@@ -61,9 +62,12 @@ begin
     -- guard: refunds-unswept
     where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) p
   left join flashsale_data.orders o on o.order_id = p.order_id
+  -- Of an order that does not exist, or not yet, nothing is known: its payment is listed.
+  where p_tests or (o.product_id in (
+    select t.product_id from flashsale_data.products t where t.is_test)) is not true -- guard: tests-not-refunded
   limit p_limit;
 end
 $$;
-comment on function flashsale.list_refunds_due(int) is 'Captured payments that paid no order, as far as that is certain';
-revoke execute on function flashsale.list_refunds_due(int) from public;
-grant execute on function flashsale.list_refunds_due(int) to flashsale_ops;
+comment on function flashsale.list_refunds_due(int, boolean) is 'Captured payments that paid no order, as far as that is certain';
+revoke execute on function flashsale.list_refunds_due(int, boolean) from public;
+grant execute on function flashsale.list_refunds_due(int, boolean) to flashsale_ops;

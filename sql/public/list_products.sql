@@ -1,4 +1,4 @@
--- Products by ascending id, with their exact stock at this instant.
+-- Products by ascending id, with their exact stock at this instant. Test products are not listed.
 -- p_after: the last id of the page before, 0 for the first; p_limit: 1 to 1,000.
 -- Refuses SA009 invalid_request.
 create or replace function flashsale.list_products(p_after bigint default 0, p_limit int default 100)
@@ -20,7 +20,7 @@ begin
   return query
   select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available
   from flashsale_data.stock_at(v_now) s
-  where s.product_id > p_after
+  where s.product_id > p_after and not s.is_test -- guard: tests-not-listed
   order by s.product_id
   limit p_limit;
 end

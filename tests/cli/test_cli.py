@@ -76,7 +76,7 @@ def test_a_shell_completes_commands_options_and_choices():
         return done.stdout.split()
 
     assert {"up", "doctor", "rehearse", "watch", "webhook"} <= set(complete("flashsale"))
-    assert complete("flashsale", "product") == ["create", "list", "price", "restock"]
+    assert complete("flashsale", "product") == ["create", "forget-tests", "list", "price", "restock"]
     assert complete("flashsale", "webhook", "send", "--status") == ["success", "failed", "cancelled"]
 
 

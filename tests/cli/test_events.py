@@ -61,7 +61,7 @@ def test_each_json_line_has_every_column(flashsale, db):
     assert event.pop("at").endswith("Z")
     assert event == {
         "event_id": 1, "kind": "product_created", "product_id": 1, "hold_id": None, "order_id": None,
-        "payment_key": None, "available_delta": 10, "data": None,
+        "payment_key": None, "available_delta": 10, "data": None, "is_test": False,
     }  # fmt: skip
 
 
@@ -134,3 +134,13 @@ def test_a_closed_pipe_is_not_an_error(db, database_url):
     )  # fmt: skip
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_events_of_test_products_are_printed_on_request(flashsale, db):
+    create_product(db)
+    create_product(db, is_test=True)
+    assert [json.loads(line)["product_id"] for line in flashsale("events", "--json").stdout.splitlines()] == [
+        1
+    ]
+    real, test = flashsale("events", "--tests").stdout.splitlines()
+    assert (real.endswith("product 1"), test.endswith("product 2  test")) == (True, True)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support.cutting_proxy import losing_answers
-from tests.support.sale_steps import available, create_product, one, place_hold
+from tests.support.sale_steps import available, create_product, one, order, pay, place_hold
 
 
 def test_create_prints_the_product(flashsale, db):
@@ -68,7 +68,7 @@ def test_amounts_are_decimal_strings_in_json(flashsale, db):
     assert json.loads(flashsale("product", "list", "--json").stdout) == [
         {
             "product_id": 1, "name": "Sneaker", "total_stock": 10, "available_stock": 10, "held": 0,
-            "awaiting": 0, "paid": 0, "price": "99.00", "currency": "USD",
+            "awaiting": 0, "paid": 0, "price": "99.00", "currency": "USD", "is_test": False,
         }
     ]  # fmt: skip
 
@@ -149,7 +149,7 @@ def test_where_answers_keep_being_lost_the_error_names_the_key(flashsale, db, cl
 
 
 def test_a_query_whose_answer_is_lost_is_no_failure_to_connect(flashsale, db, cluster, database_url):
-    with losing_answers(cluster, database_url, b"flashsale.stock") as url:
+    with losing_answers(cluster, database_url, b"list_stock") as url:
         result = flashsale("product", "list", FLASHSALE_DATABASE_URL=url)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: the connection to the database was lost: ")
@@ -173,3 +173,54 @@ def test_price_is_that_of_the_next_hold(flashsale, db):
 def test_what_is_no_price_is_an_error(flashsale, db, arguments, code):
     create_product(db)
     assert flashsale("product", "price", *arguments).exit_code == code
+
+
+# --- test products ---
+
+
+def test_a_test_product_is_listed_apart(flashsale, db):
+    create_product(db)
+    created = flashsale("product", "create", "Trial", "--stock", 5, "--price", "99", "--test")
+    assert created.stdout == "test product 2: Trial, 5 in stock at 99 USD\n"
+    assert [row["product_id"] for row in json.loads(flashsale("product", "list", "--json").stdout)] == [1]
+    tests = json.loads(flashsale("product", "list", "--tests", "--json").stdout)
+    assert [(row["product_id"], row["is_test"]) for row in tests] == [(2, True)]
+
+
+def test_forget_tests_removes_them(flashsale, db):
+    create_product(db)
+    tests = [create_product(db, is_test=True) for _ in range(3)]
+    pay(db, order(db, tests[0]))
+    result = flashsale("product", "forget-tests", tests[0])
+    assert (result.exit_code, result.stdout) == (
+        0, "product 2: removed, with 1 holds, 1 orders, 1 payments, 4 events\n"
+    )  # fmt: skip
+    rows = json.loads(flashsale("product", "forget-tests", "--json").stdout)
+    assert [row["product_id"] for row in rows] == [
+        3, 4,
+    ]  # fmt: skip
+    assert flashsale("product", "forget-tests").stdout == "no test products\n"
+    assert flashsale("product", "forget-tests", tests[0]).stdout == "no such products\n"
+    assert flashsale("product", "list", "--tests").stdout == "no test products\n"
+
+
+def test_forget_tests_refuses_a_real_product(flashsale, db):
+    result = flashsale("product", "forget-tests", create_product(db))
+    assert result.exit_code == 1
+    assert "Product 1 is not a test product." in result.stderr
+    assert one(db, "select count(*) from flashsale.stock") == 1
+
+
+def test_forget_tests_waits_for_a_product_in_use_and_says_so(flashsale, db, connect, monkeypatch):
+    monkeypatch.setattr("flashsale.database.forgetting.TIMEOUT_SECONDS", 0.2)
+    product = create_product(db, is_test=True)
+    made = order(db, product)
+    provider = connect(autocommit=False)
+    provider.execute("select from flashsale_data.orders where order_id = %s for no key update", (made,))
+    result = flashsale("product", "forget-tests")
+    assert (result.exit_code, result.stdout) == (
+        1, "product 1: in use, and taken off sale; repeat the command\n"
+    )  # fmt: skip
+    assert available(db, product) == 0
+    provider.rollback()
+    assert flashsale("product", "forget-tests").exit_code == 0

@@ -68,10 +68,22 @@ def failed(result: dict) -> list[str]:
 
 
 def rehearsed(db: psycopg.Connection) -> tuple[int, int, int]:
-    """StockLevels in all, available and paid of the throwaway product."""
+    """StockLevels in all, available and paid of the throwaway product, while there is one."""
     return db.execute(
-        "select total_stock, available_stock, paid from flashsale.stock where starts_with(name, 'Rehearsal ')"
+        "select total_stock, available_stock, paid from flashsale.list_stock(p_tests => true)"
+        " where is_test and starts_with(name, 'Rehearsal ')"
     ).fetchone()
+
+
+def books(db: psycopg.Connection) -> dict[str, list]:
+    """All rows of the tables that a sale changes."""
+    return {
+        name: db.execute(f"select t::text from flashsale_data.{name} t order by 1").fetchall()
+        for name in (
+            *("products", "stock", "lapses", "holds", "orders", "payments", "inbox", "events"),
+            *("ledger_carried", "operations", "rejected_webhooks"),
+        )
+    }
 
 
 def settings(db: psycopg.Connection) -> tuple[timedelta, timedelta]:
@@ -80,7 +92,7 @@ def settings(db: psycopg.Connection) -> tuple[timedelta, timedelta]:
 
 def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     other = create_product(db)
-    code, result = rehearse("--buyers", 120, "--stock", 20, "--concurrency", 8, *ALL_BEHAVIOURS)
+    code, result = rehearse("--buyers", 120, "--stock", 20, "--concurrency", 8, *ALL_BEHAVIOURS, "--keep")
     assert failed(result) == []
     assert (code, result["passed"]) == (0, True)
     assert result["units"] == {"stock": 20, "sold": 20, "awaiting": 0, "held": 0, "available": 0}
@@ -90,12 +102,25 @@ def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     assert one(db, "select available_stock from flashsale.get_product(%s)", other) == 10
     assert audit(db) == []
     assert "arrives before the order or concurrently" in (tmp_path / "r.html").read_text()
-    assert one(db, "select count(*) from flashsale.payments where currency <> 'XTS'") == 0
+    assert one(db, "select count(*) from flashsale.payments") == 0
+    assert one(db, "select count(*) from flashsale.test_payments where currency <> 'XTS'") == 0
+    assert one(db, "select count(*) from flashsale.refunds_due") == 0
+    assert one(db, "select count(*) from flashsale.read_events(0, 1000)") == 1, "of the other product"
     assert {"view", "hold", "order", "webhook", "confirm"} <= result["operations"].keys()
     assert {"insufficient_stock"} <= {response["code"] for response in result["responses"]}
     page = (tmp_path / "r.html").read_text()
     assert "20 of 20 sold, all checks passed" in page
     assert page.count("<svg") == 6
+
+
+def test_it_leaves_no_trace_in_the_books(rehearse, db):
+    place_hold(db, create_product(db))
+    db.execute("update flashsale_data.events set at = at - interval '1 minute'")
+    before = books(db)
+    code, result = rehearse("--buyers", 60, "--stock", 20, *ALL_BEHAVIOURS)
+    assert (code, failed(result)) == (0, [])
+    assert result["units"]["sold"] == 20
+    assert books(db) == before
 
 
 def test_without_json_it_prints_a_summary(flashsale, server, swift, db, tmp_path, monkeypatch):
@@ -105,13 +130,14 @@ def test_without_json_it_prints_a_summary(flashsale, server, swift, db, tmp_path
     lines = result.stdout.splitlines()
     assert lines[0].startswith("5 of 5 units sold to 20 buyers in ")
     assert sum(line.startswith("ok ") for line in lines) == 10
-    assert "remains in the list, withdrawn. Report: rehearsal.html" in lines[-1]
+    assert lines[-1].endswith("and all that was sold of it are removed. Report: rehearsal.html")
+    assert rehearsed(db) is None
     assert (tmp_path / "rehearsal.html").exists()
     assert "Traceback" not in result.stderr
 
 
 def test_unsold_units_are_withdrawn(rehearse, db):
-    code, result = rehearse("--buyers", 5, "--stock", 9, *PAYING_ONLY)
+    code, result = rehearse("--buyers", 5, "--stock", 9, *PAYING_ONLY, "--keep")
     assert (code, failed(result)) == (0, [])
     assert (result["units"]["sold"], result["units"]["available"]) == (5, 4)
     assert rehearsed(db) == (5, 0, 5)
@@ -120,13 +146,13 @@ def test_unsold_units_are_withdrawn(rehearse, db):
 def test_a_foreign_hold_fails_a_check_and_is_withdrawn(rehearse, connect, db):
     def interfere() -> None:
         with connect() as conn:
-            query = "select product_id from flashsale.stock where starts_with(name, 'Rehearsal ')"
+            query = "select product_id from flashsale.list_stock(true) where starts_with(name, 'Rehearsal ')"
             wait_until(lambda: conn.execute(query).fetchone(), "there is a product")
             place_hold(conn, one(conn, query))
 
     thread = threading.Thread(target=interfere)
     thread.start()
-    code, result = rehearse("--buyers", 20, "--stock", 1000, *PAYING_ONLY)
+    code, result = rehearse("--buyers", 20, "--stock", 1000, *PAYING_ONLY, "--keep")
     thread.join()
     assert (code, result["passed"]) == (1, False)
     assert "the ledger has exactly the acknowledged holds" in failed(result)
@@ -202,10 +228,20 @@ def started(server: str, database_url: str) -> Iterator[Callable[..., Rehearsal]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_rehearsal_withdraws_the_product(started, db, number):
+def test_an_interrupted_rehearsal_removes_the_product(started, db, number):
     rehearsal = started()
     wait_until(lambda: (rehearsed(db) or [0, 0, 0])[2] > 0, "a unit is sold")
     code, stderr = rehearsal.stop(number)
+    assert code == 1
+    assert "Traceback" not in stderr
+    assert rehearsed(db) is None
+    assert audit(db) == []
+
+
+def test_an_interrupted_rehearsal_withdraws_a_product_that_is_kept(started, db):
+    rehearsal = started("--keep")
+    wait_until(lambda: (rehearsed(db) or [0, 0, 0])[2] > 0, "a unit is sold")
+    code, stderr = rehearsal.stop(signal.SIGINT)
     assert code == 1
     assert "Traceback" not in stderr
     total, available, paid = rehearsed(db)
@@ -257,7 +293,7 @@ def test_a_server_on_another_database_is_refused(flashsale, server, another_data
     assert "uses another database than this command" in result.stderr
     assert result.stderr.count("\n") == 1
     with psycopg.connect(another_database) as conn:
-        assert rehearsed(conn) == (0, 0, 0)
+        assert rehearsed(conn) is None
 
 
 @pytest.mark.parametrize("url", ["nonsense", "file:///etc/passwd", "http://", "http://127.0.0.1:x"])

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.test_cli import in_terminal
 from tests.support import ROOT
-from tests.support.sale_steps import create_product, order, pay, place_hold
+from tests.support.sale_steps import create_product, one, order, pay, place_hold
 from tests.support.waiting import wait_until
 
 
@@ -182,3 +182,14 @@ def test_without_a_terminal_it_prints_each_snapshot(database_url, sale):
     finally:
         child.kill()
     assert sorted(snapshot["at"] for snapshot in snapshots) == [snapshot["at"] for snapshot in snapshots]
+
+
+def test_a_test_product_is_shown_if_it_is_named(flashsale, db):
+    create_product(db)
+    test = create_product(db, is_test=True)
+    pay(db, order(db, test))
+    pay(db, one(db, "select max(order_id) from flashsale.test_payments"))
+    snapshot = json.loads(flashsale("watch", "--once", "--json").stdout)
+    assert ([row["product_id"] for row in snapshot["products"]], snapshot["refunds_due"]) == ([1], [])
+    snapshot = json.loads(flashsale("watch", "--once", "--json", "--product", test).stdout)
+    assert [row["product_id"] for row in snapshot["products"]] == [test]

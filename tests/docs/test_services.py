@@ -183,6 +183,17 @@ def test_readers_at_once_and_late_commits_neither_miss_nor_repeat_one(names, db,
     assert len(seen) == 2 + 10 + 50
 
 
+def test_the_reader_ships_nothing_of_a_test_product(names, db):
+    for is_test in (True, False, True):
+        pay(db, order(db, create_product(db, is_test=is_test)))
+    while names["read_news"](names["ship"]):
+        pass
+    shipped = db.execute("select product_id from warehouse.shipments").fetchall()
+    real = db.execute("select product_id from flashsale_data.products where not is_test").fetchall()
+    assert shipped == real
+    assert len(real) == 1
+
+
 def test_the_control_a_place_kept_apart_from_the_work_repeats_events(names, db):
     """The control: with the position stored in a separate transaction, a crash in between repeats events."""
     pay(db, order(db, create_product(db)))

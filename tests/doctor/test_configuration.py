@@ -56,6 +56,19 @@ def test_settings_of_a_trial_are_a_warning(db, change):
     assert status == "warning"
 
 
+# test_products
+
+
+def test_test_products_are_a_warning_until_they_are_removed(db):
+    assert only(configuration.test_products, db).status == "ok"
+    db.execute("select flashsale.create_product('Trial', 1, 1, p_is_test => true)")
+    ((status, said),) = problems(configuration.test_products, db)
+    assert status == "warning"
+    assert "product 1:" in said
+    db.execute("select flashsale.forget_tests()")
+    assert only(configuration.test_products, db).status == "ok"
+
+
 # rejected_webhooks
 
 

@@ -90,6 +90,10 @@ CORRUPTIONS = {
     ],
     "order_is_its_hold": ["update flashsale_data.orders set qty = 2 where order_id = {failed}"],
     "order_amount": ["update flashsale_data.orders set amount = amount + 1 where order_id = {failed}"],
+    "event_has_its_product": [
+        "insert into flashsale_data.events (kind, at, product_id) values"
+        " ('stock_adjusted', clock_timestamp(), 1000)",
+    ],
     "price_in_ledger": [
         "insert into flashsale_data.events (kind, at, product_id, data)"
         " values ('price_changed', now(), {product}, '{{\"price\": \"89.00\"}}')"

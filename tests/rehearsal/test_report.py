@@ -69,7 +69,8 @@ def test_it_lists_the_checks_and_what_remains(page):
     for check in rehearsal().checks:
         assert check.name in page.text and check.detail in page.text
     assert "Rehearsal <of> & more" in page.text
-    assert "1 refunds are due" in page.text
+    assert "1 refunds were due" in page.text
+    assert "All of it has been removed." in " ".join(page.text.split())
     assert "A note." in page.text
     assert "503 overloaded" in page.text
 

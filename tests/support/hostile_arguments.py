@@ -35,6 +35,7 @@ PAYLOADS = [
     json.dumps({"long": "x" * 200_000}), json.dumps({f"member {n}": n for n in range(1000)}),
 ]  # fmt: skip
 HOSTILE = {
+    "boolean": ["true", "false", "t", "0", "2", "", "maybe", "\u00bd"],
     "integer": [*INTEGERS, "2147483648", "1.5", "", "NaN", "0x10", "ten"],
     "bigint": [
         *INTEGERS, "4294967296", "9007199254740991", "9007199254740992", "9223372036854775807",
@@ -63,6 +64,7 @@ SHAPES += ["{" + ",".join(["NULL"] * count) + "}" for count in (1000, 1001, 5000
 SANE = {
     "p_product_id": "1", "p_qty": "1", "p_idempotency_key": "a key", "p_hold_id": "@held", "p_order_id": "1",
     "p_status": "success", "p_payload": "{}", "p_after": "0", "p_limit": "10", "p_name": "Sneaker",
+    "p_tests": "true", "p_is_test": "false",
     "p_stock": "5", "p_price": "99.00", "p_currency": "USD", "p_delta": "1", "p_older_than": "1 day",
     "p_hold_time": "1 minute", "p_payment_window": "1 minute", "p_inbox_limit": "100",
     "p_inbox_keep": "1 hour", "p_rejected_limit": "100",

@@ -54,8 +54,11 @@ def create_product(
     price: str = "99.00",
     currency: str = "USD",
     name: str = "Sneaker",
+    is_test: bool = False,
 ) -> int:
     query = "select flashsale.create_product(%s, %s::int, %s::numeric, %s)"
+    if is_test:  # earlier versions of sql/ do not have it
+        query = "select flashsale.create_product(%s, %s::int, %s::numeric, %s, p_is_test => true)"
     return value(conn, query, name, stock, price, currency)
 
 
