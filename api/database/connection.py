@@ -135,7 +135,7 @@ class FunctionConnection(Generic[Row]):
             self._keeper = asyncio.get_running_loop().create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
-        """Connect again. A call that comes meanwhile does not wait for the next attempt, but connects itself."""
+        """Connect again. A call that comes between two attempts does not wait, but connects itself."""
         delay = RECONNECT_DELAY_SECONDS
         while self._prepared is None:
             await asyncio.sleep(delay)
