@@ -1,4 +1,4 @@
-"""The servers that `bin/bootstrap servers` adds: other versions of PostgreSQL, and poolers.
+"""The servers that `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, and Prometheus.
 
 Tests that need one are skipped where it is missing.
 """
@@ -13,12 +13,12 @@ from tests.support import ROOT
 FOLDER = ROOT / ".venv/servers"
 VERSIONS = ("16", "17", "18")
 """of PostgreSQL, other than the distribution's, which the whole suite runs on"""
-NAMES = (*(f"postgresql-{version}" for version in VERSIONS), "pgbouncer", "pgpool")
+NAMES = (*(f"postgresql-{version}" for version in VERSIONS), "pgbouncer", "pgpool", "prometheus")
 """of all servers"""
 
 
 def find(name: str) -> Path | None:
-    """The folder of a server: postgresql-16, pgbouncer, pgpool; None if it is not there."""
+    """The folder of a server: postgresql-16, pgbouncer, pgpool, prometheus; None if it is not there."""
     return next((path for path in FOLDER.glob(f"{name}-*")), None)
 
 
