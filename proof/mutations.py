@@ -431,7 +431,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Prepared statements of all functions have one name", "statement-name",
         ['self._name = b"call"'],
         ["tests/api/test_prepared_statement.py::test_a_statement_is_named_after_its_function"]),
-    Mutation("A connection that broke while it was idle is not opened again", "idle-connection-lost", ["pass"],
+    Mutation("A connection that broke while idle is not opened again", "idle-connection-lost", ["pass"],
         ["tests/api/test_database_failures.py::test_idle_connections_are_looked_after_without_a_request"]),
     # The command line.
     Mutation("A run of the sweep that failed is alive", "failed-run", ["if False:"],
