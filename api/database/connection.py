@@ -1,5 +1,9 @@
 """The connection of one set-based function, and the outcome of each call.
 
+A connection is looked after while it is idle: the event loop sees when the server closes it, and a background
+task opens it again. So its gauge is true without requests, and the first request after a restart of
+PostgreSQL finds it open.
+
 An error from a session that lives on means that the call was rolled back. After FATAL, or a broken
 connection without an error, the outcome is unknown: the server may have committed before.
 """
@@ -9,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Generic
 
 import psycopg
@@ -24,7 +29,10 @@ log = logging.getLogger("flashsale.api")
 CONNECT_TIMEOUT_SECONDS = 1.0
 """seconds for a connection attempt"""
 RECONNECT_DELAY_SECONDS = 0.2
-"""seconds after a failed connection attempt in which calls fail without a new one"""
+"""seconds after a failed connection attempt in which calls fail without a new one, and before the first
+attempt in the background"""
+MAX_RECONNECT_DELAY_SECONDS = 1.0
+"""seconds between two attempts in the background, which begin with RECONNECT_DELAY_SECONDS and double"""
 SOCKET_TIMEOUT_SECONDS = 3.0
 """seconds after which a call without a response costs the connection; its requests have timed out before"""
 STATEMENT_TIMEOUT_MS = 500
@@ -69,6 +77,7 @@ def connection_string(url: str, name: str, *, lock_timeout_ms: int) -> str:
 class FunctionConnection(Generic[Row]):
     """A dedicated connection for one function, opened on demand and replaced when it breaks.
 
+    Once it has been opened by `open`, it is kept open: a background task replaces it as soon as it breaks.
     It is not taken from a pool: it is never shared, and the growing delays between a pool's reconnection
     attempts would outlast an outage of the database. Calls must not overlap.
 
@@ -82,19 +91,57 @@ class FunctionConnection(Generic[Row]):
         self._prepared: PreparedCall[Row] | None = None
         self._retry_at = 0.0
         self._last_error = ""
+        self._connecting = asyncio.Lock()
+        self._is_kept_open = False
+        self._keeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect before the first call, if the database is available."""
+        """Connect before the first call, or as soon as the database is available, and keep connected."""
+        self._is_kept_open = True
         try:
             await self._connect()
-        except Unavailable as error:
-            log.warning("%s: %s", self._function.name, error)
+        except Unavailable:
+            self._keep_open()
 
     async def close(self) -> None:
-        if self._prepared is not None:
-            prepared, self._prepared = self._prepared, None
-            self._metrics.disconnected()
+        self._is_kept_open = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        prepared = self._forget()
+        if prepared is not None:
             await prepared.close()
+
+    def _forget(self) -> PreparedCall[Row] | None:
+        """The connection, which is no longer used for calls."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self._metrics.disconnected()
+            self._keep_open()
+        return prepared
+
+    def _lost(self, prepared: PreparedCall[Row]) -> None:
+        """The server has closed the connection, or has gone, while it was idle."""
+        if self._prepared is prepared:
+            self._forget()
+            # Later: the rows of a call that has just ended may not have been loaded yet.
+            asyncio.get_running_loop().call_soon(prepared.connection.pgconn.finish)
+
+    def _keep_open(self) -> None:
+        if self._is_kept_open and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Connect again. A call that comes between two attempts does not wait, but connects itself."""
+        delay = RECONNECT_DELAY_SECONDS
+        while self._prepared is None:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_RECONNECT_DELAY_SECONDS)
+            with suppress(Unavailable):
+                await self._connect()
 
     async def call(self, requests: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Call the function for these argument tuples.
@@ -106,7 +153,7 @@ class FunctionConnection(Generic[Row]):
         """
         prepared = self._prepared
         if prepared is None or not prepared.is_alive():
-            await self.close()
+            await self._disconnect()
             prepared = await self._connect()
         timer = disconnect_after(prepared.connection, SOCKET_TIMEOUT_SECONDS)
         try:
@@ -114,15 +161,19 @@ class FunctionConnection(Generic[Row]):
         except psycopg.Error as error:
             outcome = outcome_of(error, prepared.connection)
             if isinstance(outcome, OutcomeUnknown) or outcome.sqlstate[:2] in _INVALID_SESSION_CLASSES:
-                await self.close()
+                await self._disconnect()
             raise outcome from error
         except BaseException:
-            await self.close()
+            await self._disconnect()
             raise
         finally:
             timer.cancel()
 
     async def _connect(self) -> PreparedCall[Row]:
+        async with self._connecting:  # a call and the background task may want to connect at the same time
+            return self._prepared or await self._connect_once()
+
+    async def _connect_once(self) -> PreparedCall[Row]:
         loop = asyncio.get_running_loop()
         if loop.time() < self._retry_at:
             raise Unavailable(self._last_error)
@@ -130,15 +181,25 @@ class FunctionConnection(Generic[Row]):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-                prepared = PreparedCall(connection, self._function.name, self._function.make_row)
+                prepared = PreparedCall(connection, self._function.name, self._function.make_row, self._lost)
                 await prepared.prepare(self._function.statement)
         except (psycopg.Error, OSError, TimeoutError) as error:
             if prepared is not None:
                 await prepared.close()
             self._metrics.connection_failed()
             self._retry_at = loop.time() + RECONNECT_DELAY_SECONDS
-            self._last_error = f"no connection to the database: {error or 'connection timeout'}".strip()
-            raise Unavailable(self._last_error) from error
+            message = f"no connection to the database: {error or 'connection timeout'}".strip()
+            if message != self._last_error:  # once, not at every attempt
+                log.warning("%s: %s", self._function.name, message, extra=self._metrics.log_fields)
+            self._last_error = message
+            raise Unavailable(message) from error
+        except BaseException:
+            if prepared is not None:
+                await prepared.close()
+            raise
+        if self._last_error:
+            self._last_error = ""
+            log.info("%s: connected to the database", self._function.name, extra=self._metrics.log_fields)
         self._prepared = prepared
         self._metrics.connected()
         return prepared

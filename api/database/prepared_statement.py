@@ -25,12 +25,19 @@ class PreparedCall(Generic[T]):
     :param name: of the statement, the session's only one. Named after what it calls: should a pooler lead to
         a backend with statements of other sessions, there is no other of this name.
     :param make_row: makes a row of its values
+    :param on_lost: called once when the connection breaks between two calls. The reader sees that at once:
+        the socket of a connection that the server has closed is readable.
     """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], name: str, make_row: Callable[[Sequence[Any]], T]
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        name: str,
+        make_row: Callable[[Sequence[Any]], T],
+        on_lost: "Callable[[PreparedCall[T]], None] | None" = None,
     ) -> None:
         self.connection = connection
+        self._on_lost = on_lost
         self._name = name.encode()  # guard: statement-name
         self._make_row = make_row
         self._pgconn = connection.pgconn
@@ -130,10 +137,12 @@ class PreparedCall(Generic[T]):
             self._pending.set_exception(psycopg.errors.error_from_result(result, "utf-8"))
 
     def _fail(self, error: psycopg.Error) -> None:
-        self._is_broken = True
+        was_broken, self._is_broken = self._is_broken, True
         self._stop_reading()
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(error)
+        elif self._on_lost is not None and not was_broken:
+            self._on_lost(self)  # guard: idle-connection-lost
 
     def _stop_reading(self) -> None:
         # Only once: libpq closes the socket of a broken connection, and the next one to be opened may get its

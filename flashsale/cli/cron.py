@@ -10,14 +10,23 @@ from psycopg.rows import dict_row
 
 from flashsale.cli.output import console, json_option, table, text, to_json
 from flashsale.database import pg_cron
-from flashsale.database.connection import admin_url, connect, fetch_row
+from flashsale.database.connection import (
+    CannotConnect,
+    Connection,
+    admin_url,
+    connect,
+    fetch_row,
+    fetch_value,
+)
 from flashsale.durations import format_duration
-from flashsale.errors import UserError
 
 _JOBS = """
     select j.jobname as name, j.schedule, j.active, j.username as role, j.command,
            r.start_time as last_run_at, r.end_time - r.start_time as took, r.status,
            r.return_message as message,
+           (select d.status || ': ' || coalesce(d.return_message, '') from cron.job_run_details d
+             where d.jobid = j.jobid and d.status in ('succeeded', 'failed')
+             order by d.runid desc limit 1) as last_result,
            (select count(*) from cron.job_run_details d
              where d.jobid = j.jobid and d.status = 'failed') as failures
       from cron.job j
@@ -38,22 +47,25 @@ def cron() -> None:
 def status(as_json: bool) -> None:
     """Show pg_cron's jobs for this database, their last runs, and the lag of the sweep.
 
-    Exits with 1 if the sweep does not run. Stock stays exact without it, but rows accumulate.
+    Exits with 1 if the sweep does not run, or its last run failed. Stock stays exact without it, but rows
+    accumulate. The jobs are shown to the role that has scheduled them and to superusers.
     """
     with connect("cron status") as conn:
-        state, detail, lag = fetch_row(
-            conn,
-            "select r.scheduler, r.scheduler_detail, s.lag"
-            " from flashsale.readiness() r, flashsale.scheduler s",
-        )
-        cron_database = pg_cron.cron_database(conn)
-        jobs = _jobs(cron_database, conn.info.dbname) if cron_database else []
+        state, detail, lag = fetch_row(conn, "select status, detail, lag from flashsale.scheduler")
+        jobs = _visible_jobs(conn)
+        user = conn.info.user
+    results = [job.pop("last_result") for job in jobs or []]
+    # In the order of the jobs: the sweep is the first.
+    if state == "alive" and results and (results[0] or "").startswith("failed: "):  # guard: failed-run
+        state, detail = "failing", f"The last run failed: {' '.join(results[0].split()[1:])}"
     if as_json:
         click.echo(to_json({"scheduler": state, "detail": detail, "lag": lag, "jobs": jobs}))
     else:
         out = console()
         out.print(text(f"{state}: {detail}", "green" if state == "alive" else "bold red"))
         out.print(f"{format_duration(lag)} behind" if lag else "no lag")
+        if jobs is None:
+            out.print(f"pg_cron shows its jobs to the role that has scheduled them, not to {user}")
         if jobs:
             columns = ["name", "schedule", "active", "last_run_at", "took", "status", "failures", "message"]
             out.print()
@@ -61,16 +73,22 @@ def status(as_json: bool) -> None:
     sys.exit(0 if state == "alive" else 1)
 
 
-def _jobs(cron_database: str, database: str) -> list[dict[str, Any]]:
-    with connect("cron status", make_conninfo(admin_url(), dbname=cron_database)) as conn:
-        names = [name for name, *_ in pg_cron.jobs(database, cron_database)]
-        try:
-            return conn.cursor(row_factory=dict_row).execute(_JOBS, (names,)).fetchall()
-        except errors.UndefinedTable:
+def _visible_jobs(conn: Connection) -> list[dict[str, Any]] | None:
+    """pg_cron's jobs for this database; None if this role cannot see them."""
+    try:
+        database = pg_cron.cron_database(conn)
+        if database is None:
             return []
-        except errors.InsufficientPrivilege as error:
-            message = error.diag.message_primary
-            raise UserError(f"{message}: use the role that migrates, or a superuser") from error
+        with connect("cron status", make_conninfo(admin_url(), dbname=database)) as cron:
+            names = [name for name, *_ in pg_cron.jobs(conn.info.dbname, database)]
+            found = cron.cursor(row_factory=dict_row).execute(_JOBS, (names,)).fetchall()
+            # Row security limits a role that is no superuser to its own jobs.
+            is_limited = not found and fetch_value(cron, "select row_security_active('cron.job')")
+            return None if is_limited else found
+    except errors.UndefinedTable:
+        return []
+    except (errors.InsufficientPrivilege, CannotConnect):
+        return None
 
 
 def _cell(job: dict[str, Any], column: str) -> object:

@@ -14,7 +14,7 @@ from flashsale.doctor.finding import MIGRATE, Finding, Findings
 from flashsale.durations import format_duration
 
 STALE = timedelta(minutes=3)
-"""without a run; readiness() has the same limit"""
+"""of a lag, or without a run of another scheduler, which has no known period"""
 
 
 def pg_cron(conn: Connection) -> Findings:
@@ -30,7 +30,7 @@ def pg_cron(conn: Connection) -> Findings:
     last_run_at, swept, on_time, lag = fetch_row(
         conn,
         "select last_run_at, coalesce(last_run_at > now() - %(stale)s, false),"
-        " coalesce(greatest(last_run_at, scheduled_at) > now() - %(stale)s, false), lag"
+        " status = 'alive' or schedule is null and coalesce(last_run_at > now() - %(stale)s, false), lag"
         " from flashsale.scheduler",
         {"stale": STALE},
     )
@@ -83,11 +83,12 @@ _LAUNCHERS = """
 """
 _JOBS = """
     select j.jobid, j.username, j.active, j.command, j.database, r.status, r.return_message,
-           r.end_time > now() - interval '1 day'
+           coalesce(r.end_time > now() - interval '1 day', r.status is not null)
       from cron.job j
       left join lateral (
+        -- A run that failed to connect has no times.
         select d.status, d.return_message, d.end_time from cron.job_run_details d
-         where d.jobid = j.jobid and d.end_time is not null
+         where d.jobid = j.jobid and d.status in ('succeeded', 'failed')
          order by d.runid desc limit 1) r on true
      where j.jobname = %s
      order by j.username <> 'flashsale_sweep', j.jobid

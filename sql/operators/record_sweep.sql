@@ -1,4 +1,4 @@
--- Records that the sweep has run, for readiness().
+-- Records that the sweep has succeeded, for readiness().
 create or replace function flashsale.record_sweep()
 returns void
 language sql volatile security definer
@@ -6,6 +6,6 @@ set search_path = pg_catalog, pg_temp
 as $$
   update flashsale_data.scheduler set last_run_at = clock_timestamp();
 $$;
-comment on function flashsale.record_sweep() is 'Records that the sweep has run, for readiness()';
+comment on function flashsale.record_sweep() is 'Records that the sweep has succeeded, for readiness()';
 revoke execute on function flashsale.record_sweep() from public;
 grant execute on function flashsale.record_sweep() to flashsale_ops;

@@ -1,6 +1,7 @@
 -- The job that pg_cron runs: expire_due() until nothing is due, in short transactions, for at
 -- most 20 seconds; one long job would delay all others of pg_cron. Runs with its caller's
--- rights: a procedure that is security definer or has settings of its own cannot commit.
+-- rights: a procedure that is security definer or has settings of its own cannot commit. Each
+-- transaction records itself: a sweep that fails has not run, and one that runs for long has.
 create or replace procedure flashsale.sweep()
 language plpgsql
 as $$
@@ -8,10 +9,11 @@ declare
   v_until timestamptz := clock_timestamp() + interval '20 seconds';
   v_count int;
 begin
-  perform flashsale.record_sweep();
   loop
-    commit;
     v_count := flashsale.expire_due(1000);
+    -- Last: two sweeps at once meet in this row, and the other one has only to commit.
+    perform flashsale.record_sweep();  -- guard: sweep-recorded
+    commit;
     exit when v_count = 0 or clock_timestamp() >= v_until;
   end loop;
 end

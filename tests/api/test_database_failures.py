@@ -1,13 +1,14 @@
 """A locked, absent, disconnected or silent database: a fast 503 that says whether anything was done."""
 
 import asyncio
+import itertools
 import select
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ from api.database.connection import (
 )
 from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import PLACE_HOLDS, PlaceHoldsRow
+from api.telemetry import metrics as telemetry
+from api.telemetry.batch_metrics import BatchMetrics
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
+from tests.api.event_loop_clock import in_simulated_time
 from tests.support.database import unreachable
 from tests.support.http import running_server
+from tests.support.metrics_scrape import watched_server
 from tests.support.waiting import wait_until, wait_until_blocked
 
 HOLD = {"product_id": 1, "qty": 1}
@@ -124,6 +129,102 @@ def test_a_database_that_goes_and_comes_back(
         wait_until(lambda path=path: client.get(path).status_code == 200, f"{path} is back", timeout=5)
     wait_until(lambda: client.post("/api/holds", json=HOLD).status_code == 201, "holds are back", timeout=5)
     assert time.monotonic() - began < 5
+
+
+IDLE_CONNECTIONS = 7
+"""of a server that has not been asked anything"""
+
+
+def test_idle_connections_are_looked_after_without_a_request(
+    cluster: Cluster, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    with watched_server(cluster.url(APP_ROLE, db.info.dbname), tmp_path / "gunicorn.log") as (_, metrics):
+        assert metrics("flashsale_db_connections") == IDLE_CONNECTIONS
+        with unreachable(db):
+            wait_until(lambda: metrics("flashsale_db_connections") == 0, "closed ones are not counted")
+            wait_until(lambda: metrics("flashsale_db_connects_total", outcome="failed") > 7, "it tries again")
+        wait_until(lambda: metrics("flashsale_db_connections") == IDLE_CONNECTIONS, "all are back")
+        assert len(backends(db)) == IDLE_CONNECTIONS
+        assert metrics("flashsale_db_connects_total", outcome="connected") == 2 * IDLE_CONNECTIONS
+        log = (tmp_path / "gunicorn.log").read_text()
+        assert log.count("place_holds: no connection to the database") <= 2, "once for each reason"
+        assert log.count("place_holds: connected to the database") == 1
+
+
+def test_a_server_that_starts_before_its_database_connects_without_a_request(
+    cluster: Cluster, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    with unreachable(db), ExitStack() as started:
+        url = cluster.url(APP_ROLE, db.info.dbname)
+        _, metrics = started.enter_context(watched_server(url, tmp_path / "gunicorn.log"))
+        assert metrics("flashsale_db_connections") == 0
+        ended = started.pop_all()
+    with ended:
+        wait_until(lambda: metrics("flashsale_db_connections") == IDLE_CONNECTIONS, "it connects")
+
+
+def test_a_connection_that_broke_during_a_call_is_opened_again_without_another(
+    database_url: str, db: psycopg.Connection
+) -> None:
+    async def test() -> None:
+        one = connection(database_url)
+        await one.open()
+        (pid,) = backends(db, "test")
+        db.execute("alter function flashsale.place_holds rename to hidden")
+        with pytest.raises(RolledBack):
+            await one.call([(1, 1, None)])
+        db.execute("alter function flashsale.hidden rename to place_holds")
+        async with asyncio.timeout(30):
+            while backends(db, "test") in ([], [pid]):
+                await asyncio.sleep(0.01)
+        await one.close()
+        wait_until(lambda: not backends(db, "test"), "it is closed, and stays so")
+
+    asyncio.run(test())
+
+
+def test_a_connection_that_is_opened_on_demand_is_not_opened_again(
+    database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the slow path: it is closed, and no more."""
+    monkeypatch.setattr("api.database.connection.RECONNECT_DELAY_SECONDS", 0)
+
+    async def test() -> None:
+        metrics = BatchMetrics("test").path("slow")
+        one = FunctionConnection(
+            connection_string(database_url, "test", lock_timeout_ms=100), PLACE_HOLDS, metrics
+        )
+        await one.call([(1, 1, None)])
+        gauge = telemetry.db_connections.labels("test", "slow")
+        assert gauge._value.get() == 1
+        db.execute("select pg_terminate_backend(%s, 5000)", backends(db, "test"))
+        async with asyncio.timeout(30):
+            while gauge._value.get():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert backends(db, "test") == []
+        await one.close()
+
+    asyncio.run(test())
+
+
+@in_simulated_time
+async def test_the_background_attempts_of_an_outage_are_a_second_apart() -> None:
+    attempts: list[float] = []
+
+    async def refuse(*_: object, **__: object) -> None:
+        attempts.append(asyncio.get_running_loop().time())
+        raise psycopg.OperationalError("connection refused")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.AsyncConnection, "connect", refuse)
+        one = connection("host=nowhere")
+        await one.open()
+        await asyncio.sleep(10.5)
+        await one.close()
+        await asyncio.sleep(10)
+    pauses = [after - before for before, after in itertools.pairwise(attempts)]
+    assert [round(pause, 1) for pause in pauses] == [0.2, 0.4, 0.8, *9 * [1.0]]
 
 
 def test_a_database_that_was_never_there(tmp_path: Path) -> None:

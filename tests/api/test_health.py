@@ -18,7 +18,7 @@ def test_ready_means_the_database_has_our_schema(client: httpx.Client, db: psyco
     assert (outdated.status_code, outdated.json()["code"]) == (503, "not_ready")
     assert outdated.json()["schema"] == "outdated"
 
-    db.execute("drop function flashsale.readiness()")
+    db.execute("drop function flashsale.readiness() cascade")
     missing = client.get("/readyz")
     assert (missing.status_code, missing.json()["database"]) == (503, "reachable")
     assert client.get("/healthz").status_code == 200

@@ -56,6 +56,48 @@ def test_a_dead_scheduler_exits_with_1_and_shows_the_lag(flashsale, db, jobs):
     assert " behind" in result.stdout
 
 
+@needs_pg_cron
+def test_a_run_that_failed_is_not_alive(flashsale, db, jobs, scheduled, cron):
+    """Nor while the next one runs."""
+    for status in ("failed", "running"):
+        cron.execute(
+            "insert into cron.job_run_details (jobid, runid, status, return_message)"
+            " select jobid, nextval('cron.runid_seq'), %s, E'permission\ndenied' from cron.job"
+            " where jobname = %s",
+            (status, f"flashsale sweep {scheduled}"),
+        )
+        result = flashsale("cron", "status")
+        assert result.exit_code == 1
+        assert result.stdout.startswith("failing: The last run failed: permission denied\n")
+        assert json.loads(flashsale("cron", "status", "--json").stdout)["scheduler"] == "failing"
+
+
+@needs_pg_cron
+def test_an_operator_sees_whether_the_sweep_runs(flashsale, db, jobs, cluster, cron):
+    db.execute("create role test_operator login in role flashsale_ops")
+    url = cluster.url("test_operator", db.info.dbname)
+    note = "pg_cron shows its jobs to the role that has scheduled them, not to test_operator"
+    try:
+        for right in (
+            "select",
+            "grant pg_monitor to test_operator",
+            "grant usage on schema cron to test_operator",
+        ):
+            cron.execute(right)
+            result = flashsale("cron", "status", FLASHSALE_DATABASE_URL=url)
+            assert result.exit_code == 0, right
+            assert result.stdout.startswith("alive: Scheduled ")
+            assert result.stdout.splitlines()[1:] == ["no lag", note]
+        shown = flashsale("cron", "status", "--json", FLASHSALE_DATABASE_URL=url).stdout
+        assert json.loads(shown)["jobs"] is None
+        db.execute("update flashsale_data.scheduler set scheduled_at = null, last_run_at = '2020-01-01'")
+        assert flashsale("cron", "status", FLASHSALE_DATABASE_URL=url).exit_code == 1
+    finally:
+        for conn in (db, cron):
+            conn.execute("drop owned by test_operator")
+        db.execute("drop role test_operator")
+
+
 def test_without_jobs_it_exits_with_1(flashsale):
     result = flashsale("cron", "status", "--json")
     assert result.exit_code == 1

@@ -54,6 +54,20 @@ def test_a_failed_job_fails(db, scheduled, cron):
 
 
 @needs_pg_cron
+def test_a_job_that_could_not_connect_fails_although_its_run_has_no_times(db, scheduled, cron):
+    cron.execute(
+        "insert into cron.job_run_details (jobid, runid, status, return_message)"
+        " select jobid, nextval('cron.runid_seq'), status, message from cron.job,"
+        " (values ('succeeded', '1 row'), ('failed', 'connection failed'), ('running', null))"
+        " as run (status, message) where jobname = %s",
+        (f"flashsale sweep {scheduled}",),
+    )
+    assert problems(pg_cron_checks.pg_cron, db) == [
+        ("failed", f"job 'flashsale sweep {scheduled}' failed: connection failed")
+    ]
+
+
+@needs_pg_cron
 def test_jobs_that_do_not_run_fail(db, scheduled):
     db.execute("update flashsale_data.scheduler set scheduled_at = now() - interval '4 minutes'")
     assert problems(pg_cron_checks.pg_cron, db) == [("failed", "no sweep has run")]

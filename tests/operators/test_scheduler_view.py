@@ -1,7 +1,10 @@
-"""The view scheduler: when the sweep last ran, and since when the oldest lapsed row has waited."""
+"""The view scheduler: whether the sweep runs, and since when the oldest lapsed row has waited."""
 
 from datetime import timedelta
 
+import pytest
+
+from tests.support.database import needs_pg_cron
 from tests.support.sale_steps import create_product, order, place_hold, wait_until_lapsed
 
 
@@ -33,3 +36,45 @@ def test_holds_used_in_time_do_not_lag(db):
     db.execute("select flashsale.release_hold(%s)", (place_hold(db, create_product(db)),))
     wait_until_lapsed(db)
     assert row(db)[2:] == (True, timedelta(0))
+
+
+SCHEDULES = {"5 seconds": 5, "* * * * *": 60}
+"""with their period in seconds"""
+# Scheduled and last succeeded so many periods ago.
+SITUATIONS = {
+    "never ran, just scheduled": (1.5, None, "alive", "last run at no time yet."),
+    "never ran in two periods": (2.1, None, "dead", "and no run has succeeded yet."),
+    "runs": (1000, 1.5, "alive", "last run at"),
+    "runs have failed, or not begun, for two periods": (1000, 2.1, "dead", "and no run has succeeded since"),
+    "has stopped, and was scheduled again": (1.5, 1000, "alive", "last run at"),
+}
+
+
+@needs_pg_cron
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_a_scheduler_is_alive_while_a_sweep_has_succeeded_in_two_periods(db, schedule, situation):
+    scheduled, last_run, status, detail = SITUATIONS[situation]
+    db.execute(
+        "update flashsale_data.scheduler set schedule = %(schedule)s,"
+        " scheduled_at = now() - %(scheduled)s::float8 * %(period)s * interval '1 second',"
+        " last_run_at = now() - %(last_run)s::float8 * %(period)s * interval '1 second'",
+        {
+            "schedule": schedule,
+            "period": SCHEDULES[schedule],
+            "scheduled": scheduled,
+            "last_run": last_run,
+        },
+    )
+    db.execute("set role flashsale_ops")
+    try:
+        found = db.execute("select schedule, status, detail from flashsale.scheduler").fetchone()
+    finally:
+        db.execute("reset role")
+    assert found[:2] == (schedule, status)
+    assert found[2].startswith(f"Scheduled {schedule}, ")
+    assert detail in found[2]
+    assert db.execute(
+        "select r.scheduler, m.value from flashsale.readiness() r, flashsale.get_sale_metrics() m"
+        " where m.metric = 'scheduler_alive'"
+    ).fetchone() == (status, status == "alive")

@@ -1,7 +1,10 @@
 """sweep(), the job of pg_cron: calls expire_due() until nothing is due, a transaction for each call."""
 
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+
+import psycopg
+import pytest
 
 from tests.support.sale_steps import (
     audit,
@@ -13,7 +16,6 @@ from tests.support.sale_steps import (
     place_many,
     wait_until_lapsed,
 )
-from tests.support.waiting import wait_until
 
 
 def test_sweep_records_all_and_commits_between_calls(db, connect):
@@ -36,19 +38,37 @@ def test_sweep_records_its_run_without_lapsed_rows(db):
     )
 
 
-def test_sweep_records_its_run_before_it_has_finished(db, connect):
-    """A sweep that runs for long must not be reported as dead."""
-    holder, sweeper = connect(autocommit=False), connect()
-    holder.execute("lock table flashsale_data.lapses")
-    with ThreadPoolExecutor(1) as pool:
-        swept = pool.submit(sweeper.execute, "call flashsale.sweep()")
-        wait_until(
-            lambda: one(db, "select last_run_at is not null from flashsale_data.scheduler"),
-            "sweep() shows itself",
-        )
-        assert not swept.done()
-        holder.rollback()
-        swept.result()
+BROKEN = """
+    create or replace function flashsale.expire_due(p_limit int default 1000) returns int
+    language plpgsql as $$
+    begin
+      if nextval('batches') > {} then raise 'the disk is full'; end if;
+      return p_limit;
+    end $$
+"""
+
+
+@contextmanager
+def breaking_after(db, batches):
+    """From now on expire_due() fails after so many calls."""
+    (definition,) = db.execute(
+        "select pg_get_functiondef('flashsale.expire_due(int)'::regprocedure)"
+    ).fetchone()
+    db.execute("create sequence batches")
+    db.execute(BROKEN.format(batches))
+    try:
+        yield
+    finally:
+        db.execute(definition)
+        db.execute("drop sequence batches")
+
+
+@pytest.mark.parametrize(("batches", "is_recorded"), [(0, False), (1, True)])
+def test_a_sweep_that_fails_is_no_run_and_a_long_one_records_each_batch(db, batches, is_recorded):
+    """A sweep that runs for long must not be reported as dead, and one that fails must not be alive."""
+    with breaking_after(db, batches), pytest.raises(psycopg.errors.RaiseException):
+        db.execute("call flashsale.sweep()")
+    assert one(db, "select last_run_at is not null from flashsale_data.scheduler") == is_recorded
 
 
 def test_sweep_runs_with_an_operators_rights(db):

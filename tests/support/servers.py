@@ -1,4 +1,5 @@
-"""What `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, nginx, generators of API clients.
+"""What `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, nginx, Prometheus,
+generators of API clients.
 
 Tests that need one are skipped where it is missing.
 """
@@ -15,7 +16,7 @@ VERSIONS = ("16", "17", "18")
 """of PostgreSQL, other than the distribution's, which the whole suite runs on"""
 NAMES = (
     *(f"postgresql-{version}" for version in VERSIONS),
-    *("pgbouncer", "pgpool", "nginx", "openapi-typescript", "openapi-python-client"),
+    *("pgbouncer", "pgpool", "nginx", "prometheus", "openapi-typescript", "openapi-python-client"),
 )
 """of all servers and tools"""
 
