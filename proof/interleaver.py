@@ -195,7 +195,7 @@ class Interleaver:
 
 TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
-    "operations",
+    *("operations", "rejected_webhooks", "rejection_counter", "purge_state"),
 )
 REFILL = "; ".join(
     [
