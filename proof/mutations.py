@@ -451,6 +451,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["if False:"], [RETRIES + "test_a_batch_that_the_server_has_no_locks_for_is_split_until_it_has"]),
     Mutation("The soft limit of open files stays as low as it is", "open-files-limit", ["pass"],
         ["tests/api/test_open_files.py::test_the_soft_limit_is_raised_to_the_hard_limit"]),
+    Mutation("Clients use up all open files", "reserved-files", ["if False:"],
+        ["tests/api/test_open_files.py::test_a_client_beyond_the_limit_is_answered_at_once"]),
     Mutation("An error of the system ends the reporter", "reporter-survives",
         ["except ZeroDivisionError as error:"],
         ["tests/api/test_reporter.py::test_it_goes_on_after_an_error_of_the_system"]),
