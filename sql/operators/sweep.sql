@@ -1,6 +1,8 @@
 -- The job that pg_cron runs: expire_due() until nothing is due, in short transactions, for at
 -- most 20 seconds; one long job would delay all others of pg_cron. Runs with its caller's
--- rights: a procedure that is security definer or has settings of its own cannot commit.
+-- rights: a procedure that is security definer or has settings of its own cannot commit. Its
+-- transactions are at READ COMMITTED, whatever the database or the role has by default: above it
+-- they would fail in a sale.
 create or replace procedure flashsale.sweep()
 language plpgsql
 as $$
@@ -8,9 +10,12 @@ declare
   v_until timestamptz := clock_timestamp() + interval '20 seconds';
   v_count int;
 begin
+  commit;
+  set transaction isolation level read committed; -- guard: sweep-isolation
   perform flashsale.record_sweep();
   loop
     commit;
+    set transaction isolation level read committed; -- guard: sweep-isolation
     v_count := flashsale.expire_due(1000);
     exit when v_count = 0 or clock_timestamp() >= v_until;
   end loop;
