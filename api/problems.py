@@ -56,6 +56,8 @@ REFUSALS = {
     "SA011": ProblemType(503, "inbox_full", "Too many unmatched webhooks",
         "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
         retry_after=30),
+    "SA030": ProblemType(503, "not_primary", "Not the primary",
+        "The database is a standby or a copy. The HTTP server does not use one.", retry_after=1),
 }
 """By SQLSTATE: the refusals of the SQL functions. Equal to view flashsale.refusals."""
 
@@ -70,6 +72,7 @@ IDEMPOTENCY_KEY_REUSED = REFUSALS["SA008"]
 INVALID_REQUEST = REFUSALS["SA009"]
 STOCK_IN_USE = REFUSALS["SA010"]
 INBOX_FULL = REFUSALS["SA011"]
+NOT_PRIMARY = REFUSALS["SA030"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
 MALFORMED_JSON = ProblemType(
@@ -111,7 +114,8 @@ BUSY = ProblemType(
     "A row that this request needs stayed locked. Nothing was done; try again.", retry_after=1,
 )
 NOT_READY = ProblemType(
-    503, "not_ready", "Not ready", "The database cannot be reached, or has another version of the schema.",
+    503, "not_ready", "Not ready",
+    "The database cannot be reached, has another version of the schema, or cannot serve the sale.",
     retry_after=1,
 )
 UNAVAILABLE = ProblemType(

@@ -199,7 +199,7 @@ class Interleaver:
 
 TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
-    "operations",
+    *("operations", "rejected_webhooks", "rejection_counter", "purge_state"),
 )
 REMOVALS = ("purge", "forget_tests")
 """functions that are refused above READ COMMITTED"""

@@ -24,10 +24,12 @@ PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRICES = "tests/operators/test_change_price.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
 PROBLEMS = "tests/api/test_problems.py::"
+PRIMARY = "tests/operators/test_primary.py::"
 PURGE = "tests/operators/test_purge.py::"
 REFUSED = "tests/api/test_rejected_webhooks.py::"
 REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
+SESSION = "tests/api/test_session.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
@@ -187,9 +189,9 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Idempotency keys of operators are not locked", "operation-key-lock", [""],
         ["tests/operators/test_adjust_stock.py::test_two_calls_with_one_key_at_once_add_once"]),
     Mutation("A migration waits without end for a view that is read", "object-lock-timeout",
-        ["pass"],
+        ['pin_settings(conn, keep=["search_path"])'],
         ["tests/database/test_migrations.py::test_a_transaction_that_stays_open_ends_the_wait_for_its_view"]),
-    Mutation("The time limits of a migration hold for the functions, too", "limits-of-a-migration", [""],
+    Mutation("The time limits of a migration hold for the functions, too", "limits-of-a-migration", ["pass"],
         ["tests/database/test_migrations.py::test_the_time_limits_of_a_migration_end_with_it"]),
     Mutation("A lost answer is reported as a refusal", "answer-lost", ["if False:"],
         ["tests/cli/test_product.py::test_a_command_whose_answer_is_lost_is_repeated_and_has_one_effect"]),
@@ -517,5 +519,55 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
     Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
         ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),
+    Mutation("A batch for which the server has no locks left fails as a whole", "out-of-locks-split",
+        ["if False:"], [RETRIES + "test_a_batch_that_the_server_has_no_locks_for_is_split_until_it_has"]),
+    Mutation("The soft limit of open files stays as low as it is", "open-files-limit", ["pass"],
+        ["tests/api/test_open_files.py::test_the_soft_limit_is_raised_to_the_hard_limit"]),
+    Mutation("Clients use up all open files", "reserved-files", ["if False:"],
+        ["tests/api/test_open_files.py::test_a_client_beyond_the_limit_is_answered_at_once"]),
+    Mutation("An error of the system ends the reporter", "reporter-survives",
+        ["except ZeroDivisionError as error:"],
+        ["tests/api/test_reporter.py::test_it_goes_on_after_an_error_of_the_system"]),
+    # Sessions: the primary, a backend of its own, settings.
+    Mutation("A session on a standby is used", "session-on-primary", ["if False:"],
+        [SESSION + "test_a_standby_is_refused"]),
+    Mutation("A session that is read-only is used for writes", "session-for-writes", ["if False:"],
+        [SESSION + "test_a_read_only_database_refuses_writes_by_name_and_serves_reads"]),
+    Mutation("A pooler in transaction mode is not seen", "session-of-its-own", ["if False:"],
+        [SESSION + "test_the_probe_sees_a_backend_that_changes"]),
+    Mutation("Settings of the database reach the server", "session-settings", ["pass"],
+        [SESSION + "test_settings_of_the_database_do_not_reach_the_server"]),
+    Mutation("Prepared statements of all functions have one name", "statement-name",
+        ['self._name = b"call"'], [SESSION + "test_a_statement_is_named_after_its_function"]),
+    Mutation("Settings of the database reach the commands", "settings-pinned", ["pass"],
+        ["tests/cli/test_settings.py::test_commands_say_the_same_under_every_setting"]),
+    Mutation("The sweep runs at the isolation level of the database", "sweep-isolation", [""],
+        ["tests/cli/test_settings.py::test_the_sweep_runs_at_read_committed"]),
+    Mutation("A standby is not told from the primary", "not-in-recovery", ["when false then ''"],
+        [PRIMARY + "test_a_standby_is_not_ready_and_can_be_audited"]),
+    Mutation("A logical copy is not told from the primary", "not-a-copy", ["where false"],
+        [PRIMARY + "test_a_logical_copy_is_not_read"]),
+    Mutation("A standby serves reads that promise to be current", "read-on-primary",
+        ["if false then"] * 6,
+        [PRIMARY + "test_a_standby_refuses_reads_that_promise_to_be_current"]),
+    Mutation("The ledger of a copy is read", "events-on-primary", ["elsif false then"],
+        [PRIMARY + "test_a_logical_copy_is_not_read"]),
+    Mutation("A ledger ahead of its sequence is read", "events-behind-sequence", ["if false then"],
+        [PRIMARY + "test_a_ledger_ahead_of_its_sequence_is_not_read"]),
+    Mutation("A standby is ready", "ready-on-primary", ["null,"],
+        [PRIMARY + "test_a_standby_is_not_ready_and_can_be_audited"]),
+    Mutation("A read-only database is ready", "ready-to-write", ["then null end,"],
+        [PRIMARY + "test_a_read_only_session_is_not_ready"]),
+    Mutation("A database that gives out ids again is ready", "ready-sequences",
+        ["from flashsale_data.sequences_behind() b where false));"],
+        [PRIMARY + "test_a_sequence_behind_its_rows_is_found"]),
+    Mutation("A sequence behind its rows is not found", "sequence-behind-rows", ["where false;"],
+        [PRIMARY + "test_a_sequence_behind_its_rows_is_found"]),
+    Mutation("A sequence behind what was purged is not found", "purged-ids",
+        ["select v_order_id, v_event_id into v_order_id, v_event_id"],
+        [PRIMARY + "test_a_sequence_behind_what_was_purged_is_found"]),
+    Mutation("A purge forgets the highest ids of the one before", "purge-state",
+        ["order_id = excluded.order_id,"],
+        [PRIMARY + "test_a_purge_keeps_the_highest_ids_of_all_purges"]),
 ]
 # fmt: on

@@ -13,6 +13,7 @@ EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
 delete from flashsale_data.ledger_carried; delete from flashsale_data.operations;
+delete from flashsale_data.rejected_webhooks; delete from flashsale_data.purge_state;
 delete from flashsale_data.products;
 update flashsale_data.inbox set stored = 0
 """

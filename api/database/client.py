@@ -23,6 +23,7 @@ from api.database.connection import (
     connection_string,
     disconnect_after,
     outcome_of,
+    session_settings,
 )
 from api.database.errors import OutcomeUnknown, Unavailable
 from api.database.functions import (
@@ -33,6 +34,7 @@ from api.database.functions import (
     RecordRejectedWebhookRow,
     Row,
 )
+from api.database.session import SessionRefused, establish
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
 FAST_LOCK_TIMEOUT_MS = 50
@@ -67,6 +69,7 @@ class CheckoutClient:
         self._tracer = tracer
         self._eager: list[FunctionConnection[Any]] = []
         self._lazy: list[FunctionConnection[Any]] = []
+        self._refusal = ""  # of the pool's newest session
         self.place_holds = self._write(functions.PLACE_HOLDS, key_index=0)
         self.release_holds = self._write(functions.RELEASE_HOLDS, key_index=0)
         self.create_orders = self._write(functions.CREATE_ORDERS, key_index=0)
@@ -77,31 +80,46 @@ class CheckoutClient:
 
     def _write(self, function: Function[Row], key_index: int) -> Batcher[Row]:
         metrics = BatchMetrics(function.name, self._tracer)
-        fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT_MS, metrics)
-        slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT_MS, metrics)
+        fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT_MS, metrics, writes=True)
+        slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT_MS, metrics, writes=True)
         self._eager.append(fast)
         self._lazy.append(slow)
         return Batcher(fast.call, slow.call, key_index=key_index, metrics=metrics)
 
     def _read(self, function: Function[Row]) -> Batcher[Row]:
         metrics = BatchMetrics(function.name, self._tracer)
-        connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT_MS, metrics)
+        connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT_MS, metrics, writes=False)
         self._eager.append(connection)
         return Batcher(connection.call, read_only=True, metrics=metrics)
 
     def _connection(
-        self, function: Function[Row], path: str, lock_timeout_ms: int, metrics: BatchMetrics
+        self, function: Function[Row], path: str, lock_timeout_ms: int, metrics: BatchMetrics, *, writes: bool
     ) -> FunctionConnection[Row]:
         name = f"flashsale {function.name} {path}"
-        conninfo = connection_string(self._url, name, lock_timeout_ms=lock_timeout_ms)
-        return FunctionConnection(conninfo, function, metrics.path(path))
+        return FunctionConnection(
+            self._url, name, function, metrics.path(path), lock_timeout_ms=lock_timeout_ms, writes=writes
+        )
 
     async def open(self) -> None:
         """Connect. If the database is not available yet, requests are answered 503 until it is."""
         # Created here because a pool belongs to the event loop that it is created in.
+        conninfo = connection_string(self._url, "flashsale pool")
+        settings = session_settings(self._url, lock_timeout_ms=SLOW_LOCK_TIMEOUT_MS)
+
+        async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
+            self._refusal = ""
+            try:
+                await establish(connection, conninfo, settings, writes=False)
+            except BaseException as error:
+                self._refusal = str(error) if isinstance(error, SessionRefused) else ""
+                await connection.close()  # the pool does not
+                raise
+
         self._pool = AsyncConnectionPool(
-            connection_string(self._url, "flashsale pool", lock_timeout_ms=SLOW_LOCK_TIMEOUT_MS),
-            kwargs={"autocommit": True},
+            conninfo,
+            # Without psycopg's own prepared statements, whose names say nothing (see PreparedCall).
+            kwargs={"autocommit": True, "prepare_threshold": None},
+            configure=configure,
             min_size=0,
             max_size=2,
             max_waiting=100,
@@ -175,15 +193,17 @@ class CheckoutClient:
         They are read over a connection of their own, so that a scrape does not wait for requests or delay
         them.
         """
-        conninfo = connection_string(self._url, "flashsale metrics", lock_timeout_ms=100)
+        conninfo = connection_string(self._url, "flashsale metrics")
+        settings = session_settings(self._url, lock_timeout_ms=100)
         try:
             async with asyncio.timeout(SALE_METRICS_TIMEOUT_SECONDS):
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
                 async with connection, connection.cursor(row_factory=args_row(GetSaleMetricsRow)) as cursor:
+                    await establish(connection, conninfo, settings, writes=False)
                     await cursor.execute(functions.GET_SALE_METRICS)
                     return await cursor.fetchall()
-        except (psycopg.Error, OSError, TimeoutError):
+        except (psycopg.Error, SessionRefused, OSError, TimeoutError):
             return None
 
     async def _query(self, statement: str, parameters: tuple[Any, ...], row_factory: Any) -> list[Any]:
@@ -210,5 +230,5 @@ class CheckoutClient:
                     timer.cancel()
         except psycopg.Error as error:
             if connection is None:
-                raise Unavailable(f"no connection to the database: {error}") from error
+                raise Unavailable(f"no connection to the database: {self._refusal or error}") from error
             raise outcome_of(error, connection) from error

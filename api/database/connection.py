@@ -10,9 +10,9 @@ connection without an error, the outcome is unknown: the server may have committ
 
 import asyncio
 import logging
-import os
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Generic
 
@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import Function, Row
 from api.database.prepared_statement import PreparedCall
+from api.database.session import PINNED, SessionRefused, establish
 from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
 
 log = logging.getLogger("flashsale.api")
@@ -45,33 +46,33 @@ changed, and the prepared statement is invalid; 25: the session is read-only, as
 server cancelled the call or shuts down"""
 
 
-def connection_string(url: str, name: str, *, lock_timeout_ms: int) -> str:
-    """`url` with the settings of every connection of this server.
-
-    :param url: libpq connection string or URI; its own settings take precedence, its `options` come last
-    :param name: shown in pg_stat_activity.application_name
-    """
-    given = conninfo_to_dict(url)
-    settings = {
-        "lock_timeout": str(lock_timeout_ms),
-        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-        "default_transaction_isolation": "read\\ committed",
-        "timezone": "UTC",
+def session_settings(url: str, *, lock_timeout_ms: int) -> Mapping[str, str]:
+    """The settings of a session of this server. Time limits in the `options` of `url` take precedence."""
+    limits = {
+        "lock_timeout": f"{lock_timeout_ms}ms",
+        "statement_timeout": f"{STATEMENT_TIMEOUT_MS}ms",
         "jit": "off",
     }
-    options = " ".join(f"-c {setting}={value}" for setting, value in settings.items())
+    options = str(conninfo_to_dict(url).get("options") or "")
+    given = [name.replace("-", "_").lower() for name in re.findall(r"(?:-c\s*|--)([\w.-]+)=", options)]
+    return {name: value for name, value in limits.items() if name not in given} | PINNED
+
+
+def connection_string(url: str, name: str) -> str:
+    """`url` with the parameters of every connection of this server; its own take precedence.
+
+    :param url: libpq connection string or URI
+    :param name: shown in pg_stat_activity.application_name
+    """
     defaults: dict[str, Any] = {
         "application_name": name,
-        "client_encoding": "UTF8",
         # TCP detects a peer that vanished within seconds.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 3000,
     }
-    return make_conninfo(
-        **{**defaults, **given, "options": f"{options} {given.get('options') or ''}".strip()}
-    )
+    return make_conninfo(**{**defaults, **conninfo_to_dict(url), "client_encoding": "UTF8"})
 
 
 class FunctionConnection(Generic[Row]):
@@ -81,12 +82,26 @@ class FunctionConnection(Generic[Row]):
     It is not taken from a pool: it is never shared, and the growing delays between a pool's reconnection
     attempts would outlast an outage of the database. Calls must not overlap.
 
-    :param conninfo: from connection_string
+    :param url: libpq connection string or URI
+    :param name: shown in pg_stat_activity.application_name
+    :param lock_timeout_ms: milliseconds for each lock of a call
+    :param writes: the function writes
     """
 
-    def __init__(self, conninfo: str, function: Function[Row], metrics: PathMetrics | None = None) -> None:
-        self._conninfo = conninfo
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        function: Function[Row],
+        metrics: PathMetrics | None = None,
+        *,
+        lock_timeout_ms: int,
+        writes: bool,
+    ) -> None:
+        self._conninfo = connection_string(url, name)
+        self._settings = session_settings(url, lock_timeout_ms=lock_timeout_ms)
         self._function = function
+        self._writes = writes
         self._metrics = metrics or BatchMetrics(function.name).path("")
         self._prepared: PreparedCall[Row] | None = None
         self._retry_at = 0.0
@@ -177,15 +192,19 @@ class FunctionConnection(Generic[Row]):
         loop = asyncio.get_running_loop()
         if loop.time() < self._retry_at:
             raise Unavailable(self._last_error)
+        connection: psycopg.AsyncConnection[Any] | None = None
         prepared: PreparedCall[Row] | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+                await establish(connection, self._conninfo, self._settings, writes=self._writes)
                 prepared = PreparedCall(connection, self._function.name, self._function.make_row, self._lost)
                 await prepared.prepare(self._function.statement)
-        except (psycopg.Error, OSError, TimeoutError) as error:
+        except (psycopg.Error, SessionRefused, OSError, TimeoutError) as error:
             if prepared is not None:
                 await prepared.close()
+            elif connection is not None:
+                await connection.close()
             self._metrics.connection_failed()
             self._retry_at = loop.time() + RECONNECT_DELAY_SECONDS
             message = f"no connection to the database: {error or 'connection timeout'}".strip()
@@ -196,6 +215,8 @@ class FunctionConnection(Generic[Row]):
         except BaseException:
             if prepared is not None:
                 await prepared.close()
+            elif connection is not None:
+                await connection.close()
             raise
         if self._last_error:
             self._last_error = ""
@@ -225,5 +246,8 @@ def disconnect_after(connection: psycopg.AsyncConnection[Any], seconds: float) -
 
 def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
     if not connection.closed:
-        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+        peer = socket.socket(fileno=connection.fileno())  # no new descriptor: there may be none left
+        try:
             peer.shutdown(socket.SHUT_RDWR)
+        finally:
+            peer.detach()

@@ -127,7 +127,7 @@ class NotReadyMembers(Struct):
     """Members of not_ready."""
 
     database: Literal["reachable", "unreachable"]
-    schema: Literal["outdated"] | UnsetType = UNSET
+    schema: Literal["outdated", "current"] | UnsetType = UNSET
     schema_version: str | UnsetType = UNSET
     schema_digest: str | UnsetType = UNSET
     scheduler: str | UnsetType = UNSET
@@ -369,12 +369,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/readyz"): Operation(
         "ready", "Health", "Can requests be served?",
-        "Whether the database responds and has this server's schema. The scheduler's state is reported, but "
+        "Whether the database responds, has this server's schema, and can serve the sale: it is the primary, "
+        "writable, and gives out no id twice. The scheduler's state is reported, but "
         "responses are exact without it.",
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0008.replica-identity", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0009.byte-order-and-purged-ids", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -383,7 +384,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0008.replica-identity",
+                "schema_version": "0009.byte-order-and-purged-ids",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",

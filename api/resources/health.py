@@ -22,7 +22,7 @@ class Liveness:
 
 
 class Readiness:
-    """The database responds and has the schema that this server expects.
+    """The database responds, has the schema that this server expects, and can serve the sale.
 
     A dead scheduler is reported but does not make the server unready: stock is exact without the sweep.
 
@@ -41,9 +41,16 @@ class Readiness:
         except RolledBack as error:
             detail = f"The schema cannot be used: {error}"
             return respond_problem(resp, NOT_READY, detail, database="reachable")
-        expected = await asyncio.to_thread(self._expected_schema)
+        problem = found.pop("problem", None)
+        try:
+            expected = await asyncio.to_thread(self._expected_schema)
+        except OSError as error:
+            detail = f"The files of the schema cannot be read: {error.strerror}"
+            return respond_problem(resp, NOT_READY, detail, database="reachable")
         if any(found[name] != expected[name] for name in expected.keys() & found.keys()):
             detail = "The schema in the database is not the one on disk: run `flashsale migrate`."
             return respond_problem(resp, NOT_READY, detail, database="reachable", schema="outdated", **found)
+        if problem is not None:
+            return respond_problem(resp, NOT_READY, problem, database="reachable", schema="current", **found)
         ready = {"status": "ready", "database": "reachable", "schema": "current", **found}
         resp.data = encode(msgspec.convert(ready, Ready))

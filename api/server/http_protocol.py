@@ -16,6 +16,7 @@ from api.context import BODY_TRUNCATED, CROSS_ORIGIN, ON_DISCONNECT, REQUEST_STA
 from api.cross_origin import origin_of
 from api.problems import ProblemType
 from api.server.admission import AdmissionController
+from api.server.open_files import max_client_connections
 from api.telemetry import metrics
 from api.telemetry.request_id import RequestIds
 
@@ -85,7 +86,10 @@ class Protocol(HttpToolsProtocol):
         state: Any = self.server_state  # shared by all connections of a server
         if not hasattr(state, "admission"):
             state.admission = AdmissionController(self.tasks.__len__, self.loop)
+        if not hasattr(state, "max_connections"):
+            state.max_connections = max_client_connections()
         self._admission: AdmissionController = state.admission
+        self._max_connections: int = state.max_connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -97,6 +101,8 @@ class Protocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+        if len(self.connections) > self._max_connections:  # guard: reserved-files
+            self._write_problem(problems.OVERLOADED, "", None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._started_at = self._unparsed = None

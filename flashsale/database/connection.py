@@ -1,18 +1,22 @@
 """Connections of the command line, and PostgreSQL's errors as sentences."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.abc import Params, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from api.database.session import PIN, PINNED, pin_parameters
 from flashsale.errors import UserError
 from flashsale.local.cluster import DATABASE, SUPERUSER, Cluster
 from flashsale.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 10
 """seconds, unless the URL has another"""
+
+_PINNED = PINNED | {"statement_timeout": "0"}
+"""a command may take as long as it needs"""
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Result = TypeVar("Result")
@@ -50,10 +54,26 @@ def connect(command: str, url: str | None = None) -> Connection:
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     options |= conninfo_to_dict(url or admin_url())
     options |= {"application_name": f"flashsale {command}", "client_encoding": "UTF8"}
+    # Without psycopg's own prepared statements: behind a pooler their names can be another session's.
     try:
-        return psycopg.connect(make_conninfo(**options), autocommit=True)
+        conn = psycopg.connect(make_conninfo(**options), autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise CannotConnect(str(error)) from error
+    try:
+        pin_settings(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def pin_settings(conn: Connection, *, keep: Collection[str] = (), **more: str) -> None:
+    """Give a session the settings that this project is written for, except those to `keep`, and `more`.
+
+    Settings of the role or the database would change what a command reads, prints or loads.
+    """
+    settings = {name: value for name, value in _PINNED.items() if name not in keep} | more
+    conn.execute(PIN, pin_parameters(settings))  # guard: settings-pinned
 
 
 def fetch_row(conn: Connection, query: QueryNoTemplate, parameters: Params | None = None) -> Any:
@@ -103,6 +123,11 @@ def describe_error(error: psycopg.Error) -> str:
         return f"{message}: use a role that is a member of flashsale_ops, such as the one that migrates"
     if state in ("3F000", "42883", "42P01", "42703"):
         return f"{message}: the database has another version of flashsale, or none; run: flashsale migrate"
+    if state == "25006":
+        return (
+            f"{message}: the server is a standby, or default_transaction_read_only is on;"
+            " see flashsale doctor"
+        )
     if message is None:
         # libpq's message, which may have several lines.
         said = " ".join(str(error).split())

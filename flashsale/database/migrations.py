@@ -23,7 +23,7 @@ from yoyo.migrations import default_migration_table
 
 from api.database.schema_version import MIGRATIONS_DIRECTORY, SQL_DIRECTORY, digest, migration_ids
 from flashsale.database import pg_cron, roles
-from flashsale.database.connection import Connection, fetch_value
+from flashsale.database.connection import Connection, fetch_value, pin_settings
 from flashsale.database.migration_lock import LOCK_TIMEOUT, check_lock, migration_lock
 from flashsale.database.roles import OWNER, YOYO_SCHEMA
 from flashsale.database.sql_loader import SqlError, load
@@ -130,6 +130,7 @@ def _pending(
     if not fetch_value(conn, "select exists (select from pg_namespace where nspname = %s)", (YOYO_SCHEMA,)):
         conn.execute(f"create schema {YOYO_SCHEMA} authorization {OWNER}")
     with _backend(url) as backend:
+        _pin_settings(backend.connection)
         backend.execute(f"set role {OWNER}")
         if backend.lock_table not in backend.list_tables():
             backend.create_lock_table()
@@ -145,12 +146,15 @@ def _backend(url: str) -> PostgresqlPsycopgBackend:
     args = conninfo_to_dict(url)
     database = args.pop("dbname", None)
     args["schema"] = YOYO_SCHEMA
-    # The session's own value, to which a migration's limits are reset.
-    milliseconds = OBJECT_LOCK_TIMEOUT // timedelta(milliseconds=1)
-    # guard: object-lock-timeout
-    args["options"] = f"{args.get('options') or ''} -c lock_timeout={milliseconds}".strip()
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, database, args)
     return PostgresqlPsycopgBackend(uri, default_migration_table)
+
+
+def _pin_settings(conn: Connection) -> None:
+    """Give yoyo's session the settings of a command, and a limit of the wait for a lock."""
+    milliseconds = OBJECT_LOCK_TIMEOUT // timedelta(milliseconds=1)
+    # guard: object-lock-timeout
+    pin_settings(conn, keep=["search_path"], lock_timeout=f"{milliseconds}ms")  # the path is yoyo's
 
 
 def _is_one_transaction(migration: yoyo.migrations.Migration) -> bool:
@@ -180,7 +184,7 @@ def _apply_one(backend: PostgresqlPsycopgBackend, migration: yoyo.migrations.Mig
             backend.execute("reset role")
             backend.connection.execute(path.read_text())
             # Its limits are its own: the transaction goes on.
-            backend.execute("reset lock_timeout; reset statement_timeout")  # guard: limits-of-a-migration
+            _pin_settings(backend.connection)  # guard: limits-of-a-migration
             backend.execute(f"set role {OWNER}")
             backend.init_connection(backend.connection)
             backend.mark_one(migration, log=False)

@@ -8,7 +8,19 @@ from psycopg import errors
 
 from flashsale.database.connection import Connection, connect, describe_error, fetch_row, fetch_value
 from flashsale.database.roles import OWNER, inherit
-from flashsale.doctor import audit, configuration, pg_cron, postgresql, roles, schema
+from flashsale.doctor import (
+    audit,
+    collation,
+    configuration,
+    limits,
+    orphans,
+    pg_cron,
+    postgresql,
+    replication,
+    roles,
+    schema,
+    session,
+)
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 from flashsale.errors import UserError
 
@@ -19,6 +31,8 @@ _ALWAYS: dict[str, Callable[[Connection], Findings]] = {
     # Before all remedies that write: the database may be read-only.
     "settings": postgresql.settings,
     "durability": postgresql.durability,
+    "session": session.session,
+    "collation": collation.collation,
     "migrations": schema.migrations,
 }
 # Roles and owners first: `flashsale migrate`, the remedy of the others, needs them.
@@ -26,6 +40,11 @@ _IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
     "roles": roles.roles,
     "grants": roles.grants,
     "functions": schema.functions,
+    "connections": limits.connections,
+    "subscriptions": replication.subscriptions,
+    "publications": replication.publications,
+    "sequences": replication.sequences,
+    "orphans": orphans.orphans,
     "sale_settings": configuration.sale_settings,
     "rejected_webhooks": configuration.rejected_webhooks,
     "test_products": configuration.test_products,
@@ -38,6 +57,7 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
     """Run every check whose prerequisites hold."""
     yield from configuration.secrets(environment)
     yield from configuration.server_environment(environment)
+    yield from limits.open_files()
     try:
         conn = connect("doctor")
     except (UserError, psycopg.OperationalError) as error:
@@ -54,6 +74,10 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
                     name, "warning", f"not checked by role {conn.info.user}: {error.diag.message_primary}",
                     _rights(conn),
                 )  # fmt: skip
+            except (errors.ReadOnlySqlTransaction, errors.FeatureNotSupported) as error:
+                yield Finding(
+                    name, "warning", f"not checked: {error.diag.message_primary}", "run doctor on the primary"
+                )
             except (errors.UndefinedFunction, errors.UndefinedTable, errors.UndefinedColumn) as error:
                 detail = f"the schema is incomplete: {error.diag.message_primary}"
                 yield Finding(name, "failed", detail, MIGRATE)

@@ -92,12 +92,25 @@ def durability(conn: Connection) -> Findings:
 
 def settings(conn: Connection) -> Findings:
     findings: list[Finding] = []
-    names = ["default_transaction_isolation", "default_transaction_read_only", "max_locks_per_transaction"]
-    for name, value, where, is_settable in conn.execute(_SETTINGS, {"names": names}):
+    names = [
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "max_locks_per_transaction",
+        "session_replication_role",
+    ]
+    with conn.transaction(force_rollback=True):
+        conn.execute("reset default_transaction_isolation")  # pinned in this session
+        found = conn.execute(_SETTINGS, {"names": names}).fetchall()
+    for name, value, where, is_settable in found:
         detail = f"{name} is {value} for {_place(where)}"
         if name == "default_transaction_isolation" and value != "read committed":
             remedy = _fix(conn, name, "'read committed'", where, is_settable)
-            findings.append(Finding("settings", "failed", f"{detail}: read_events() refuses it", remedy))
+            # Commands and the HTTP server have their own.
+            detail += ": read_events() refuses callers that do not set their own"
+            findings.append(Finding("settings", "warning", detail, remedy))
+        elif name == "session_replication_role" and value not in ("origin", "local"):
+            remedy = _fix(conn, name, "origin", where, is_settable)
+            findings.append(Finding("settings", "failed", f"{detail}: constraints are not checked", remedy))
         elif name == "default_transaction_read_only" and value.lower() not in _OFF:
             remedy = _fix(conn, name, "off", where, is_settable)
             findings.append(Finding("settings", "failed", detail, remedy))

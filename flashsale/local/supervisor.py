@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 
-from flashsale.database.connection import fetch_value
+from flashsale.database.connection import connect, fetch_value
 from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role, create_first_product
 from flashsale.errors import UserError
@@ -98,7 +98,7 @@ def _run(settings: Settings, started: ExitStack) -> int:
         admin_url, server_url = cluster.url(SUPERUSER, DATABASE), cluster.url(APP_ROLE, DATABASE)
 
     migrate(admin_url, say=_print)
-    with psycopg.connect(admin_url, autocommit=True) as conn:
+    with connect("up", admin_url) as conn:
         if not settings.database_url:
             create_app_role(conn)
         if create_first_product(conn):

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import psycopg
 
+from flashsale.database.connection import connect
 from flashsale.errors import UserError
 
 RESTORE_TIMEOUT_SECONDS = 300
@@ -61,7 +62,7 @@ def main() -> None:
     """Change the settings, print a line, wait for the end of standard input, restore them."""
     task = json.loads(sys.stdin.readline())
     try:
-        with psycopg.connect(task["url"], autocommit=True) as conn:
+        with connect("rehearse", task["url"]) as conn:
             conn.execute(_CHANGE, (task["short"], task["short"]))
         print("changed", flush=True)
         sys.stdin.read()
@@ -73,7 +74,7 @@ def _restore(url: str, before: Sequence[float]) -> None:
     deadline = time.monotonic() + RESTORE_TIMEOUT_SECONDS
     while True:
         try:
-            with psycopg.connect(url, autocommit=True, connect_timeout=10) as conn:
+            with connect("rehearse", url) as conn:
                 conn.execute(_CHANGE, before)
             return
         except psycopg.OperationalError:

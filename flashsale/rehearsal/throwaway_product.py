@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from api.database.session import PIN, PINNED, pin_parameters
 from flashsale.database.connection import Connection, fetch_row, fetch_value
 from flashsale.database.forgetting import forget_tests
 from flashsale.errors import UserError
@@ -266,4 +267,5 @@ async def open_stock_reader(url: str, product: Product) -> AsyncIterator[StockRe
     """
     conn = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="flashsale rehearse")
     async with conn:
+        await conn.execute(PIN, pin_parameters(PINNED))
         yield StockReader(conn, product)

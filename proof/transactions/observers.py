@@ -14,7 +14,10 @@ from flashsale.database.sql_loader import SqlError, load
 from proof.transactions.session import Session
 from tests.support import sql_calls as calls
 
-TABLES = ("payments", "holds", "orders", "stock", "lapses", "events", "inbox", "settings", "ledger_carried")
+TABLES = (
+    *("payments", "holds", "orders", "stock", "lapses", "events", "inbox", "settings", "ledger_carried"),
+    *("operations", "rejected_webhooks", "purge_state"),
+)
 RETRYABLE = (errors.DeadlockDetected, errors.LockNotAvailable, errors.QueryCanceled)
 """failures of a statement that meets a reload or VACUUM FULL"""
 

@@ -16,7 +16,7 @@ as $$
       then 'The payload of a webhook is an object.'
     -- A number of jsonb keeps its digits. -> and ->> of a null are 'null' and null.
     when jsonb_typeof(p_payload -> 'amount') not in ('string', 'number', 'null')
-         or p_payload ->> 'amount' !~ '^[0-9]{1,22}(\.[0-9]{1,6})?$' -- guard: amount-format
+         or p_payload ->> 'amount' !~ '^[0-9]{1,22}([.][0-9]{1,6})?$' -- guard: amount-format
       then 'amount is a decimal string or a number, as in "99.00".'
     when jsonb_typeof(p_payload -> 'currency') not in ('string', 'null')
          or p_payload ->> 'currency' !~ '^[A-Za-z]{3}$'

@@ -4,9 +4,10 @@
 -- and the rows they refer to are the shop's books and stay, and so do rejected webhooks that stand.
 --
 -- Choose an age longer than the retries of the provider and of operators: a webhook or an
--- operation that repeats a deleted one is taken as new. Readers of the ledger lose what they have
--- not read. Returns what was deleted, and how many. Refuses SA009 invalid_request, also above READ
--- COMMITTED, where a payment newer than the snapshot is not seen.
+-- operation that repeats a deleted one is taken as new. The highest ids that were removed are
+-- kept. Readers of the ledger lose what they have not read. Returns what was deleted, and how
+-- many. Refuses SA009 invalid_request, also above READ COMMITTED, where a payment newer than the
+-- snapshot is not seen.
 create or replace function flashsale.purge(p_older_than interval)
 returns table (removed text, rows bigint)
 language plpgsql security definer
@@ -21,6 +22,8 @@ declare
   v_operations bigint;
   v_events     bigint;
   v_rejected   bigint;
+  v_order_id   bigint;
+  v_event_id   bigint;
 begin
   -- In seconds: the length of a month depends on the date it is counted from.
   if p_older_than is null or extract(epoch from p_older_than) not between 0 and 3155760000 then
@@ -48,9 +51,9 @@ begin
   delete from flashsale_data.payments p where p.order_id = any (v_order_ids);
   get diagnostics v_payments = row_count;
   with gone as (
-    delete from flashsale_data.orders o where o.order_id = any (v_order_ids) returning o.hold_id
+    delete from flashsale_data.orders o where o.order_id = any (v_order_ids) returning o.hold_id, o.order_id
   )
-  select array_agg(g.hold_id) into v_hold_ids from gone g;
+  select array_agg(g.hold_id), max(g.order_id) into v_hold_ids, v_order_id from gone g;
   v_hold_ids := v_hold_ids || array(
     select h.hold_id from flashsale_data.holds h
     where h.status in ('expired', 'released') and h.placed_at <= v_before
@@ -74,14 +77,22 @@ begin
     delete from flashsale_data.events e
     where e.event_id < coalesce(
       (select min(y.event_id) from flashsale_data.events y where y.at > v_before), 9223372036854775807)
-    returning e.product_id, e.available_delta
+    returning e.event_id, e.product_id, e.available_delta
   ), carried as (
     insert into flashsale_data.ledger_carried as l (product_id, available_delta)
     select g.product_id, sum(g.available_delta) from gone g where g.product_id is not null group by 1
     -- guard: ledger-carried
     on conflict (product_id) do update set available_delta = l.available_delta + excluded.available_delta
   )
-  select count(*) into v_events from gone;
+  select count(*), max(g.event_id) into v_events, v_event_id from gone g;
+  -- So that sequences_behind() sees a copy whose sequences stand behind what is no longer there.
+  insert into flashsale_data.purge_state as s (order_id, event_id)
+  select coalesce(v_order_id, 0), coalesce(v_event_id, 0)
+  where v_order_id is not null or v_event_id is not null
+  on conflict (singleton) do update
+    set
+      order_id = greatest(s.order_id, excluded.order_id), -- guard: purge-state
+      event_id = greatest(s.event_id, excluded.event_id);
 
   return query values
     ('orders', cardinality(v_order_ids)::bigint), ('payments', v_payments),

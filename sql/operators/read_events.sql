@@ -15,7 +15,9 @@
 -- 300,000 events, until forget_tests() removes them.
 --
 -- Refuses SA009 invalid_request: p_limit is 1 to 10,000; and above READ COMMITTED, where
--- current announcements would bound an older snapshot.
+-- current announcements would bound an older snapshot. Refuses SA030 not_primary where there
+-- are no announcements: on a standby, in a logical copy, and where the sequence of the ids is
+-- behind the ledger, as in a copy of another kind.
 create or replace function flashsale.read_events(p_after bigint, p_limit int, p_tests boolean default false)
 returns table (event_id bigint, kind text, at timestamptz, product_id bigint, hold_id bigint,
                order_id bigint, payment_key text, available_delta int, data jsonb, is_test boolean)
@@ -24,16 +26,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_last bigint;
+  v_last   bigint;
+  v_newest bigint;
+  v_error  text := flashsale_data.primary_error();
 begin
   if p_after is null or p_tests is null or p_limit is null or p_limit not between 1 and 10000 then
     perform flashsale_data.raise_refusal('SA009', 'Events are read after an event_id, 1 to 10,000 at a time.');
   elsif flashsale_data.keeps_snapshot() then
     perform flashsale_data.raise_refusal('SA009', 'Events are read at READ COMMITTED.');
+  elsif v_error is not null then -- guard: events-on-primary
+    perform flashsale_data.raise_refusal('SA030', v_error);
   end if;
 
+  -- Before the sequence: an event that is appended later has an id that is drawn later.
+  select max(e.event_id) into v_newest from flashsale_data.events e;
   -- The last id first, then the announcements: a later announcement's ids are higher.
   v_last := coalesce(pg_sequence_last_value('flashsale_data.event_ids'), 0);
+  if v_newest > v_last then -- guard: events-behind-sequence
+    perform flashsale_data.raise_refusal('SA030', format('The ledger ends with event %s, its sequence stands at %s: a copy.'
+      ' See flashsale doctor.', v_newest, v_last));
+  end if;
   -- An announcement is the lower 31 bits of an id. Of one that was made since, which bounds
   -- nothing, the difference wraps around to a large number.
   select least(v_last, min(v_last - announced.behind)) into v_last

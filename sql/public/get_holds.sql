@@ -1,5 +1,6 @@
 -- Each hold as it stands at this instant, with the order it has become.
--- One row a request, in order. Refuses SA003 hold_not_found, SA009 invalid_request.
+-- One row a request, in order. Refuses SA003 hold_not_found, SA009 invalid_request,
+-- SA030 not_primary.
 create or replace function flashsale.get_holds(p_request_nos int[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, product_id bigint, qty int,
                status text, expires_at timestamptz, order_id bigint, order_status text)
@@ -16,6 +17,9 @@ declare
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_hold_ids));
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
+  end if;
   return query
   select r.request_no,
          case when r.hold_id is null then 'SA009' when f.hold_id is null then 'SA003' end,

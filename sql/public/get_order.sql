@@ -1,5 +1,6 @@
 -- An order as it stands at this instant. For services, which may see any order; a buyer's
--- request goes to get_orders(). Refuses SA007 order_not_found, SA009 invalid_request.
+-- request goes to get_orders(). Refuses SA007 order_not_found, SA009 invalid_request,
+-- SA030 not_primary.
 create or replace function flashsale.get_order(
   p_order_id bigint,
   out order_id bigint, out hold_id bigint, out product_id bigint, out qty int, out status text,
@@ -17,6 +18,9 @@ declare
 begin
   if p_order_id is null then
     perform flashsale_data.raise_refusal('SA009', 'An order has an id.');
+  end if;
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
   end if;
   v_now := flashsale_data.read_clock();
   select f.order_id, f.hold_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,

@@ -1,6 +1,6 @@
 -- Each order as it stands at this instant. Order ids can be guessed, so the request must name
 -- the hold that the order came from, too: otherwise it is refused as if there were no such
--- order. One row a request, in order. Refuses SA007 order_not_found.
+-- order. One row a request, in order. Refuses SA007 order_not_found, SA030 not_primary.
 create or replace function flashsale.get_orders(p_request_nos int[], p_order_ids bigint[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, order_id bigint, product_id bigint, qty int,
                status text, cancel_reason text, amount numeric, currency text,
@@ -18,6 +18,9 @@ declare
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_order_ids), array_dims(p_hold_ids));
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
+  end if;
   return query
   select r.request_no,
          case when f.order_id is null then 'SA007' end,

@@ -1,5 +1,5 @@
 -- Each product with its exact stock at this instant. One row a request, in order.
--- Refuses SA001 product_not_found, SA009 invalid_request.
+-- Refuses SA001 product_not_found, SA009 invalid_request, SA030 not_primary.
 create or replace function flashsale.get_products(p_request_nos int[], p_product_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
                currency text, total_stock int, available_stock int)
@@ -16,6 +16,9 @@ declare
 begin
   perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
     array_dims(p_product_ids));
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
+  end if;
   return query
   select r.request_no,
          case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,

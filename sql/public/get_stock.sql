@@ -1,7 +1,7 @@
 -- Where the units of each product are at this instant: available_stock + held + awaiting +
 -- paid = total_stock. For displays of a running sale. p_product_ids: at most 1,000; an unknown
 -- id has no row. at: the instant at which this is true; it never goes backwards.
--- Refuses SA009 invalid_request.
+-- Refuses SA009 invalid_request, SA030 not_primary.
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
                awaiting int, paid int)
@@ -18,6 +18,9 @@ declare
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
     perform flashsale_data.raise_refusal('SA009', 'A call asks for the stock of at most 1,000 products.');
+  end if;
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
   end if;
   return query
   select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid

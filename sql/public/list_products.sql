@@ -1,6 +1,6 @@
 -- Products by ascending id, with their exact stock at this instant. Test products are not listed.
 -- p_after: the last id of the page before, 0 for the first; p_limit: 1 to 1,000.
--- Refuses SA009 invalid_request.
+-- Refuses SA009 invalid_request, SA030 not_primary.
 create or replace function flashsale.list_products(p_after bigint default 0, p_limit int default 100)
 returns table (id bigint, name text, price numeric, currency text, total_stock int, available_stock int)
 language plpgsql security definer
@@ -16,6 +16,9 @@ declare
 begin
   if p_after is null or p_limit is null or p_limit not between 1 and 1000 then
     perform flashsale_data.raise_refusal('SA009', 'A page has 1 to 1,000 products.');
+  end if;
+  if pg_is_in_recovery() then -- guard: read-on-primary
+    perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
   end if;
   return query
   select s.product_id, s.name, s.price, s.currency, s.total_stock, s.available

@@ -12,7 +12,8 @@ values
   ('SA008', 'idempotency_key_reused', 422, 'Idempotency key reused'),
   ('SA009', 'invalid_request',        422, 'Invalid request'),
   ('SA010', 'stock_in_use',           409, 'Stock in use'),
-  ('SA011', 'inbox_full',             503, 'Too many unmatched webhooks');
+  ('SA011', 'inbox_full',             503, 'Too many unmatched webhooks'),
+  ('SA030', 'not_primary',            503, 'Not the primary');
 comment on view flashsale.refusals is 'Every refusal: its SQLSTATE, stable code, HTTP status and title';
 revoke all on flashsale.refusals from public;
 grant select on flashsale.refusals to flashsale_api;

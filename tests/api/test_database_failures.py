@@ -22,7 +22,6 @@ from api.database.connection import (
     CONNECT_TIMEOUT_SECONDS,
     SOCKET_TIMEOUT_SECONDS,
     FunctionConnection,
-    connection_string,
 )
 from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import PLACE_HOLDS, PlaceHoldsRow
@@ -258,7 +257,7 @@ def test_functions_reloaded_under_a_prepared_statement_are_found_again(
 
 
 def connection(url: str, name: str = "test") -> FunctionConnection[PlaceHoldsRow]:
-    return FunctionConnection(connection_string(url, name, lock_timeout_ms=100), PLACE_HOLDS)
+    return FunctionConnection(url, name, PLACE_HOLDS, lock_timeout_ms=100, writes=True)
 
 
 def test_a_product_that_is_unlocked_in_time_is_sold(

@@ -302,7 +302,7 @@ def test_pgbouncer(tmp_path: Path) -> None:
 def test_pgbouncer_in_transaction_mode_is_refused() -> None:
     with running_cluster(with_pg_cron=False) as cluster:
         new_shop(cluster, schedule=False)
-        settings = settings_of("PgBouncer").replace("pool_mode=session", "pool_mode=transaction")
+        settings = settings_of("PgBouncer").replace("pool_mode = session", "pool_mode = transaction")
         with (
             pooler(cluster, "pgbouncer", settings) as pool,
             pytest.raises(UserError, match="pooler in transaction mode"),

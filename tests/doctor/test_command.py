@@ -83,8 +83,9 @@ def test_a_new_private_cluster_passes(flashsale, own_cluster, with_pg_cron):
         not_ok = {f["check"] for f in report["findings"] if f["status"] != "ok"}
         assert not_ok == (set() if with_pg_cron and has_pg_cron(find_binary("postgres")) else {"pg_cron"})
         assert {f["check"] for f in report["findings"]} == {
-            "secrets", "environment", "database", "server", "clock", "durability", "settings", "migrations",
-            "functions", "grants", "roles", "sale_settings", "rejected_webhooks", "test_products",
+            "secrets", "environment", "open_files", "database", "server", "clock", "durability", "settings",
+            "session", "collation", "migrations", "functions", "grants", "roles", "connections",
+            "subscriptions", "publications", "sequences", "orphans", "sale_settings", "rejected_webhooks", "test_products",
             "pg_cron", "audit",
         }  # fmt: skip
         assert flashsale("doctor", FLASHSALE_DATABASE_URL=url).stdout.endswith("warnings\n") or with_pg_cron

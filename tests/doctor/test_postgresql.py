@@ -7,9 +7,12 @@ import psycopg
 import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from flashsale.database import connection as connections
 from flashsale.doctor import postgresql
 from flashsale.local.cluster import PORT, SUPERUSER
 from tests.doctor.findings import after, only, problems
+from tests.support.sale_steps import one
+from tests.support.waiting import wait_until
 
 
 def test_an_old_server_fails(db, monkeypatch):
@@ -73,19 +76,46 @@ def test_default_settings_are_ok(db):
 
 
 @pytest.mark.parametrize(
-    "setting", ["default_transaction_isolation = 'repeatable read'", "default_transaction_read_only = on"]
+    ("setting", "expected"),
+    [
+        ("default_transaction_isolation = 'repeatable read'", "warning"),
+        ("default_transaction_read_only = on", "failed"),
+        ("session_replication_role = replica", "failed"),
+    ],
 )
-def test_settings_that_break_callers_fail(db, setting):
+def test_settings_that_break_callers_are_found(db, setting, expected):
     name, _, value = setting.partition(" = ")
     with after(db, f"alter database flashsale_doctor set {setting}"):
         ((status, said),) = problems(postgresql.settings, db)
-        assert status == "failed"
+        assert status == expected
         assert said.startswith(f"{name} is {value.strip(chr(39))} for database flashsale_doctor")
         # Within this transaction; test_remedies.py runs it as printed.
         db.execute(
             only(postgresql.settings, db).remedy.removeprefix("begin read write; ").removesuffix("; commit")
         )
         assert problems(postgresql.settings, db) == []
+
+
+def test_the_servers_isolation_is_seen_from_a_session_that_pins_its_own(db, connect):
+    other = connect()
+    other.execute("alter system set default_transaction_isolation = serializable")
+    try:
+        other.execute("select pg_reload_conf()")
+        wait_until(
+            lambda: one(other, "show default_transaction_isolation") == "serializable", "it is reloaded"
+        )
+        with connections.connect("doctor", db.info.dsn) as pinned:
+            assert one(pinned, "show default_transaction_isolation") == "read committed"
+            ((status, said),) = problems(postgresql.settings, pinned)
+            assert (status, said[:55]) == (
+                "warning", "default_transaction_isolation is serializable for the s"
+            )  # fmt: skip
+    finally:
+        other.execute("alter system reset default_transaction_isolation")
+        other.execute("select pg_reload_conf()")
+        wait_until(
+            lambda: one(other, "show default_transaction_isolation") == "read committed", "it is reset"
+        )
 
 
 def test_a_low_lock_limit_is_a_warning(db, monkeypatch):

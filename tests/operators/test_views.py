@@ -305,6 +305,7 @@ def test_refusals_are_the_contracts_table(db, connect):
         ("SA009", "invalid_request", 422, "Invalid request"),
         ("SA010", "stock_in_use", 409, "Stock in use"),
         ("SA011", "inbox_full", 503, "Too many unmatched webhooks"),
+        ("SA030", "not_primary", 503, "Not the primary"),
     ]
 
 

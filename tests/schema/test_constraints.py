@@ -133,6 +133,7 @@ REFUSED = [
     ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
     ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
     ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
+    ("purge_state_one_row", "insert into flashsale_data.purge_state values (false, 1, 1)"),
     # settings and state
     ("settings_pkey", "insert into flashsale_data.settings default values"),
     ("settings_one_row", "insert into flashsale_data.settings (singleton) values (false)"),
@@ -167,7 +168,9 @@ def test_every_constraint_is_tried_above(db):
             " where relnamespace = 'flashsale_data'::regnamespace"
         )
     }
-    untried = {"products_pkey", "ledger_carried_pkey", "schema_state_pkey", "scheduler_pkey"}
+    untried = {
+        "products_pkey", "ledger_carried_pkey", "purge_state_pkey", "schema_state_pkey", "scheduler_pkey",
+    }  # fmt: skip
     assert guards - {guard for guard, _ in REFUSED} == untried
 
 

@@ -63,6 +63,8 @@ def test_a_file_follows_the_layout(path):
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert not re.search(r"[ \t]+$|\t", text, flags=re.MULTILINE), "trailing blanks or tabs"
     assert not re.search(r"when others", text, flags=re.IGNORECASE)
+    # Without E, what a backslash means depends on standard_conforming_strings of the caller's session.
+    assert not re.search(r"(?<![eE])'[^'\n]*\\", re.sub(r"--.*|[eE]'(?:[^']|'')*'", "", text))
     code = re.sub(r"--.*|'(?:[^']|'')*'|\$\$", "", text)
     assert not re.search(r"\b(SELECT|FROM|WHERE|BEGIN|END|RETURNS|CREATE|UPDATE|INSERT)\b", code), (
         "upper case"

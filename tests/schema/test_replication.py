@@ -1,7 +1,7 @@
-"""Tables as replication needs them."""
+"""Tables as replication needs them, and keys that no library's order of text can lose."""
 
 from flashsale.database.roles import YOYO_SCHEMA
-from tests.support.sale_steps import create_product, order, pay, place_hold
+from tests.support.sale_steps import create_product, one, order, pay, place_hold
 
 
 def test_every_table_has_a_replica_identity(db):
@@ -32,3 +32,22 @@ def test_a_publication_for_all_tables_does_not_stop_the_sale(db):
         db.execute("select flashsale.expire_due()")
         db.execute("select flashsale.change_settings('2 minutes')")
         db.execute("select flashsale.purge('0')")
+
+
+def test_text_is_indexed_in_the_order_of_bytes(db):
+    others = db.execute(
+        """
+        select i.indexrelid::regclass::text, a.attname
+          from pg_index i join pg_class c on c.oid = i.indrelid
+          cross join lateral unnest(i.indcollation::oid[]) with ordinality as key (collation_id, n)
+          join pg_attribute a on a.attrelid = i.indexrelid and a.attnum = key.n
+         where c.relnamespace = 'flashsale_data'::regnamespace
+           and key.collation_id not in (0, 'pg_catalog."C"'::regcollation)
+        """
+    ).fetchall()
+    assert others == []
+
+
+def test_the_view_of_payments_has_the_keys_as_they_are_stored(db):
+    pay(db, order(db, create_product(db)), key="Žofie-1")
+    assert one(db, "select idempotency_key from flashsale.payments") == "Žofie-1"

@@ -47,4 +47,4 @@ def copy(name: str, folder: Path) -> Path:
     """A copy of a server's files: the account of PostgreSQL may be unable to enter the checkout."""
     source = find(name)
     assert source is not None, f"{name} is missing; to add it, run: bin/bootstrap servers"
-    return Path(shutil.copytree(source, folder, symlinks=True))
+    return Path(shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True))

@@ -16,7 +16,7 @@ TITLES = {
     "SA001": "Product not found", "SA002": "Insufficient stock", "SA003": "Hold not found",
     "SA004": "Hold expired", "SA005": "Hold released", "SA006": "Hold already used",
     "SA007": "Order not found", "SA008": "Idempotency key reused", "SA009": "Invalid request",
-    "SA010": "Stock in use", "SA011": "Too many unmatched webhooks",
+    "SA010": "Stock in use", "SA011": "Too many unmatched webhooks", "SA030": "Not the primary",
 }  # fmt: skip
 LOCKED = "55P03"
 
