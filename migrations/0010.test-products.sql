@@ -1,4 +1,4 @@
--- depends: 0008.replica-identity
+-- depends: 0009.byte-order-and-purged-ids
 
 set local role flashsale_owner;
 -- A table that a report reads for long is not waited for: callers would wait behind this. Migrate again.
