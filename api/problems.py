@@ -56,6 +56,19 @@ REFUSALS = {
     "SA011": ProblemType(503, "inbox_full", "Too many unmatched webhooks",
         "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
         retry_after=30),
+    "SA012": ProblemType(409, "sale_not_started", "Sale not started",
+        "The sale starts at starts_at, by the clock of the database.", retry_after=60),
+    "SA013": ProblemType(409, "sale_ended", "Sale ended", "The sale ended at ends_at."),
+    "SA014": ProblemType(409, "sale_paused", "Sale paused", "The sale is paused; it may go on."),
+    "SA015": ProblemType(410, "sale_cancelled", "Sale cancelled", "The sale was cancelled."),
+    "SA016": ProblemType(422, "buyer_required", "Buyer required",
+        "The product has a limit for each buyer, and the request names none."),
+    "SA017": ProblemType(409, "limit_reached", "Limit reached",
+        "The units would be more than one hold may have, or than the buyer may have in holds, pending and"
+        " paid orders: limit, taken and remaining."),
+    "SA018": ProblemType(409, "extension_refused", "Extension refused",
+        "The hold has been extended as often as it may, or ends at another time: expires_at."),
+    "SA019": ProblemType(409, "order_settled", "Order settled", "The order is paid: order_status."),
 }
 """By SQLSTATE: the refusals of the SQL functions. Equal to view flashsale.refusals."""
 
@@ -70,6 +83,14 @@ IDEMPOTENCY_KEY_REUSED = REFUSALS["SA008"]
 INVALID_REQUEST = REFUSALS["SA009"]
 STOCK_IN_USE = REFUSALS["SA010"]
 INBOX_FULL = REFUSALS["SA011"]
+SALE_NOT_STARTED = REFUSALS["SA012"]
+SALE_ENDED = REFUSALS["SA013"]
+SALE_PAUSED = REFUSALS["SA014"]
+SALE_CANCELLED = REFUSALS["SA015"]
+BUYER_REQUIRED = REFUSALS["SA016"]
+LIMIT_REACHED = REFUSALS["SA017"]
+EXTENSION_REFUSED = REFUSALS["SA018"]
+ORDER_SETTLED = REFUSALS["SA019"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
 MALFORMED_JSON = ProblemType(
