@@ -36,25 +36,29 @@ class Situation:
 
 def in_time(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """2 of 6 units are available, 3 are wanted; the order is pending."""
-    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     return Situation(model, product, hold, order["order_id"], 3, order["order_id"])
 
 
 def late(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """The order is overdue and a hold has expired, both not swept; all available units are wanted."""
-    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    call(db, model, "place_hold", product, 1, None)
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    call(db, model, "place_hold", product, 1, None, None)
     advance_clock(db, model.order_ticks)
     model.tick(model.order_ticks)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     return Situation(model, product, hold, order["order_id"], 4, order["order_id"])
 
 
 def before_order(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """The webhooks are about the next order, which the hold becomes; all units are held, 2 are wanted."""
-    call(db, model, "place_hold", product, 4, None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    call(db, model, "place_hold", product, 4, None, None)
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     next_id = next_order_id(db)
     return Situation(model, product, hold, next_id, 2, next_id)
 
@@ -100,8 +104,10 @@ def after_waits(
             call(db, model, "apply_payment", key, next_id, status, None, None)
         advance_clock(db, ticks)
         model.tick(ticks)
-    other = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    other = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     assert next_order_id(db) == next_id
     return Situation(model, product, hold, next_id, 3, other["order_id"])
 
@@ -120,7 +126,7 @@ def call(db: psycopg.Connection, model: Model, function: str, *args: object) -> 
 
 
 OPERATIONS: dict[str, Callable[[Situation], Call]] = {
-    "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart"),
+    "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart", None),
     "release": lambda s: scalar("release_hold", s.hold),
     "create_order": lambda s: scalar("create_order", s.hold, "checkout"),
     "success": lambda s: scalar("apply_payment", "pays", s.order, "success", None, None),

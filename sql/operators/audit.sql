@@ -219,7 +219,9 @@ as $$
                                  sums.captured, sums.paid, sums.refunds)
   from (
     select (select count(*) from flashsale_data.payments p
-            where p.status = 'success' and p.result not in ('stored', 'no_change')) as captured,
+            where p.status = 'success' and p.result <> 'stored'
+              and not (p.result = 'no_change' and p.order_id in (
+                select o.order_id from flashsale_data.orders o where o.amount = 0))) as captured,
            (select count(*) from flashsale_data.orders o left join money m on m.order_id = o.order_id
             where o.status = 'paid' and (o.amount > 0 or m.paying > 0)) as paid,
            (select count(*) from flashsale_data.payments p
