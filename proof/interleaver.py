@@ -113,6 +113,8 @@ class Interleaver:
         product = create_product(self.db, stock=6)
         model.totals[product] = 6
         situation = make(self.db, model, product)
+        query = "select expires_at::text from flashsale_data.holds where hold_id = %s"
+        situation.seen = self.db.execute(query, (situation.hold,)).fetchone()[0]
         for name in (*TABLES, "products"):
             self.db.execute(f"truncate proof.{name}; insert into proof.{name} table flashsale_data.{name}")
         self.next_order = next_order_id(self.db)
@@ -203,8 +205,7 @@ REFILL = "; ".join(
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
         f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
-        f"update flashsale_data.products p set ({', '.join(TERMS)}) = ({', '.join(f's.{name}' for name in TERMS)})"
-        " from proof.products s where s.product_id = p.product_id and p.has_terms is distinct from s.has_terms"
-        " or s.product_id = p.product_id and p.has_terms",
+        f"update flashsale_data.products p set {', '.join(f'{name} = s.{name}' for name in TERMS)}"
+        " from proof.products s where s.product_id = p.product_id and (p.has_terms or s.has_terms)",
     ]
 )

@@ -117,8 +117,8 @@ class ShopMachine(RuleBasedStateMachine):
     # --- single calls ---
 
     (
-        place_hold, release_hold, extend_hold, abandon_order, create_order, apply_payment, adjust_stock, sweep, purge,
-        change_settings, change_price, change_terms, pause_sale, resume_sale,
+        place_hold, release_hold, extend_hold, abandon_order, create_order, apply_payment, adjust_stock,
+        sweep, purge, change_settings, change_price, change_terms, pause_sale, resume_sale,
     ) = (single_call(function) for function in arguments)  # fmt: skip
 
     @rule(draw=a_batch)

@@ -27,8 +27,9 @@ COLUMNS = {
 }  # fmt: skip
 # Functions that do not return a row a request.
 QUERIES = {
-    "change_terms": "select to_jsonb(r) from flashsale.change_terms(array[$1::bigint], p_max_per_buyer => $2::int,"
-    " p_limit_group => $3::text, p_max_per_hold => $4::int, p_starts_at => case $5 when 'none' then '-infinity'"
+    "change_terms": "select to_jsonb(r) from flashsale.change_terms("
+    "array[$1::bigint], p_max_per_buyer => $2::int, p_limit_group => $3::text, p_max_per_hold => $4::int,"
+    " p_starts_at => case $5 when 'none' then '-infinity'"
     f" else clock_timestamp() + $5::text::int * interval '{TICK} s' end, p_ends_at => case $6 when 'none'"
     f" then 'infinity' else clock_timestamp() + $6::text::int * interval '{TICK} s' end) r",
     "pause_sale": "select to_jsonb(r) from flashsale.pause_sale(array[$1::bigint]) r",
@@ -43,12 +44,12 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail", "max_units", "taken", "remai
 
 @dataclass(frozen=True)
 class Request:
-    """One request: place_hold(product_id, qty, key, buyer), release_hold(hold_id), create_order(hold_id, key),
-    extend_hold(hold_id, the end that was seen, the same in ticks), abandon_order(order_id, hold_id),
-    apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta, key),
-    change_price(product_id, price), change_terms(product_id, max_per_buyer, limit_group, max_per_hold, ticks
-    until the start and until the end), pause_sale(product_id), resume_sale(product_id), expire_due(limit),
-    change_settings(keep_ticks), purge()."""
+    """One request: place_hold(product_id, qty, key, buyer), release_hold(hold_id),
+    extend_hold(hold_id, the end that was seen, the same in ticks), create_order(hold_id, key),
+    abandon_order(order_id, hold_id), apply_payment(key, order_id, status, amount, currency),
+    adjust_stock(product_id, delta, key), change_price(product_id, price), change_terms(product_id,
+    max_per_buyer, limit_group, max_per_hold, ticks until the start, ticks until the end),
+    pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks), purge()."""
 
     function: str
     args: tuple

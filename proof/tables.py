@@ -12,8 +12,8 @@ from proof.requests import send_prepared
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
-delete from flashsale_data.claims; delete from flashsale_data.ledger_carried; delete from flashsale_data.operations;
-delete from flashsale_data.products;
+delete from flashsale_data.claims; delete from flashsale_data.ledger_carried;
+delete from flashsale_data.operations; delete from flashsale_data.products;
 update flashsale_data.inbox set stored = 0
 """
 
@@ -33,7 +33,8 @@ select jsonb_build_object(
     from (
       select c.scope || ' ' || c.buyer as name, sum(c.qty) as units
       from flashsale_data.claims c where c.ends_at > clock_timestamp() group by 1) c),
-  'adjustments', (    select jsonb_object_agg(o.idempotency_key, o.total_stock) from flashsale_data.operations o
+  'adjustments', (
+    select jsonb_object_agg(o.idempotency_key, o.total_stock) from flashsale_data.operations o
     where o.operation = 'adjust_stock'),
   'holds', (
     select jsonb_object_agg(h.hold_id,

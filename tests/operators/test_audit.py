@@ -98,7 +98,8 @@ CORRUPTIONS = {
     ],
     "claims_add_up": ["update flashsale_data.claims set qty = 1"],
     "limit_kept": [
-        "update flashsale_data.events set data = data || '{{\"max_per_buyer\": 1}}' where kind = 'terms_changed'"
+        "update flashsale_data.events set data = data || '{{\"max_per_buyer\": 1}}'"
+        " where kind = 'terms_changed'"
     ],
     "held_in_time": [
         'update flashsale_data.events set data = data || \'{{"starts_at": "2099-01-01 00:00Z"}}\''

@@ -208,8 +208,8 @@ def test_terms_are_lifted(db):
         payment_window="1 hour", listed=False, max_per_hold=4,
     )  # fmt: skip
     found = change_terms(
-        db, product, starts_at="-infinity", ends_at="infinity", max_per_buyer=0, limit_group="", hold_time="0",
-        payment_window="0", listed=True, max_per_hold=0,
+        db, product, starts_at="-infinity", ends_at="infinity", max_per_buyer=0, limit_group="",
+        hold_time="0", payment_window="0", listed=True, max_per_hold=0,
     )  # fmt: skip
     assert found[1:9] == (None, None, None, None, None, None, True, None)
     assert found.sale_status == "open"
@@ -226,7 +226,8 @@ def test_terms_that_stay_as_they_are_are_no_event(db):
 
 
 WRONG = [
-    {"starts_at": "infinity"}, {"ends_at": "-infinity"}, {"starts_at": "10000-01-01"}, {"ends_at": "1969-12-31 00:00Z"},
+    {"starts_at": "infinity"}, {"ends_at": "-infinity"}, {"starts_at": "10000-01-01"},
+    {"ends_at": "1969-12-31 00:00Z"},
     {"starts_at": "2000-01-02", "ends_at": "2000-01-01"}, {"starts_at": NOON, "ends_at": NOON},
     {"max_per_buyer": -1}, {"max_per_hold": -1}, {"limit_group": "x" * 256},
     {"hold_time": "99 ms"}, {"hold_time": "25 hours"}, {"hold_time": "-1 s"},
