@@ -49,7 +49,8 @@ class Request:
     abandon_order(order_id, hold_id), apply_payment(key, order_id, status, amount, currency),
     adjust_stock(product_id, delta, key), change_price(product_id, price), change_terms(product_id,
     max_per_buyer, limit_group, max_per_hold, ticks until the start, ticks until the end),
-    pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks), purge()."""
+    pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks),
+    purge()."""
 
     function: str
     args: tuple

@@ -127,7 +127,8 @@ def after_waits(
 
 
 def limited(db: psycopg.Connection, model: Model, product: int) -> Situation:
-    """As in_time, but all is ann's, who has 4 of the 5 units that she may have of two products; 1 is wanted."""
+    """As in_time, but all is ann's: she has 4 of the 5 units that she may have of two products; 1 is
+    wanted."""
     sibling = limit(db, model, product, 5)
     order = call(
         db, model, "create_order", call(db, model, "place_hold", product, 2, None, "ann")["hold_id"], None
@@ -137,8 +138,8 @@ def limited(db: psycopg.Connection, model: Model, product: int) -> Situation:
 
 
 def limited_late(db: psycopg.Connection, model: Model, product: int) -> Situation:
-    """As late, but all is ann's: her order of 2 is overdue, and of the 4 units that she may have of two products
-    she holds 2; 2 are wanted."""
+    """As late, but all is ann's: her order of 2 is overdue, and of the 4 units that she may have of two
+    products she holds 2; 2 are wanted."""
     sibling = limit(db, model, product, 4)
     order = call(
         db, model, "create_order", call(db, model, "place_hold", sibling, 2, None, "ann")["hold_id"], None

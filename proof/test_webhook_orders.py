@@ -111,7 +111,7 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             product = create_product(db, stock=UNITS)
             model.totals[product] = UNITS
             (observed,) = execute(db, scalar("place_hold", product, UNITS, None, None))
-            hold = model.place_hold(product, UNITS, None, observed)["hold_id"]
+            hold = model.place_hold(product, UNITS, None, None, observed)["hold_id"]
             tree = Walk(db, scarce=scarce, prefix=prefix)
             tree.run(model, product, hold)
         # Rolled back rows would be read again and again.

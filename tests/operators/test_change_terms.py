@@ -96,6 +96,15 @@ def test_a_sale_opens_and_ends_by_itself_at_its_instants(db):
     assert starts_at <= first <= last < ends_at
 
 
+@pytest.mark.parametrize(
+    ("at", "status"),
+    [(-1, "scheduled"), (0, "open"), (1, "open"), (59, "open"), (60, "ended"), (61, "ended")],
+)
+def test_a_window_includes_its_start_and_not_its_end(db, at, status):
+    query = "select flashsale_data.sale_status(%s, %s, false, %s)"
+    assert value(db, query, NOON, NOON + timedelta(minutes=1), NOON + timedelta(seconds=at)) == status
+
+
 def test_early_requests_cost_neither_lock_nor_write(db, connect):
     """Another transaction has the product's lock; early requests do not wait for it."""
     product = create_product(db, starts_at=clock(db) + HOUR)
@@ -323,7 +332,12 @@ def test_a_key_creates_a_product_with_its_terms_once(db):
     product = create(starts_at=NOON, limit_group="shoe")
     change_terms(db, product, starts_at="-infinity")
     assert create(limit_group="shoe", starts_at=NOON) == product
-    for others in ({}, {"starts_at": NOON}, {"starts_at": NOON, "limit_group": "hat"}):
+    for others in (
+        {"starts_at": NOON, "limit_group": "shoe", "max_per_hold": 3},
+        {},
+        {"starts_at": NOON},
+        {"starts_at": NOON, "limit_group": "hat"},
+    ):
         with refused("SA008"):
             create(**others)
 
