@@ -174,9 +174,13 @@ class ShopMachine(RuleBasedStateMachine):
                 number, later = drawn
                 return Request(function, self.seen_end(self.hold(number), later))
             case "abandon_order":
-                order = self.order(*drawn)
+                (number,) = drawn
+                known = list(self.model.orders)[-6:]
+                order = (
+                    self.order(number) if number % 20 == 19 or not known else known[number // 20 % len(known)]
+                )
                 made = self.model.orders.get(order)
-                return Request(function, (order, 1 if made is None or drawn[0] % 10 == 9 else made.hold_id))
+                return Request(function, (order, 1 if made is None or number % 20 == 18 else made.hold_id))
             case "change_terms":
                 product, max_per_buyer, limit_group, max_per_hold, window = drawn
                 return Request(

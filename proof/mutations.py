@@ -216,7 +216,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [
             "select p.price into v_price from flashsale_data.products p"
             " where p.product_id = v_ids_to_lock[1];\n{line}",
-            "into v_expires_at, v_currency, v_has_terms",
+            "into v_expires_at, v_currency, v_judged",
         ],
         [PRICES + "test_a_hold_that_waits_for_a_change_has_the_new_price"],
     ),

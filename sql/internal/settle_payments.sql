@@ -61,11 +61,12 @@ declare
   v_written        bigint;
 begin
   -- 1 Lock the claims of buyers and the products
-  select array_agg((p_orders[slot]).product_id), array_agg((p_orders[slot]).buyer) into v_product_ids, v_buyers
+  select array_agg((p_orders[slot]).product_id), array_agg((p_orders[slot]).buyer),
+         bool_or((p_orders[slot]).buyer is not null)
+    into v_product_ids, v_buyers, v_has_buyers
   from unnest(p_slots) as slot;
   select x.ids, x.slots into v_products, v_product_slots
   from flashsale_data.index_ids(v_product_ids) x;
-  v_has_buyers := cardinality(array_remove(v_buyers, null)) > 0;
   if v_has_buyers then
     perform flashsale_data.lock_claims(v_products, v_product_slots, v_buyers);
   end if;
@@ -107,7 +108,8 @@ begin
       when v_order.qty <= v_available[v_product_slot] then 'applied' -- guard: units-left-to-revive
       else 'refund_due' end;
     -- So did the buyer's right to them.
-    if v_result = 'applied' and v_payment.status = 'success' and (v_overdue or v_order.status = 'cancelled')
+    if v_has_buyers and v_result = 'applied' and v_payment.status = 'success'
+       and (v_overdue or v_order.status = 'cancelled')
        and v_order.qty > v_limits[v_product_slot] - v_taken[v_claim_slots[v_i]] then -- guard: limit-to-revive
       v_result := 'refund_due';
       v_reasons[v_i] := 'limit_reached';

@@ -37,6 +37,7 @@ declare
   v_ctids          tid[];
   v_product_ids    bigint[];
   v_buyers         text[];
+  v_has_buyers     boolean;
   v_locked_claims  boolean[];
   v_slots          int[];
   -- by product, found by the request's slot
@@ -44,11 +45,11 @@ declare
   v_product_ctids  tid[];
   v_effective_nows timestamptz[];
   v_due_ats        timestamptz[];
-  -- the requests whose order is created, and these orders; whether any of them has a buyer
+  -- the requests whose order is created, and these orders; whether any of them has a buyer or costs
+  -- nothing
   v_created        int[];
   v_orders         flashsale_data.orders[];
-  v_has_buyers     boolean := false;
-  v_has_free       boolean := false;
+  v_is_special     boolean;
   v_stored_keys    text[];
   v_settled        boolean := false;
 begin
@@ -72,10 +73,10 @@ begin
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     select l.holds, l.ctids into v_holds, v_ctids -- guard: hold-before-product
     from flashsale_data.lock_holds(v_usable) l;
-    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer)
-      into v_product_ids, v_buyers
+    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer),
+           bool_or(h.buyer is not null)
+      into v_product_ids, v_buyers, v_has_buyers
     from unnest(v_holds) as h;
-    v_has_buyers := cardinality(array_remove(v_buyers, null)) > 0;
   end if;
   -- Above READ COMMITTED the products of all these holds are locked, so that the lock
   -- raises 40001 if the state of a hold or its order has changed since the snapshot.
@@ -123,10 +124,10 @@ begin
 
     -- A hold's expiry is judged by the clock that was read after the last lock, not by the
     -- time at which this call began to wait.
-    select array_agg(chosen.i), array_agg(chosen.new_order), bool_or(chosen.free)
-      into v_created, v_orders, v_has_free
+    select array_agg(chosen.i), array_agg(chosen.new_order), bool_or(chosen.special)
+      into v_created, v_orders, v_is_special
     from (
-      select hold.i::int, hold.price = 0 as free,
+      select hold.i::int, hold.price = 0 or hold.buyer is not null as special,
              row(v_order_ids[hold.i], hold.hold_id, hold.product_id, hold.qty,
                  hold.price * hold.qty, -- guard: order-amount
                  hold.currency, case when hold.price = 0 then 'paid' else 'pending_payment' end, -- guard: free-order-paid
@@ -182,13 +183,11 @@ begin
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id)
     select 'order_created', clock_timestamp(), o.product_id, o.hold_id, o.order_id
     from unnest(v_orders) as o;
-    if v_has_free then
+    if v_is_special then
       insert into flashsale_data.events (kind, at, product_id, hold_id, order_id)
       select 'order_paid', clock_timestamp(), o.product_id, o.hold_id, o.order_id
       from unnest(v_orders) as o
       where o.status = 'paid';
-    end if;
-    if v_has_buyers then
       update flashsale_data.claims c
       set ends_at = case when o.status = 'paid' then 'infinity' else o.payment_due_at end -- guard: claim-follows-order
       from unnest(v_orders) as o

@@ -39,8 +39,7 @@ as $$
 #variable_conflict use_column
 declare
   v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
-                     array_dims(p_product_ids), array_dims(p_qtys), array_dims(p_idempotency_keys),
-                     case when p_buyers is null then array_dims(p_request_nos) else array_dims(p_buyers) end);
+                     array_dims(p_product_ids), array_dims(p_qtys), array_dims(p_idempotency_keys));
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
   v_now            timestamptz;
   v_index          record;
@@ -67,20 +66,23 @@ declare
   -- by key, found by the request's key slot: the request of this call that has placed its hold
   v_placed_by      int[];
   v_earlier        int;
-  -- of requests with buyers or of products with terms, by request: why the terms refuse it, its
-  -- claim slot, whether its claims are locked elsewhere, and what SA017 has met; by claim slot:
-  -- the units that the buyer has
-  v_has_terms      boolean  := false;
-  v_judged         boolean  := p_buyers is not null;
+  -- of a call with buyers or about products with terms (most are not: one flag, since each
+  -- expression costs a call of one hold 1 %), by request: why the terms refuse it, its claim slot,
+  -- whether its claims are locked elsewhere; by claim slot: the units that the buyer has
+  v_judged         boolean;
   v_terms          record;
   v_denial         text;
   v_claim_slots    int[];
   v_claim_slot     int;
   v_locked_claims  boolean[];
   v_taken          int[];
-  v_met_limits     int[];
+  -- and what a refusal says beside its sentence
+  v_starts_ats     timestamptz[];
+  v_ends_ats       timestamptz[];
+  v_max_units      int[];
   v_met_taken      int[];
-  -- by product, found by the request's slot: those that have terms, and the scopes of claims on them
+  v_remaining      int[];
+  -- by product, found by the request's slot: its row, if it has terms, and the scope of claims on it
   v_products       flashsale_data.products[];
   v_sale_statuses  text[];
   v_max_per_buyers int[];
@@ -116,15 +118,16 @@ begin
   v_worth := flashsale_data.products_worth_locking(v_index.ids);
   v_ids_to_lock := v_worth.ids_to_lock;
   v_existing := v_worth.existing;
-  if v_worth.closed is not null then
-    v_judged := true;
+  v_judged := p_buyers is not null or v_worth.closed is not null;
+  if v_judged then
+    if p_buyers is not null then
+      perform flashsale_data.batch_size(v_size, array_dims(p_buyers));
+      perform flashsale_data.lock_claims(v_ids_to_lock, v_slots, p_buyers); -- guard: claim-before-product
+    end if;
     v_products := v_worth.closed;
     v_sale_statuses := v_worth.sale_statuses;
   end if;
   if cardinality(array_remove(v_ids_to_lock, null)) > 0 then
-    if p_buyers is not null then
-      perform flashsale_data.lock_claims(v_ids_to_lock, v_slots, p_buyers); -- guard: claim-before-product
-    end if;
     v_stock := flashsale_data.lock_stock(v_ids_to_lock); -- guard: price-after-lock
     v_ctids := v_stock.ctids;
     v_available := v_stock.available;
@@ -134,15 +137,15 @@ begin
     -- one product: arrays would cost such a call 3 %.
     if cardinality(v_ids_to_lock) = 1 then
       select flashsale_data.expiry_instant(v_effective_nows[1] + coalesce(p.hold_time, s.hold_time)),
-             p.currency, p.has_terms, p.price
-        into v_expires_at, v_currency, v_has_terms, v_price -- guard: price-after-lock
+             p.currency, p.has_terms or v_judged, p.price
+        into v_expires_at, v_currency, v_judged, v_price -- guard: price-after-lock
       from flashsale_data.settings s cross join flashsale_data.products p
       where p.product_id = v_ids_to_lock[1];
       v_expiries := array[v_expires_at];
     else
       select array_agg(product.expires_at), array_agg(product.currency), array_agg(product.price),
-             bool_or(product.has_terms)
-        into v_expiries, v_currencies, v_prices, v_has_terms
+             coalesce(bool_or(product.has_terms), false) or v_judged
+        into v_expiries, v_currencies, v_prices, v_judged
       from (
         select flashsale_data.expiry_instant(locked.effective_now + coalesce(p.hold_time, s.hold_time))
                  as expires_at,
@@ -153,8 +156,7 @@ begin
         left join flashsale_data.products p on p.product_id = locked.product_id
         order by locked.slot) product;
     end if;
-    if v_has_terms then
-      v_judged := true;
+    if v_judged then
       v_terms := flashsale_data.terms_in_force(v_ids_to_lock, v_effective_nows, v_slots, p_buyers);
       v_products := v_terms.products;
       v_sale_statuses := v_terms.sale_statuses;
@@ -237,24 +239,35 @@ begin
                then 'An idempotency key has 1 to 255 characters.'
                when length(p_buyers[v_i]) not between 1 and 255
                then 'A buyer is a text of 1 to 255 characters.'
-               else 'A hold needs a product and a quantity of at least 1.' end
-        when 'SA012' then format('The sale of product %s starts at %s.', p_product_ids[v_i],
-                                 (v_products[v_slot]).starts_at)
-        when 'SA013' then format('The sale of product %s ended at %s.', p_product_ids[v_i],
-                                 (v_products[v_slot]).ends_at)
-        when 'SA014' then format('The sale of product %s is paused.', p_product_ids[v_i])
-        when 'SA016' then format('Product %s is sold to named buyers: it has a limit for each.', p_product_ids[v_i])
-        when 'SA017' then
-          case when p_qtys[v_i] > v_max_per_holds[v_slot]
-               then format('A hold of product %s has at most %s units, not %s.',
-                           p_product_ids[v_i], v_max_per_holds[v_slot], p_qtys[v_i])
-               else format('A buyer gets at most %s of product %s; this one has %s and wants %s more.',
-                           v_max_per_buyers[v_slot], p_product_ids[v_i], v_taken[v_claim_slot], p_qtys[v_i]) end end;
-      if v_refusal = 'SA017' then
-        v_met_limits[v_i] := case when p_qtys[v_i] > v_max_per_holds[v_slot] then v_max_per_holds[v_slot]
-                             else v_max_per_buyers[v_slot] end;
-        v_met_taken[v_i] := case when p_qtys[v_i] > v_max_per_holds[v_slot] then 0
-                            else v_taken[v_claim_slot] end;
+               else 'A hold needs a product and a quantity of at least 1.' end end;
+      if v_refusal = v_denial then
+        case v_refusal
+          when 'SA012' then
+            v_starts_ats[v_i] := (v_products[v_slot]).starts_at;
+            v_details[v_i] := format('The sale of product %s starts at %s.', p_product_ids[v_i], v_starts_ats[v_i]);
+          when 'SA013' then
+            v_ends_ats[v_i] := (v_products[v_slot]).ends_at;
+            v_details[v_i] := format('The sale of product %s ended at %s.', p_product_ids[v_i], v_ends_ats[v_i]);
+          when 'SA014' then
+            v_details[v_i] := format('The sale of product %s is paused.', p_product_ids[v_i]);
+          when 'SA016' then
+            v_details[v_i] := format('Product %s has a limit for each buyer, and the request names none.',
+              p_product_ids[v_i]);
+          when 'SA017' then
+            if p_qtys[v_i] > v_max_per_holds[v_slot] then
+              v_max_units[v_i] := v_max_per_holds[v_slot];
+              v_met_taken[v_i] := 0;
+              v_details[v_i] := format('A hold of product %s has at most %s units, not %s.',
+                p_product_ids[v_i], v_max_units[v_i], p_qtys[v_i]);
+            else
+              v_max_units[v_i] := v_max_per_buyers[v_slot];
+              v_met_taken[v_i] := v_taken[v_claim_slot];
+              v_details[v_i] := format('A buyer gets at most %s of product %s; this one has %s and wants %s more.',
+                v_max_units[v_i], p_product_ids[v_i], v_met_taken[v_i], p_qtys[v_i]);
+            end if;
+            v_remaining[v_i] := greatest(v_max_units[v_i] - v_met_taken[v_i], 0);
+          else null;
+        end case;
       end if;
       v_refusal := null;
     elsif v_earlier is not null then
@@ -335,11 +348,8 @@ begin
               then coalesce((v_holds[request.i]).expires_at, v_expiries[v_slots[request.i]]) end,
          case when request.hold_id is not null then (v_orders[request.i]).order_id end,
          case when request.hold_id is not null then (v_orders[request.i]).status end,
-         case when request.sqlstate = 'SA012' then (v_products[v_slots[request.i]]).starts_at end,
-         case when request.sqlstate = 'SA013' then (v_products[v_slots[request.i]]).ends_at end,
-         v_met_limits[request.i], v_met_taken[request.i],
-         case when request.sqlstate = 'SA017'
-              then greatest(v_met_limits[request.i] - v_met_taken[request.i], 0) end
+         v_starts_ats[request.i], v_ends_ats[request.i],
+         v_max_units[request.i], v_met_taken[request.i], v_remaining[request.i]
   from unnest(p_request_nos, v_sqlstates, v_details, v_hold_ids, p_product_ids, p_qtys) with ordinality
     as request (request_no, sqlstate, detail, hold_id, product_id, qty, i)
   order by request.i;

@@ -24,6 +24,7 @@ declare
   v_ctids            tid[];
   v_slots            int[];
   v_locked_elsewhere boolean[];
+  v_product_ids      bigint[];
   v_buyers           text[];
   v_has_buyers       boolean;
   v_locked_claims    boolean[];
@@ -50,11 +51,12 @@ begin
     -- 2 Lock the holds, the claims of their buyers, their products; the clock is read last
     select l.holds, l.ctids into v_holds, v_ctids
     from flashsale_data.lock_holds(v_active) l;
+    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer),
+           bool_or(h.buyer is not null)
+      into v_product_ids, v_buyers, v_has_buyers
+    from unnest(v_holds) as h;
     select x.ids, x.slots into v_products, v_slots
-    from flashsale_data.index_ids(array(
-      select case when h.status = 'active' then h.product_id end from unnest(v_holds) as h)) x;
-    v_buyers := array(select h.buyer from unnest(v_holds) as h);
-    v_has_buyers := cardinality(array_remove(v_buyers, null)) > 0;
+    from flashsale_data.index_ids(v_product_ids) x;
     if v_has_buyers then
       perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
     end if;
