@@ -39,7 +39,7 @@ QUERIES = {
     " filter (where removed not in ('events', 'rejected_webhooks')) from flashsale.purge($1::interval)",
 }
 TIMES = ("expires_at", "payment_due_at", "starts_at", "ends_at", "now")
-OF_THE_BATCH = ("request_no", "sqlstate", "detail", "max_units", "taken", "remaining")
+OF_THE_BATCH = ("request_no", "sqlstate", "detail", "members")
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,9 @@ begin
     v_now := flashsale_data.read_clock();
     select array_agg(case when requested.status <> 'open' then requested.status end),
            array_agg(case when requested.status <> 'open' then requested.product end),
-           array_agg(case when requested.status = 'open' then requested.id_to_lock end)
-      into sale_statuses, closed, ids_to_lock
+           array_agg(case when requested.status = 'open' then requested.id_to_lock end),
+           array_agg(case when requested.status = 'open' then (requested.product).product_id end)
+      into sale_statuses, closed, ids_to_lock, p_product_ids
     from (
       select wanted.id_to_lock, p as product,
              flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, v_now) as status
@@ -53,9 +54,8 @@ begin
   ids_to_lock := array(
     select coalesce(requested.id_to_lock, (
       select s.product_id from flashsale_data.stock_at(v_now) s
-      where s.product_id = requested.product_id and s.available > 0 and requested.sale_status is null))
-    from unnest(p_product_ids, ids_to_lock, sale_statuses) with ordinality
-      as requested (product_id, id_to_lock, sale_status, slot)
+      where s.product_id = requested.product_id and s.available > 0))
+    from unnest(p_product_ids, ids_to_lock) with ordinality as requested (product_id, id_to_lock, slot)
     order by requested.slot);
 end
 $$;

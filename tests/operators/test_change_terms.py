@@ -37,6 +37,10 @@ def clock(db):
     return value(db, "select clock_timestamp()")
 
 
+def members(row):
+    return {name: datetime.fromisoformat(value) for name, value in row.members.items()}
+
+
 def in_the_ledger(db, kind="terms_changed"):
     return [
         data
@@ -68,9 +72,8 @@ def test_a_hold_before_the_start_is_refused_with_the_start(db):
     assert get_product(db, product).sale_status == "scheduled"
     with refused("SA012"):
         place_hold(db, product)
-    assert [
-        (row.sqlstate, row.starts_at, row.ends_at) for row in place_holds(db, (product, 1), (product, 2))
-    ] == [("SA012", starts_at, None)] * 2
+    for row in place_holds(db, (product, 1), (product, 2)):
+        assert (row.sqlstate, members(row)) == ("SA012", {"starts_at": starts_at})
 
 
 def test_a_hold_after_the_end_is_refused_with_the_end(db):
@@ -80,7 +83,7 @@ def test_a_hold_after_the_end_is_refused_with_the_end(db):
     with refused("SA013"):
         place_hold(db, product)
     (row,) = place_holds(db, (product, 1))
-    assert (row.starts_at, row.ends_at) == (None, ends_at)
+    assert members(row) == {"ends_at": ends_at}
 
 
 def test_a_sale_opens_and_ends_by_itself_at_its_instants(db):

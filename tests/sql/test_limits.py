@@ -81,9 +81,9 @@ def test_the_refusal_has_the_limit_and_what_remains(db, limited):
     served, refused_one, plain = place_holds(
         db, (limited, 1, None, "bob"), (limited, 2, None, "ann"), (limited, 99, None, "cid")
     )
-    assert (refused_one.max_units, refused_one.taken, refused_one.remaining) == (2, 1, 1)
-    assert (plain.sqlstate, plain.max_units, plain.taken, plain.remaining) == ("SA017", 2, 0, 2)
-    assert (served.max_units, served.taken, served.remaining) == (None, None, None)
+    assert refused_one.members == {"limit": 2, "taken": 1, "remaining": 1}
+    assert (plain.sqlstate, plain.members) == ("SA017", {"limit": 2, "taken": 0, "remaining": 2})
+    assert served.members is None
 
 
 def test_pending_and_paid_orders_count(db, limited):
@@ -141,7 +141,7 @@ def test_an_extended_hold_counts_until_its_new_end(db, limited):
 def test_a_batch_counts_what_it_has_placed(db, limited):
     batch = place_holds(db, *[(limited, 1, None, buyer) for buyer in ("ann", "bob", "ann", "ann", "bob")])
     assert sqlstates(batch) == [None, None, None, "SA017", None]
-    assert [refusal.taken for refusal in batch if refusal.sqlstate] == [2]
+    assert [refusal.members["taken"] for refusal in batch if refusal.sqlstate] == [2]
 
 
 def test_replays_count_once(db, limited):
@@ -174,7 +174,7 @@ def test_a_hold_has_at_most_so_many_units_whoever_places_it(db):
         place_hold(db, product, 4)
     assert "at most 3" in refusal.value.diag.message_detail
     (row,) = place_holds(db, (product, 4))
-    assert (row.max_units, row.taken, row.remaining) == (3, 0, 3)
+    assert row.members == {"limit": 3, "taken": 0, "remaining": 3}
 
 
 def test_a_sold_out_product_is_sold_out_whatever_the_buyer_has(db):
