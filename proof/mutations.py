@@ -458,7 +458,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A sale has not started at the instant of its start", "sale-not-started",
         ["when p_starts_at >= p_now then 'scheduled'"],
         [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
-    Mutation("Early requests lock the product", "early-without-lock", ["if false then"],
+    Mutation("Early requests lock the product", "early-without-lock", ["case when true"],
         [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
     Mutation("The window is judged by the time before the lock", "window-after-lock",
         ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, transaction_timestamp())"],

@@ -48,9 +48,9 @@ declare
   v_stock          record;
   v_replays        record;
   -- by request
-  v_sqlstates      text[]   := array_fill(null::text, array[v_size]);
-  v_hold_ids       bigint[] := array_fill(null::bigint, array[v_size]);
-  v_details        text[]   := v_sqlstates;
+  v_sqlstates      text[];
+  v_hold_ids       bigint[];
+  v_details        text[];
   v_replayed       boolean[];
   v_slots          int[];
   v_slot           int;
@@ -115,14 +115,12 @@ begin
   v_worth := flashsale_data.products_worth_locking(v_index.ids);
   v_ids_to_lock := v_worth.ids_to_lock;
   v_existing := v_worth.existing;
-  v_judged := p_buyers is not null or v_worth.closed is not null;
-  if v_judged then
+  if p_buyers is not null or v_worth.closed is not null then
+    v_judged := true;
     if p_buyers is not null then
       perform flashsale_data.batch_size(v_size, array_dims(p_buyers));
       perform flashsale_data.lock_claims(v_ids_to_lock, v_slots, p_buyers); -- guard: claim-before-product
     end if;
-    v_products := v_worth.closed;
-    v_sale_statuses := v_worth.sale_statuses;
   end if;
   if cardinality(array_remove(v_ids_to_lock, null)) > 0 then
     v_stock := flashsale_data.lock_stock(v_ids_to_lock); -- guard: price-after-lock
@@ -153,7 +151,9 @@ begin
         left join flashsale_data.products p on p.product_id = locked.product_id
         order by locked.slot) product;
     end if;
-    if v_judged then
+  end if;
+  if v_judged then
+    if v_ctids is not null then
       v_terms := flashsale_data.terms_in_force(v_ids_to_lock, v_effective_nows, v_slots, p_buyers);
       v_products := v_terms.products;
       v_sale_statuses := v_terms.sale_statuses;
@@ -163,13 +163,15 @@ begin
       v_claim_slots := v_terms.claim_slots;
       v_taken := v_terms.taken;
       v_locked_claims := v_terms.locked_elsewhere;
-      for v_i in 1 .. coalesce(cardinality(v_worth.sale_statuses), 0) loop
-        if v_worth.sale_statuses[v_i] is not null then
-          v_products[v_i] := v_worth.closed[v_i];
-          v_sale_statuses[v_i] := v_worth.sale_statuses[v_i];
-        end if;
-      end loop;
     end if;
+    for v_i in 1 .. coalesce(cardinality(v_worth.closed), 0) loop
+      if (v_worth.closed[v_i]).product_id is not null then
+        v_products[v_i] := v_worth.closed[v_i];
+        -- One that has opened since was scheduled then.
+        v_sale_statuses[v_i] := coalesce(nullif(flashsale_data.sale_status((v_products[v_i]).starts_at,
+          (v_products[v_i]).ends_at, (v_products[v_i]).paused, clock_timestamp()), 'open'), 'scheduled');
+      end if;
+    end loop;
   end if;
 
   -- 3 Find what the keys have placed: read after the locks, judged by a time read before the rows
@@ -193,6 +195,10 @@ begin
       v_earlier := v_placed_by[v_key_slots[v_i]];
     end if;
     if v_judged then
+      -- What the request before has placed counts.
+      if v_placed[cardinality(v_placed)] = v_i - 1 and v_claim_slot is not null then
+        v_taken[v_claim_slot] := v_taken[v_claim_slot] + p_qtys[v_i - 1]; -- guard: limit-in-batch
+      end if;
       v_claim_slot := v_claim_slots[v_i];
       v_denial := case
         when length(p_buyers[v_i]) not between 1 and 255 then 'SA009'
@@ -279,9 +285,6 @@ begin
       v_available[v_slot] := v_available[v_slot] - p_qtys[v_i]; -- guard: units-left-in-batch
       v_hold_ids[v_i] := flashsale_data.new_hold_id();
       v_placed := v_placed || v_i;
-      if v_claim_slot is not null then
-        v_taken[v_claim_slot] := v_taken[v_claim_slot] + p_qtys[v_i]; -- guard: limit-in-batch
-      end if;
       if v_keyed and v_key_slots[v_i] is not null then
         v_placed_by[v_key_slots[v_i]] := v_i;
       end if;
@@ -319,7 +322,7 @@ begin
     set version = s.version + 1, held = s.held + p.qty
     from (select p.slot, sum(p.qty)::int as qty from placed p group by 1) p
     where s.ctid = v_ctids[p.slot];
-    if v_claim_slots is not null then
+    if v_judged then
       insert into flashsale_data.claims (hold_id, scope, buyer, ends_at, product_id, qty)
       select v_hold_ids[i], v_scopes[v_slots[i]], p_buyers[i], v_expiries[v_slots[i]], p_product_ids[i], p_qtys[i]
       from unnest(v_placed) as i
@@ -340,16 +343,15 @@ begin
   end if;
 
   return query
-  select request.request_no, request.sqlstate, request.detail, coalesce(v_replayed[request.i], false),
-         request.hold_id, request.product_id, request.qty,
-         case when request.hold_id is not null then coalesce((v_holds[request.i]).status, 'active') end,
-         case when request.hold_id is not null
+  select request.request_no, v_sqlstates[request.i], v_details[request.i],
+         coalesce(v_replayed[request.i], false), v_hold_ids[request.i], request.product_id, request.qty,
+         case when v_hold_ids[request.i] is not null then coalesce((v_holds[request.i]).status, 'active') end,
+         case when v_hold_ids[request.i] is not null
               then coalesce((v_holds[request.i]).expires_at, v_expiries[v_slots[request.i]]) end,
-         case when request.hold_id is not null then (v_orders[request.i]).order_id end,
-         case when request.hold_id is not null then (v_orders[request.i]).status end,
+         case when v_hold_ids[request.i] is not null then (v_orders[request.i]).order_id end,
+         case when v_hold_ids[request.i] is not null then (v_orders[request.i]).status end,
          v_members[request.i]
-  from unnest(p_request_nos, v_sqlstates, v_details, v_hold_ids, p_product_ids, p_qtys) with ordinality
-    as request (request_no, sqlstate, detail, hold_id, product_id, qty, i)
+  from unnest(p_request_nos, p_product_ids, p_qtys) with ordinality as request (request_no, product_id, qty, i)
   order by request.i;
 end
 $$;
