@@ -25,6 +25,8 @@ class ProblemType(NamedTuple):
 
     :param detail: the default for problems without a detail of their own, and the text in /openapi.json
     :param retry_after: seconds (RFC 9110, 10.2.3); set where a retry may succeed
+    :param retry_varies: a response may have fewer seconds than retry_after
+    :param challenge: the header WWW-Authenticate (RFC 9110, 11.6.1)
     """
 
     status: int
@@ -32,6 +34,15 @@ class ProblemType(NamedTuple):
     title: str
     detail: str
     retry_after: int | None = None
+    retry_varies: bool = False
+    challenge: str | None = None
+
+    @property
+    def retry_text(self) -> str:
+        """What Retry-After has, for people; empty without the header."""
+        if self.retry_after is None:
+            return ""
+        return f"{'at most ' if self.retry_varies else ''}{self.retry_after} s"
 
 
 # fmt: off
@@ -57,7 +68,8 @@ REFUSALS = {
         "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
         retry_after=30),
     "SA012": ProblemType(409, "sale_not_started", "Sale not started",
-        "The sale starts at starts_at, by the clock of the database.", retry_after=60),
+        "The sale starts at starts_at, by the clock of the database.",
+        retry_after=60, retry_varies=True),
     "SA013": ProblemType(409, "sale_ended", "Sale ended", "The sale ended at ends_at."),
     "SA014": ProblemType(409, "sale_paused", "Sale paused", "The sale is paused; it may go on."),
     "SA015": ProblemType(410, "sale_cancelled", "Sale cancelled", "The sale was cancelled."),
@@ -99,6 +111,11 @@ MALFORMED_JSON = ProblemType(
 INVALID_SIGNATURE = ProblemType(
     401, "invalid_signature", "Invalid webhook signature",
     "The webhook's signature is missing, stale or wrong; the detail says which.",
+)
+INVALID_TOKEN = ProblemType(
+    401, "invalid_token", "Invalid buyer token",
+    "The bearer token is expired, is for another audience or matches no key; the detail says which.",
+    challenge='Bearer error="invalid_token"',
 )
 NOT_FOUND = ProblemType(404, "not_found", "Not found", "No resource has this path.")
 METHOD_NOT_ALLOWED = ProblemType(
@@ -212,6 +229,8 @@ def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: 
     resp.content_type = MEDIA_TYPE
     if type_.retry_after is not None:
         resp.set_header("Retry-After", str(type_.retry_after))
+    if type_.challenge is not None:
+        resp.set_header("WWW-Authenticate", type_.challenge)
     resp.data = encode_problem(type_, detail, **members)
 
 

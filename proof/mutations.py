@@ -4,6 +4,7 @@ from proof.mutation import Mutation, StatementMutation
 
 ABANDONED = "tests/sql/test_abandon_order.py::"
 AUDIT = "tests/operators/test_audit.py::"
+BUYERS = "tests/api/test_buyer_identity.py::"
 BATCHES = "tests/sql/test_batches.py::"
 BATCHING = "tests/api/test_batching.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
@@ -400,6 +401,18 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Keys that differ in a character that PostgreSQL cannot store become one", "key-not-replaced",
         ["if False:"],
         ["tests/api/test_request_bodies.py::test_a_key_that_postgresql_cannot_store_is_refused"]),
+    Mutation("A token that was verified is valid for ever", "remembered-token-expires", ["if False:"],
+        [BUYERS + "test_a_token_that_was_verified_before_expires_all_the_same"]),
+    Mutation("Only the first buyer key is valid", "every-buyer-key", ["for key in self._keys[:1]:"],
+        [BUYERS + "test_every_key_is_valid_whatever_their_order"]),
+    Mutation("A token for another audience is accepted", "token-audience",
+        ['audience=["flashsale", "shop"],'],
+        [BUYERS + "test_a_token_is_refused_for_its_claims"]),
+    Mutation("A token without an expiry is accepted", "token-expiry-required",
+        ['options={"require": ["sub"], "verify_iat": False},'],
+        [BUYERS + "test_a_token_is_refused_for_its_claims"]),
+    Mutation("Any client can name the buyer", "buyer-not-trusted", ["if False:"],
+        [BUYERS + "test_a_name_is_taken_from_trusted_callers_alone"]),
     Mutation("A duplicate member of a JSON object is accepted", "duplicate-members", ["if False:"],
         ["tests/api/test_request_bodies.py::test_data_that_is_not_strict_json_is_malformed"]),
     Mutation("A request body of any size is accepted", "body-limit", ["MAX_BODY_BYTES = 1 << 30"],

@@ -51,7 +51,7 @@ def test_every_problem_of_the_http_interface_is_described() -> None:
     known = {value for value in vars(problems).values() if isinstance(value, ProblemType)} | set(
         problems.REFUSALS.values()
     )
-    assert known - set(problem_types()) == {problems.STOCK_IN_USE}
+    assert known - set(problem_types()) == {problems.STOCK_IN_USE, problems.SALE_CANCELLED}
     assert all(type_.detail.endswith(".") for type_ in known)
 
 
