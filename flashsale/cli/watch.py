@@ -24,7 +24,8 @@ from flashsale.durations import format_duration
 _Snapshot: TypeAlias = dict[str, Any]
 
 _PRODUCTS = """
-    select * from flashsale.sale s
+    select s.*, t.sale_status, t.starts_at, t.ends_at, t.max_per_buyer, t.now
+      from flashsale.sale s join flashsale.terms t using (product_id)
      where %(only)s::bigint[] is null or s.product_id = any (%(only)s)
      order by s.product_id
 """
@@ -137,11 +138,11 @@ def _exit_on_signals() -> Iterator[None]:
 
 
 def _render(snapshot: _Snapshot) -> RenderableType:
-    columns = ["id", "product", "total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+    columns = ["id", "product", "total", "available", "held", "awaiting", "paid", "holds/s", "paid/s", "sale"]
     rows = [
         [
             row["product_id"], row["name"], row["total_stock"], _available(row), row["held"],
-            row["awaiting"], row["paid"], row["holds_per_second"], row["paid_per_second"],
+            row["awaiting"], row["paid"], row["holds_per_second"], row["paid_per_second"], _sale(row),
         ]
         for row in snapshot["products"]
     ]  # fmt: skip
@@ -162,6 +163,23 @@ def _available(row: dict[str, Any]) -> Text:
     available, total = row["available_stock"], row["total_stock"]
     style = "bold red" if available == 0 else "yellow" if available * 10 <= total else "green"
     return Text(str(available), style, justify="right")
+
+
+def _sale(row: dict[str, Any]) -> Text:
+    """The status of a product's sale, with the time until it changes by itself."""
+    status, now = row["sale_status"], row["now"]
+    said, style = status, {"open": "green", "paused": "bold red"}.get(status, "yellow")
+    if status == "scheduled":
+        said = f"opens in {_duration(row['starts_at'] - now)}"
+    elif status in ("open", "paused") and row["ends_at"] is not None:
+        said = f"{status}, ends in {_duration(row['ends_at'] - now)}"
+    if row["max_per_buyer"] is not None:
+        said += f", limit {row['max_per_buyer']}"
+    return Text(said, style)
+
+
+def _duration(duration: timedelta) -> str:
+    return format_duration(max(duration, timedelta(0)))
 
 
 def _refunds(rows: list[dict[str, Any]]) -> Text:

@@ -84,7 +84,8 @@ def test_a_new_private_cluster_passes(flashsale, own_cluster, with_pg_cron):
         assert not_ok == (set() if with_pg_cron and has_pg_cron(find_binary("postgres")) else {"pg_cron"})
         assert {f["check"] for f in report["findings"]} == {
             "secrets", "environment", "database", "server", "clock", "durability", "settings", "migrations",
-            "functions", "grants", "roles", "sale_settings", "rejected_webhooks", "pg_cron", "audit",
+            "functions", "grants", "roles", "sale_settings", "sale_terms",
+            "rejected_webhooks", "pg_cron", "audit",
         }  # fmt: skip
         assert flashsale("doctor", FLASHSALE_DATABASE_URL=url).stdout.endswith("warnings\n") or with_pg_cron
         with psycopg.connect(url) as conn:
