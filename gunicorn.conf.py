@@ -24,7 +24,7 @@ if _settings.metrics_port is not None:
     bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
 
 # One process makes the largest batches, and competes with no other for a hot row. More processes help only
-# where Python is limited by one core. Each has its own connections: 7 when idle, at most 13, and one more
+# where Python is limited by one core. Each has its own connections: 10 when idle, at most 18, and one more
 # while metrics are scraped (api/database/client.py).
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 
@@ -59,6 +59,8 @@ def post_worker_init(worker):
         log.warning("unsigned webhooks are accepted: FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS is set")
     if _settings.page and not os.environ.get("FLASHSALE_PAGE"):
         log.warning("the demo page and /docs are served: set FLASHSALE_PAGE=0 in production, 1 otherwise")
+    if _settings.trust_buyer:
+        log.warning("any client can name the buyer of a hold: FLASHSALE_TRUST_BUYER is set")
 
 
 def child_exit(server, worker):

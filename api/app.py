@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import falcon.asgi
 
 from api import problems
+from api.buyer_identity import BuyerIdentity, TokenVerifier
 from api.context import CROSS_ORIGIN
 from api.cross_origin import CrossOrigin
 from api.database.client import CheckoutClient
 from api.database.schema_version import digest, migration_ids
 from api.openapi.document import OpenApi, problem_types
 from api.openapi.pages import docs_routes, problem_routes
+from api.resources.allowance import Allowance
 from api.resources.health import Liveness, Readiness
-from api.resources.holds import Hold, Holds
+from api.resources.holds import Extension, Hold, Holds
 from api.resources.metrics import Metrics
 from api.resources.orders import Order, Orders
 from api.resources.payment_webhook import PaymentWebhook
@@ -49,6 +51,7 @@ def create_app(
     reporter: Reporter | None = None,
     tracing: "Tracing | None" = None,
     cors_origins: Sequence[str] = (),
+    buyers: BuyerIdentity | None = None,
     *,
     page: bool = True,
 ) -> App:
@@ -60,9 +63,11 @@ def create_app(
     :param reporter: started and stopped with the application
     :param tracing: the tracer of `client`, if it has one
     :param cors_origins: of front ends that use the API from another origin
+    :param buyers: identifies the buyers of requests; without it, no request has one
     :param page: whether to serve the live page and /docs, and in the stock feed what the page shows beside
         the available stock
     """
+    buyers = buyers or BuyerIdentity(TokenVerifier([]), trusts_callers=False)
     feed = StockFeed(client, with_taken_units=page)
     # Webhooks come from the payment provider's servers, never from a browser.
     cross_origin = CrossOrigin(cors_origins, closed={WEBHOOK_PATH}) if cors_origins else None
@@ -82,14 +87,18 @@ def create_app(
         "/api/products": Products(client),
         "/api/products/{product_id}": Product(client),
         "/api/products/{product_id}/live": StockEvents(client, feed),
-        "/api/holds": Holds(client),
+        "/api/products/{product_id}/allowance": Allowance(client, buyers),
+        "/api/holds": Holds(client, buyers),
         "/api/holds/{hold_id}": Hold(client),
+        "/api/holds/{hold_id}/extension": Extension(client),
         "/api/orders": Orders(client),
         "/api/orders/{order_id}": Order(client),
         WEBHOOK_PATH: PaymentWebhook(client, signatures),
         "/healthz": Liveness(),
         "/readyz": Readiness(client, expected_schema),
-        "/openapi.json": OpenApi(app, allow_unsigned=signatures.allow_unsigned),
+        "/openapi.json": OpenApi(
+            app, allow_unsigned=signatures.allow_unsigned, trusts_callers=buyers.trusts_callers
+        ),
         **problem_routes(with_docs=page),
     }
     if page:  # guard: page-left-out
@@ -149,6 +158,7 @@ def from_environment() -> Application:
         reporter,
         tracing,
         settings.cors_origins,
+        BuyerIdentity(TokenVerifier(settings.buyer_keys), trusts_callers=settings.trust_buyer),
         page=settings.page,
     )
     if settings.metrics_port is None:

@@ -1,7 +1,8 @@
 """CORS: front ends of other origins that may use the API from a browser (Fetch Standard, 3.3).
 
-No credentials: the API knows no cookies, so an origin's pages may do no more than any client that can reach
-the server. What the list keeps out are pages that use their visitors' browsers.
+No credentials: the API knows no cookies, and a page can send only a token that it has. So an origin's pages
+may do no more than any client that can reach the server. What the list keeps out are pages that use their
+visitors' browsers.
 """
 
 import re
@@ -12,7 +13,9 @@ from falcon import CORSMiddleware
 
 ANY_ORIGIN = "*"
 
-ALLOWED_HEADERS = "Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent, tracestate"
+ALLOWED_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent, tracestate"
+)
 """of requests; a browser sends no others from another origin"""
 EXPOSED_HEADERS = "Location, Link, Idempotency-Replayed, Retry-After, X-Request-ID"
 """of responses; a browser hides others from a page of another origin"""

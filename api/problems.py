@@ -25,6 +25,8 @@ class ProblemType(NamedTuple):
 
     :param detail: the default for problems without a detail of their own, and the text in /openapi.json
     :param retry_after: seconds (RFC 9110, 10.2.3); set where a retry may succeed
+    :param retry_varies: a response may have fewer seconds than retry_after
+    :param challenge: the header WWW-Authenticate (RFC 9110, 11.6.1)
     """
 
     status: int
@@ -32,6 +34,15 @@ class ProblemType(NamedTuple):
     title: str
     detail: str
     retry_after: int | None = None
+    retry_varies: bool = False
+    challenge: str | None = None
+
+    @property
+    def retry_text(self) -> str:
+        """What Retry-After has, for people; empty without the header."""
+        if self.retry_after is None:
+            return ""
+        return f"{'at most ' if self.retry_varies else ''}{self.retry_after} s"
 
 
 # fmt: off
@@ -56,6 +67,20 @@ REFUSALS = {
     "SA011": ProblemType(503, "inbox_full", "Too many unmatched webhooks",
         "Too many webhooks for unknown orders are stored. Nothing was done; deliver the webhook again.",
         retry_after=30),
+    "SA012": ProblemType(409, "sale_not_started", "Sale not started",
+        "The sale starts at starts_at, by the clock of the database.",
+        retry_after=60, retry_varies=True),
+    "SA013": ProblemType(409, "sale_ended", "Sale ended", "The sale ended at ends_at."),
+    "SA014": ProblemType(409, "sale_paused", "Sale paused", "The sale is paused; it may go on."),
+    "SA015": ProblemType(410, "sale_cancelled", "Sale cancelled", "The sale was cancelled."),
+    "SA016": ProblemType(422, "buyer_required", "Buyer required",
+        "The product has a limit for each buyer, and the request names none."),
+    "SA017": ProblemType(409, "limit_reached", "Limit reached",
+        "The units would be more than one hold may have, or than the buyer may have in holds, pending and"
+        " paid orders: limit, taken and remaining."),
+    "SA018": ProblemType(409, "extension_refused", "Extension refused",
+        "The hold has been extended as often as it may, or ends at another time: expires_at."),
+    "SA019": ProblemType(409, "order_settled", "Order settled", "The order is paid: order_status."),
     "SA030": ProblemType(503, "not_primary", "Not the primary",
         "The database is a standby or a copy. The HTTP server does not use one.", retry_after=1),
 }
@@ -72,6 +97,14 @@ IDEMPOTENCY_KEY_REUSED = REFUSALS["SA008"]
 INVALID_REQUEST = REFUSALS["SA009"]
 STOCK_IN_USE = REFUSALS["SA010"]
 INBOX_FULL = REFUSALS["SA011"]
+SALE_NOT_STARTED = REFUSALS["SA012"]
+SALE_ENDED = REFUSALS["SA013"]
+SALE_PAUSED = REFUSALS["SA014"]
+SALE_CANCELLED = REFUSALS["SA015"]
+BUYER_REQUIRED = REFUSALS["SA016"]
+LIMIT_REACHED = REFUSALS["SA017"]
+EXTENSION_REFUSED = REFUSALS["SA018"]
+ORDER_SETTLED = REFUSALS["SA019"]
 NOT_PRIMARY = REFUSALS["SA030"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
@@ -81,6 +114,11 @@ MALFORMED_JSON = ProblemType(
 INVALID_SIGNATURE = ProblemType(
     401, "invalid_signature", "Invalid webhook signature",
     "The webhook's signature is missing, stale or wrong; the detail says which.",
+)
+INVALID_TOKEN = ProblemType(
+    401, "invalid_token", "Invalid buyer token",
+    "The bearer token is expired, is for another audience or matches no key; the detail says which.",
+    challenge='Bearer error="invalid_token"',
 )
 NOT_FOUND = ProblemType(404, "not_found", "Not found", "No resource has this path.")
 METHOD_NOT_ALLOWED = ProblemType(
@@ -195,6 +233,8 @@ def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: 
     resp.content_type = MEDIA_TYPE
     if type_.retry_after is not None:
         resp.set_header("Retry-After", str(type_.retry_after))
+    if type_.challenge is not None:
+        resp.set_header("WWW-Authenticate", type_.challenge)
     resp.data = encode_problem(type_, detail, **members)
 
 

@@ -5,6 +5,8 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -12,7 +14,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 MIN_SECRET_BYTES = 24
 """Standard Webhooks: 24 to 64"""
-
+MIN_HMAC_KEY_BYTES = 32
+"""RFC 7518, 3.2: as many as HS256 computes"""
+MIN_RSA_KEY_BITS = 2048
+"""RFC 7518, 3.3"""
 
 KEEPALIVE_SECONDS = 75
 """longer than the idle timeout of common load balancers"""
@@ -24,6 +29,17 @@ _is_host = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*").fullmatch
 
 class InvalidSettings(Exception):
     """The server cannot start; the message says what to change."""
+
+
+class BuyerKey(NamedTuple):
+    """A key that verifies the tokens of buyers.
+
+    :param algorithm: HS256, RS256 or ES256, the only one that the key verifies
+    :param jwk: the key as a JSON Web Key (RFC 7517)
+    """
+
+    algorithm: str
+    jwk: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,8 @@ class Settings:
     page: bool
     webhook_secrets: tuple[str, ...]
     allow_unsigned_webhooks: bool
+    buyer_keys: tuple[BuyerKey, ...]
+    trust_buyer: bool
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -52,9 +70,11 @@ class Settings:
             metrics_port=_metrics_port(environment.get("FLASHSALE_METRICS_PORT", "")),
             cors_origins=parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", "")),
             keepalive_seconds=parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", "")),
-            page=_flag("FLASHSALE_PAGE", environment, default=True),
+            page=parse_flag("FLASHSALE_PAGE", environment, default=True),
             webhook_secrets=parse_webhook_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
-            allow_unsigned_webhooks=_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
+            allow_unsigned_webhooks=parse_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
+            buyer_keys=parse_buyer_keys(environment.get("FLASHSALE_BUYER_KEYS", "")),
+            trust_buyer=parse_flag("FLASHSALE_TRUST_BUYER", environment),
         )
         if not settings.webhook_secrets and not settings.allow_unsigned_webhooks:
             raise InvalidSettings(
@@ -155,7 +175,82 @@ def parse_webhook_secrets(text: str) -> tuple[str, ...]:
     return secrets
 
 
-def _flag(name: str, environment: Mapping[str, str], *, default: bool = False) -> bool:
+def parse_buyer_keys(text: str) -> tuple[BuyerKey, ...]:
+    """The keys in FLASHSALE_BUYER_KEYS, separated by commas.
+
+    :raises InvalidSettings:
+    """
+    keys = filter(None, map(str.strip, text.split(",")))
+    return tuple(
+        _buyer_key(f"key {number} in FLASHSALE_BUYER_KEYS", key) for number, key in enumerate(keys, 1)
+    )
+
+
+def _buyer_key(name: str, text: str) -> BuyerKey:
+    algorithm, _, value = text.partition(":")
+    if algorithm == "hs256":
+        return BuyerKey("HS256", {"kty": "oct", "k": _hmac_key(name, value)})
+    if algorithm in ("rs256", "es256"):
+        return BuyerKey(algorithm.upper(), _public_key(name, algorithm, Path(value)))
+    raise InvalidSettings(
+        f"{name} must be hs256: and the base64url of a secret, or rs256: or es256: and the path of a public "
+        "key in PEM"
+    )
+
+
+def _hmac_key(name: str, text: str) -> str:
+    encoded = text.rstrip("=")
+    try:
+        secret = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        secret = b""
+    if len(secret) < MIN_HMAC_KEY_BYTES:
+        raise InvalidSettings(
+            f"{name} must be hs256: and the base64url of at least {MIN_HMAC_KEY_BYTES} bytes"
+        )
+    # Here, because most servers and commands have no such key, and it takes long to import.
+    from jwt import InvalidKeyError
+    from jwt.algorithms import HMACAlgorithm
+
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except InvalidKeyError:  # a public key, with which anyone who has it could sign
+        raise InvalidSettings(f"{name} is a key of another algorithm, but hs256 needs random bytes") from None
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
+
+
+def _public_key(name: str, algorithm: str, path: Path) -> dict[str, Any]:
+    """The key in a file of PEM, as a JSON Web Key."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise InvalidSettings(f"{name} cannot be read from {path}: {error.strerror}") from None
+    if b"PRIVATE KEY-----" in pem:
+        raise InvalidSettings(f"{name}: {path} has a private key, but the server needs the public one alone")
+    try:
+        key = load_pem_public_key(pem)
+    except Exception:  # cryptography raises several, for what it cannot read and what it does not support
+        raise InvalidSettings(f"{name}: {path} has no public key in PEM (BEGIN PUBLIC KEY)") from None
+    if algorithm == "rs256":
+        if not isinstance(key, rsa.RSAPublicKey) or key.key_size < MIN_RSA_KEY_BITS:
+            raise InvalidSettings(
+                f"{name}: {path} must have an RSA key of at least {MIN_RSA_KEY_BITS} bits for rs256"
+            )
+        return RSAAlgorithm.to_jwk(key, as_dict=True)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise InvalidSettings(f"{name}: {path} must have an elliptic-curve key on P-256 for es256")
+    return ECAlgorithm.to_jwk(key, as_dict=True)
+
+
+def parse_flag(name: str, environment: Mapping[str, str], *, default: bool = False) -> bool:
+    """A variable that is 1 or 0.
+
+    :raises InvalidSettings:
+    """
     text = environment.get(name, "").strip().lower()
     if not text:
         return default

@@ -153,10 +153,6 @@ def _types(found: Iterable[ProblemType | ProblemExample]) -> list[ProblemType]:
     return [problem.type if isinstance(problem, ProblemExample) else problem for problem in found]
 
 
-def _retry(type_: ProblemType) -> str:
-    return f"{type_.retry_after} s" if type_.retry_after else ""
-
-
 def _refusals() -> Iterator[str]:
     comments = {
         file.name: file.text[: file.text.index("create or replace")]
@@ -166,7 +162,7 @@ def _refusals() -> Iterator[str]:
     yield "| SQLSTATE | code | HTTP | what it means | `Retry-After` | refused by |\n|---|---|---|---|---|---|"
     for sqlstate, type_ in problems.REFUSALS.items():
         by = ", ".join(f"`{name}`" for name, comment in sorted(comments.items()) if sqlstate in comment)
-        yield f"| {sqlstate} | `{type_.code}` | {type_.status} | {type_.detail} | {_retry(type_)} | {by} |"
+        yield f"| {sqlstate} | `{type_.code}` | {type_.status} | {type_.detail} | {type_.retry_text} | {by} |"
 
 
 def _problems_of_http() -> Iterator[str]:
@@ -175,7 +171,7 @@ def _problems_of_http() -> Iterator[str]:
     yield "| code | HTTP | what it means | `Retry-After` |\n|---|---|---|---|"
     for type_ in sorted(types, key=lambda type_: (type_.status, type_.code)):
         if type_.code not in of_sql:
-            yield f"| `{type_.code}` | {type_.status} | {type_.detail} | {_retry(type_)} |"
+            yield f"| `{type_.code}` | {type_.status} | {type_.detail} | {type_.retry_text} |"
 
 
 def _commands() -> Iterator[str]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC
 
 import psycopg
 
@@ -69,6 +70,22 @@ def release(db: psycopg.Connection) -> ApiCall:
     return ApiCall("DELETE", f"/api/holds/{hold}", None, None, 204, "hold_released", ("hold_id", hold))
 
 
+def extension(db: psycopg.Connection) -> ApiCall:
+    hold = place_hold(db, new_product(db))
+    (expires_at,) = db.execute("select expires_at from flashsale.get_hold(%s)", (hold,)).fetchone()
+    seen = expires_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return ApiCall(
+        "POST", f"/api/holds/{hold}/extension", {"expires_at": seen}, None, 200,
+        "hold_extended", ("hold_id", hold), replays=True,
+    )  # fmt: skip
+
+
+def abandonment(db: psycopg.Connection) -> ApiCall:
+    path = read_order(db).path
+    order_id = int(path.removeprefix("/api/orders/").partition("?")[0])
+    return ApiCall("DELETE", path, None, None, 204, "order_cancelled", ("order_id", order_id))
+
+
 def _webhook(order_id: int, served: int, event: str, status: str) -> ApiCall:
     body = {"idempotency_key": f"pay-{next(numbers)}", "order_id": order_id, "status": status}
     subject = ("order_id", order_id)
@@ -105,6 +122,10 @@ def read_order(db: psycopg.Connection) -> ApiCall:
     return ApiCall("GET", f"/api/orders/{made}?hold_id={hold}")
 
 
+def read_allowance(db: psycopg.Connection) -> ApiCall:
+    return ApiCall("GET", f"/api/products/{new_product(db)}/allowance?buyer=ada")
+
+
 def readiness(db: psycopg.Connection) -> ApiCall:
     return ApiCall("GET", "/readyz")
 
@@ -114,8 +135,10 @@ CONNECTIONS: dict[MakeCall, str] = {
     hold: "flashsale place_holds fast", hold_without_key: "flashsale place_holds fast",
     create_order: "flashsale create_orders fast", order_without_key: "flashsale create_orders fast",
     release: "flashsale release_holds fast", payment: "flashsale apply_payments fast",
+    extension: "flashsale extend_holds fast", abandonment: "flashsale abandon_orders fast",
     failed_payment: "flashsale apply_payments fast", stored_payment: "flashsale apply_payments fast",
     read_product: "flashsale get_products read", read_hold: "flashsale get_holds read",
-    read_order: "flashsale get_orders read", list_products: POOL, readiness: POOL,
+    read_order: "flashsale get_orders read",
+    read_allowance: "flashsale get_allowances read", list_products: POOL, readiness: POOL,
 }  # fmt: skip
 """the application_name of the connection that serves each"""

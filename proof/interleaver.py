@@ -111,12 +111,14 @@ class Interleaver:
         model = Model()
         change_settings(
             self.db, hold_time=f"{model.hold_ticks * TICK} s", payment_window=f"{model.order_ticks * TICK} s",
-            inbox_keep=f"{model.keep_ticks * TICK} s",
+            inbox_keep=f"{model.keep_ticks * TICK} s", extension_time=f"{model.extension_ticks * TICK} s",
         )  # fmt: skip
         product = create_product(self.db, stock=6, is_test=is_test)
         model.totals[product] = 6
         model.tests = {product} if is_test else set()
         situation = make(self.db, model, product)
+        query = "select expires_at::text from flashsale_data.holds where hold_id = %s"
+        situation.seen = self.db.execute(query, (situation.hold,)).fetchone()[0]
         for name in ("products", *TABLES):
             self.db.execute(f"truncate proof.{name}; insert into proof.{name} table flashsale_data.{name}")
         self.next_order = next_order_id(self.db)
@@ -199,10 +201,11 @@ class Interleaver:
 
 TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
-    *("operations", "rejected_webhooks", "rejection_counter", "purge_state"),
+    *("operations", "rejected_webhooks", "rejection_counter", "purge_state", "claims"),
 )
 REMOVALS = ("purge", "forget_tests")
 """functions that are refused above READ COMMITTED"""
+TERMS = ("starts_at", "ends_at", "paused", "max_per_buyer", "max_per_hold", "limit_group", "has_terms")
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
@@ -211,5 +214,7 @@ REFILL = "; ".join(
         " select p.* from proof.products p where not exists (select from flashsale_data.products)",
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
         f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
+        f"update flashsale_data.products p set {', '.join(f'{name} = s.{name}' for name in TERMS)}"
+        " from proof.products s where s.product_id = p.product_id and (p.has_terms or s.has_terms)",
     ]
 )

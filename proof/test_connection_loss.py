@@ -146,7 +146,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Some calls in the small form, all in the campaign."""
     writes = [api_calls.hold, api_calls.create_order, api_calls.payment]
     small, full = {
-        "test_failure_at_every_message": ([*writes, api_calls.read_product], list(CONNECTIONS)),
+        "test_failure_at_every_message": (
+            [*writes, api_calls.extension, api_calls.read_product],
+            list(CONNECTIONS),
+        ),
         "test_a_connection_that_falls_silent": (
             writes[:1],
             [*writes, api_calls.release, api_calls.read_product],

@@ -17,7 +17,7 @@ LAYERS = [
     },
     {"api.database.schema_version"},
     {"api.problems"},
-    {"api.schemas", "api.webhook_signatures"},
+    {"api.schemas", "api.webhook_signatures", "api.buyer_identity"},
     {"api.telemetry"},
     {"api.database"},
     {"api.stock_feed"},

@@ -2,7 +2,7 @@
 
 A function that writes has two connections, for the fast and the slow path (batching.py), the latter opened
 when it is first needed; a function that reads has one. A pool of up to two serves calls that are not
-batched. That is 7 connections when idle and at most 13 for each process, and one more while metrics are
+batched. That is 10 connections when idle and at most 18 for each process, and one more while metrics are
 scraped (get_sale_metrics). More would not be faster: calls of one function mostly wait for the same rows,
 and one connection carries hundreds of requests at a time.
 """
@@ -72,9 +72,12 @@ class CheckoutClient:
         self._refusal = ""  # of the pool's newest session
         self.place_holds = self._write(functions.PLACE_HOLDS, key_index=0)
         self.release_holds = self._write(functions.RELEASE_HOLDS, key_index=0)
+        self.extend_holds = self._write(functions.EXTEND_HOLDS, key_index=0)
         self.create_orders = self._write(functions.CREATE_ORDERS, key_index=0)
+        self.abandon_orders = self._write(functions.ABANDON_ORDERS, key_index=0)
         self.apply_payments = self._write(functions.APPLY_PAYMENTS, key_index=1)
         self.get_products = self._read(functions.GET_PRODUCTS)
+        self.get_allowances = self._read(functions.GET_ALLOWANCES)
         self.get_holds = self._read(functions.GET_HOLDS)
         self.get_orders = self._read(functions.GET_ORDERS)
 

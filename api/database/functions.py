@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from api.schemas.fields import CancelReason, HoldStatus, OrderStatus
+from api.schemas.fields import CancelReason, HoldStatus, OrderStatus, SaleStatus
 
 
 class BatchRow(Protocol):
@@ -35,6 +35,11 @@ def _texts(values: Iterable[str | None]) -> str:
     return "{" + ",".join(map(_quoted, values)) + "}"
 
 
+def _texts_unless_null(values: Iterable[str | None]) -> str | None:
+    texts = list(values)
+    return None if texts.count(None) == len(texts) else _texts(texts)
+
+
 def _quoted(value: str | None) -> str:
     if value is None:
         return "NULL"
@@ -48,11 +53,13 @@ def _request_nos(count: int) -> str:
     return _numbers(range(count))
 
 
-_LITERAL: dict[str, Callable[[Iterable[Any]], str]] = {
+_LITERAL: dict[str, Callable[[Iterable[Any]], str | None]] = {
     "int": _numbers,
     "bigint": _numbers,
     "text": _texts,
+    "text?": _texts_unless_null,
     "jsonb": _texts,
+    "timestamptz": _texts,
 }
 
 
@@ -63,7 +70,7 @@ class Function(Generic[Row]):
     each element, and choose an integer type by the size of the values.
 
     :param name: in schema `flashsale`
-    :param element_types: of the arrays after p_request_nos
+    :param element_types: of the arrays after p_request_nos; with ?, the array is null if its elements are
     :param row_type: a NamedTuple whose fields are the columns
     """
 
@@ -72,10 +79,11 @@ class Function(Generic[Row]):
         fields: tuple[str, ...] = row_type._fields  # type: ignore[attr-defined] # of every NamedTuple
         self.make_row: Callable[[Sequence[Any]], Row] = row_type._make  # type: ignore[attr-defined]
         self._literals = [_LITERAL[type_] for type_ in element_types]
-        arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(("int", *element_types), 1))
+        types = enumerate(("int", *element_types), 1)
+        arrays = ", ".join(f"${at}::{type_.removesuffix('?')}[]" for at, type_ in types)
         self.statement = f"select {', '.join(fields)} from flashsale.{name}({arrays})"  # noqa: S608 - constants
 
-    def parameters(self, requests: Sequence[tuple[Any, ...]]) -> list[str]:
+    def parameters(self, requests: Sequence[tuple[Any, ...]]) -> list[str | None]:
         """The statement's parameters for these argument tuples; request_no is a tuple's index."""
         columns = zip(*requests, strict=True)
         literals = zip(self._literals, columns, strict=True)
@@ -94,6 +102,7 @@ class PlaceHoldsRow(NamedTuple):
     expires_at: datetime
     order_id: int | None
     order_status: OrderStatus | None
+    members: dict[str, Any] | None
 
 
 class ReleaseHoldsRow(NamedTuple):
@@ -102,6 +111,18 @@ class ReleaseHoldsRow(NamedTuple):
     detail: str | None
     hold_id: int
     status: HoldStatus
+
+
+class ExtendHoldsRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    replayed: bool
+    hold_id: int
+    product_id: int
+    qty: int
+    status: HoldStatus
+    expires_at: datetime
 
 
 class CreateOrdersRow(NamedTuple):
@@ -114,6 +135,14 @@ class CreateOrdersRow(NamedTuple):
     amount: Decimal
     currency: str
     payment_due_at: datetime
+
+
+class AbandonOrdersRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    order_id: int
+    status: OrderStatus
 
 
 class ApplyPaymentsRow(NamedTuple):
@@ -136,6 +165,20 @@ class GetProductsRow(NamedTuple):
     currency: str
     total_stock: int
     available_stock: int
+    sale_status: SaleStatus
+    starts_at: datetime | None
+    ends_at: datetime | None
+    max_per_buyer: int | None
+    now: datetime
+
+
+class GetAllowancesRow(NamedTuple):
+    request_no: int
+    sqlstate: str | None
+    detail: str | None
+    max_per_buyer: int | None
+    taken: int | None
+    remaining: int | None
 
 
 class GetHoldsRow(NamedTuple):
@@ -166,11 +209,14 @@ class GetOrdersRow(NamedTuple):
     payment_due_at: datetime
 
 
-PLACE_HOLDS = Function("place_holds", ("bigint", "int", "text"), PlaceHoldsRow)
+PLACE_HOLDS = Function("place_holds", ("bigint", "int", "text", "text?"), PlaceHoldsRow)
+EXTEND_HOLDS = Function("extend_holds", ("bigint", "timestamptz"), ExtendHoldsRow)
 RELEASE_HOLDS = Function("release_holds", ("bigint",), ReleaseHoldsRow)
 CREATE_ORDERS = Function("create_orders", ("bigint", "text"), CreateOrdersRow)
+ABANDON_ORDERS = Function("abandon_orders", ("bigint", "bigint"), AbandonOrdersRow)
 APPLY_PAYMENTS = Function("apply_payments", ("text", "bigint", "text", "jsonb", "text"), ApplyPaymentsRow)
 GET_PRODUCTS = Function("get_products", ("bigint",), GetProductsRow)
+GET_ALLOWANCES = Function("get_allowances", ("bigint", "text"), GetAllowancesRow)
 GET_HOLDS = Function("get_holds", ("bigint",), GetHoldsRow)
 GET_ORDERS = Function("get_orders", ("bigint", "bigint"), GetOrdersRow)
 
@@ -182,6 +228,11 @@ class ListProductsRow(NamedTuple):
     currency: str
     total_stock: int
     available_stock: int
+    sale_status: SaleStatus
+    starts_at: datetime | None
+    ends_at: datetime | None
+    max_per_buyer: int | None
+    now: datetime
 
 
 class GetStockRow(NamedTuple):
@@ -206,8 +257,8 @@ class RecordRejectedWebhookRow(NamedTuple):
 
 
 LIST_PRODUCTS = (
-    "select id, name, price, currency, total_stock, available_stock"
-    " from flashsale.list_products(%s::bigint, %s::int)"
+    "select id, name, price, currency, total_stock, available_stock, sale_status, starts_at, ends_at,"
+    " max_per_buyer, now from flashsale.list_products(%s::bigint, %s::int)"
 )
 GET_STOCK = (
     "select id, at, total_stock, available_stock, held, awaiting, paid from flashsale.get_stock(%s::bigint[])"

@@ -70,14 +70,14 @@ class PreparedCall(Generic[T]):
         """
         await self._execute(lambda: self._pgconn.send_prepare(self._name, statement.encode()))
 
-    async def call(self, parameters: Sequence[str]) -> list[T]:
-        """Execute the statement with these values, which are sent as text.
+    async def call(self, parameters: Sequence[str | None]) -> list[T]:
+        """Execute the statement with these values, which are sent as text; None is null.
 
         :raises psycopg.DataError: without a SQLSTATE: a value that PostgreSQL's text cannot hold (NUL, a lone
             surrogate); nothing was sent
         :raises psycopg.Error: with a SQLSTATE, an error of the server; without, the connection broke
         """
-        values = [_text(value) for value in parameters]
+        values = [value if value is None else _text(value) for value in parameters]
         result = await self._execute(
             lambda: self._pgconn.send_query_prepared(self._name, values, result_format=Format.BINARY)
         )

@@ -10,12 +10,13 @@ from typing import Any
 import falcon.inspect
 import msgspec
 from falcon.asgi import App, Request, Response
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from api import problems
 from api.openapi.operation import Operation, Parameter, ProblemExample, SuccessResponse
 from api.openapi.operations import (
     ABOUT,
+    BUYER,
     COMMON_PROBLEMS,
     IDEMPOTENCY_KEY,
     MEMBERS,
@@ -27,6 +28,7 @@ from api.openapi.operations import (
     is_page,
 )
 from api.problems import ProblemType
+from api.schemas import requests
 from api.schemas.responses import encode
 from api.webhook_signatures import HEADERS as SIGNATURE_HEADERS
 
@@ -68,6 +70,12 @@ _HEADERS: Mapping[str, Json] = {
         "schema": {"type": "integer", "minimum": 1},
         "example": 1,
     },
+    "WWW-Authenticate": {
+        "description": "The challenge of a token that was refused (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": problems.INVALID_TOKEN.challenge,
+    },
     "Allow": {
         "description": "The methods that the path supports.",
         "required": True,
@@ -96,10 +104,14 @@ _SIGNATURE = {
 }
 
 
-def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
+_BUYER_TOKEN = "buyerToken"  # noqa: S105 - a name
+
+
+def document(app: App[Any, Any], *, allow_unsigned: bool, trusts_callers: bool = False) -> Json:
     """The OpenAPI 3.1 document of an application: the operations that it routes.
 
     :param allow_unsigned: whether the webhook's signature is optional
+    :param trusts_callers: whether a caller may name the buyer
     :raises LookupError: a route is not in the table
     """
     paths: dict[str, Json] = {}
@@ -108,8 +120,10 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
         raise LookupError(f"routes that api/openapi/operations.py does not describe: {sorted(unknown)}")
     for (method, path), operation in OPERATIONS.items():
         if (method, path) in routed:
-            paths.setdefault(path, {})[method.lower()] = _operation(operation, allow_unsigned)
+            paths.setdefault(path, {})[method.lower()] = _operation(operation, allow_unsigned, trusts_callers)
     schemas = _schemas()
+    if not trusts_callers:
+        del schemas[requests.NewHold.__name__]["properties"][BUYER.name]
     return {
         "openapi": "3.1.1",
         "info": {
@@ -128,6 +142,16 @@ def document(app: App[Any, Any], *, allow_unsigned: bool) -> Json:
             "examples": {type_.code: {"value": _problem(type_)} for type_ in problem_types()},
             "responses": {
                 _pascal(type_.code): _problems(type_.status, [type_]) for type_ in UNROUTED_PROBLEMS
+            },
+            "securitySchemes": {
+                _BUYER_TOKEN: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The shop's token for its customer: `sub` is the buyer, `aud` is "
+                    "`flashsale`, `exp` is required; signed with a key in the server's "
+                    "`FLASHSALE_BUYER_KEYS`. Needed for a product with a limit for each buyer.",
+                }
             },
         },
     }
@@ -159,13 +183,14 @@ def operations_with(type_: ProblemType) -> list[tuple[str, str]]:
     ]
 
 
-def _operation(operation: Operation, allow_unsigned: bool) -> Json:
+def _operation(operation: Operation, allow_unsigned: bool, trusts_callers: bool) -> Json:
+    parameters = [p for p in operation.parameters if trusts_callers or p != BUYER]
     described: Json = {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [_parameter_or_reference(p) for p in (*operation.parameters, REQUEST_ID)],
+        "parameters": [_parameter_or_reference(p) for p in (*parameters, REQUEST_ID)],
     }
     if operation.body is not None:
         described["requestBody"] = {
@@ -173,7 +198,7 @@ def _operation(operation: Operation, allow_unsigned: bool) -> Json:
             "content": {
                 "application/json": {
                     "schema": _reference("schemas", operation.body.__name__),
-                    "examples": _examples(operation.requests),
+                    "examples": _examples(_requests(operation, trusts_callers)),
                 }
             },
         }
@@ -182,6 +207,8 @@ def _operation(operation: Operation, allow_unsigned: bool) -> Json:
         described["parameters"] += [
             _signature(name, required=not allow_unsigned) for name in SIGNATURE_HEADERS
         ]
+    if operation.has_buyer:
+        described["security"] = [{}, {_BUYER_TOKEN: []}]
     described_responses = {success.status: _success(success) for success in operation.responses}
     by_status: dict[int, list[ProblemType | ProblemExample]] = {}
     for problem in (*operation.problems, *COMMON_PROBLEMS):
@@ -191,6 +218,14 @@ def _operation(operation: Operation, allow_unsigned: bool) -> Json:
         str(status): described_responses[status] for status in sorted(described_responses)
     }
     return described
+
+
+def _requests(operation: Operation, trusts_callers: bool) -> Mapping[str, Any]:
+    return {
+        name: request
+        for name, request in operation.requests.items()
+        if trusts_callers or getattr(request, BUYER.name, UNSET) is UNSET
+    }
 
 
 def _parameter_or_reference(parameter: Parameter) -> Json:
@@ -252,11 +287,15 @@ def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Jso
     headers = [*_EVERY_RESPONSE]
     if status == problems.METHOD_NOT_ALLOWED.status:
         headers.insert(0, "Allow")
-    if any(_type(problem).retry_after for problem in found):
-        headers.insert(0, "Retry-After")
+    described_headers = _header_references(headers)
+    for name, has in (("Retry-After", _has_retry_after), ("WWW-Authenticate", _has_challenge)):
+        if all(map(has, found)):
+            described_headers = _header_references([name]) | described_headers
+        elif any(map(has, found)):  # with some of these problems
+            described_headers = {name: _HEADERS[name] | {"required": False}} | described_headers
     return {
         "description": "\n".join(f"- `{_type(p).code}`: {_type(p).detail}" for p in found),
-        "headers": _header_references(headers),
+        "headers": described_headers,
         "content": {
             problems.MEDIA_TYPE: {
                 "schema": references[0]
@@ -284,6 +323,14 @@ def _schema_name(problem: ProblemType | ProblemExample) -> str:
     name = _pascal(_type(problem).code)
     is_bare = isinstance(problem, ProblemExample) and problem.type.code in MEMBERS and not problem.members
     return f"{name}{_WITHOUT_MEMBERS}" if is_bare else name
+
+
+def _has_retry_after(problem: ProblemType | ProblemExample) -> bool:
+    return _type(problem).retry_after is not None
+
+
+def _has_challenge(problem: ProblemType | ProblemExample) -> bool:
+    return _type(problem).challenge is not None
 
 
 def _type(problem: ProblemType | ProblemExample) -> ProblemType:
@@ -383,11 +430,14 @@ def _key(name: str) -> str:
 class OpenApi:
     """The document, made at the first request, when the application has all its routes."""
 
-    def __init__(self, app: App[Any, Any], *, allow_unsigned: bool) -> None:
+    def __init__(self, app: App[Any, Any], *, allow_unsigned: bool, trusts_callers: bool) -> None:
         self._app = app
         self._allow_unsigned = allow_unsigned
+        self._trusts_callers = trusts_callers
         self._data = b""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        self._data = self._data or encode(document(self._app, allow_unsigned=self._allow_unsigned))
+        self._data = self._data or encode(
+            document(self._app, allow_unsigned=self._allow_unsigned, trusts_callers=self._trusts_callers)
+        )
         resp.data = self._data

@@ -62,6 +62,7 @@ class Operation(NamedTuple):
     :param body: shape of the request's body
     :param requests: bodies by name
     :param signed: has a webhook signature
+    :param has_buyer: takes the buyer's token
     """
 
     id: str
@@ -74,3 +75,4 @@ class Operation(NamedTuple):
     body: type[Struct] | None = None
     requests: Mapping[str, Struct] = NOTHING
     signed: bool = False
+    has_buyer: bool = False

@@ -34,6 +34,9 @@ its current state, and `Idempotency-Replayed: true`. The same key with another b
 A refused request leaves its key unused. A 503 has `Retry-After`; only after `outcome_unknown` may the request
 have taken effect.
 
+**Buyers.** A product may have a limit for each buyer. The buyer is the `sub` of a token that the shop signs
+for its customer (`Authorization: Bearer`); a token that is not valid is refused, whatever the product.
+
 **Values.** Times are RFC 3339 in UTC and end in `Z`. Money is a decimal string with an ISO 4217 currency.
 A body is strict JSON in UTF-8 of at most {requests.MAX_BODY_BYTES // 1024} KiB (a webhook:
 {webhook_body.MAX_WEBHOOK_BYTES // 1024} KiB), without duplicate members;
@@ -113,13 +116,65 @@ IDEMPOTENCY_KEY = Parameter(
 PRODUCT_ID = Parameter("product_id", "path", ProductId, 1, required=True)
 HOLD = Parameter("hold_id", "path", HoldId, HOLD_ID, required=True)
 
-SHOE = responses.Product(1, "Limited sneaker", "99.00", "USD", 50, 38)
+BUYER = Parameter(
+    "buyer", "query",
+    Annotated[
+        str,
+        Meta(
+            min_length=1, max_length=fields.MAX_BUYER_LENGTH,
+            description="The buyer, where the server trusts its callers (`FLASHSALE_TRUST_BUYER`).",
+        ),
+    ],
+    "customer-4711",
+)  # fmt: skip
+"""absent from the document of a server that does not trust its callers"""
+ORDER = Parameter("order_id", "path", OrderId, ORDER_ID, required=True)
+HOLD_OF_ORDER = Parameter("hold_id", "query", HoldId, HOLD_ID, required=True)
+
+NOW = "2025-01-12T10:44:02.187Z"
+SHOE = responses.Product(1, "Limited sneaker", "99.00", "USD", 50, 38, "open", None, None, None, NOW)
+DROP = responses.Product(
+    2, "Drop", "149.00", "EUR", 500, 500, "scheduled", "2025-01-12T11:00:00Z", "2025-01-12T23:00:00Z", 2, NOW
+)
+INVALID_TOKEN = ProblemExample(problems.INVALID_TOKEN, "The token has expired.")
 
 
 class HoldAlreadyUsedMembers(Struct):
     """Members of hold_already_used in response to POST /api/orders: the existing order."""
 
     order_id: OrderId
+    order_status: fields.OrderStatus
+
+
+class SaleNotStartedMembers(Struct):
+    """Members of sale_not_started."""
+
+    starts_at: fields.Instant
+
+
+class SaleEndedMembers(Struct):
+    """Members of sale_ended."""
+
+    ends_at: fields.Instant
+
+
+class LimitReachedMembers(Struct):
+    """Members of limit_reached: the limit of a buyer, or of one hold."""
+
+    limit: fields.Quantity
+    taken: fields.Units
+    remaining: fields.Units
+
+
+class ExtensionRefusedMembers(Struct):
+    """Members of extension_refused: when the hold expires."""
+
+    expires_at: fields.Instant
+
+
+class OrderSettledMembers(Struct):
+    """Members of order_settled."""
+
     order_status: fields.OrderStatus
 
 
@@ -135,8 +190,13 @@ class NotReadyMembers(Struct):
 
 
 MEMBERS: Mapping[str, type[Struct]] = {
+    problems.EXTENSION_REFUSED.code: ExtensionRefusedMembers,
     problems.HOLD_ALREADY_USED.code: HoldAlreadyUsedMembers,
+    problems.LIMIT_REACHED.code: LimitReachedMembers,
     problems.NOT_READY.code: NotReadyMembers,
+    problems.ORDER_SETTLED.code: OrderSettledMembers,
+    problems.SALE_ENDED.code: SaleEndedMembers,
+    problems.SALE_NOT_STARTED.code: SaleNotStartedMembers,
 }
 """Extension members of problems, by code."""
 
@@ -180,8 +240,31 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/api/products/{product_id}"): Operation(
         "get_product", "Products", "Get a product", "Its available stock is never older than the request.",
-        responses=(SuccessResponse(200, "The product.", responses.Product, {"on sale": SHOE}),),
+        responses=(SuccessResponse(
+            200, "The product.", responses.Product, {"on sale": SHOE, "scheduled": DROP},
+        ),),
         problems=(NO_PRODUCT, *READ_PROBLEMS), parameters=(PRODUCT_ID,),
+    ),
+    ("GET", "/api/products/{product_id}/allowance"): Operation(
+        "get_allowance", "Products", "Get a buyer's allowance",
+        "How many units the buyer may still take, at the instant of the response. What a hold takes comes "
+        "back when it lapses; what is paid counts for ever.",
+        responses=(SuccessResponse(
+            200, "The allowance.", responses.Allowance,
+            {
+                "limited": responses.Allowance(2, 1, 1),
+                "without a limit": responses.Allowance(None, None, None),
+            },
+        ),),
+        problems=(
+            NO_PRODUCT,
+            ProblemExample(
+                problems.INVALID_REQUEST,
+                "An allowance is of a product and a buyer, a text of 1 to 255 characters.",
+            ),
+            INVALID_TOKEN, *READ_PROBLEMS,
+        ),
+        parameters=(PRODUCT_ID, BUYER), has_buyer=True,
     ),
     ("GET", "/api/products/{product_id}/live"): Operation(
         "watch_product", "Products", "Watch a product's stock",
@@ -222,13 +305,35 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         problems=(
             NO_PRODUCT, ProblemExample(problems.INSUFFICIENT_STOCK, "Product 1 has 38 available, not 39."),
             ProblemExample(
-                problems.IDEMPOTENCY_KEY_REUSED,
-                "This idempotency key came with another product or quantity.",
+                problems.SALE_NOT_STARTED, "The sale of product 1 starts at 2025-01-12 11:00:00+00.",
+                {"starts_at": "2025-01-12T11:00:00Z"},
             ),
-            ProblemExample(problems.INVALID_REQUEST, "Object missing required field `qty`."), *BODY_PROBLEMS,
-            *WRITE_PROBLEMS,
+            ProblemExample(
+                problems.SALE_ENDED, "The sale of product 1 ended at 2025-01-12 10:00:00+00.",
+                {"ends_at": "2025-01-12T10:00:00Z"},
+            ),
+            ProblemExample(problems.SALE_PAUSED, "The sale of product 1 is paused."),
+            ProblemExample(
+                problems.BUYER_REQUIRED, "Product 1 is sold to named buyers: it has a limit for each.",
+            ),
+            ProblemExample(
+                problems.LIMIT_REACHED,
+                "A buyer gets at most 2 of product 1; this one has 1 and wants 2 more.",
+                {"limit": 2, "taken": 1, "remaining": 1},
+            ),
+            ProblemExample(
+                problems.IDEMPOTENCY_KEY_REUSED,
+                "This idempotency key came with another product, quantity or buyer.",
+            ),
+            ProblemExample(problems.INVALID_REQUEST, "Object missing required field `qty`."), INVALID_TOKEN,
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
         ),
-        parameters=(IDEMPOTENCY_KEY,), body=requests.NewHold, requests={"one unit": requests.NewHold(1, 1)},
+        parameters=(IDEMPOTENCY_KEY,), body=requests.NewHold,
+        requests={
+            "one unit": requests.NewHold(1, 1),
+            "for a buyer": requests.NewHold(1, 1, "customer-4711"),
+        },
+        has_buyer=True,
     ),
     ("GET", "/api/holds/{hold_id}"): Operation(
         "get_hold", "Holds", "Get a hold", "The id is the proof of ownership.",
@@ -253,6 +358,31 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             HOLD_HAS_EXPIRED, *WRITE_PROBLEMS,
         ),
         parameters=(HOLD,),
+    ),
+    ("POST", "/api/holds/{hold_id}/extension"): Operation(
+        "extend_hold", "Holds", "Extend a hold",
+        "By default by a minute, once. `expires_at` is the end that the caller has seen: a hold that ends "
+        "later has been extended already, and is not extended again.",
+        responses=(SuccessResponse(
+            200, "The hold, which ends later, now or since an earlier request.", responses.Hold,
+            {"extended": responses.Hold(HOLD_ID, 1, 1, "active", "2025-01-12T10:46:20Z")},
+            headers=("Idempotency-Replayed",),
+        ),),
+        problems=(
+            NO_HOLD,
+            ProblemExample(problems.HOLD_ALREADY_USED, f"Hold {HOLD_ID} has become an order."),
+            ProblemExample(
+                problems.EXTENSION_REFUSED,
+                f"Hold {HOLD_ID} has been extended as often as it may, and expires at "
+                "2025-01-12 10:46:20+00.",
+                {"expires_at": "2025-01-12T10:46:20Z"},
+            ),
+            ProblemExample(problems.HOLD_RELEASED, f"Hold {HOLD_ID} was released."), HOLD_HAS_EXPIRED,
+            ProblemExample(problems.INVALID_REQUEST, "Object missing required field `expires_at`."),
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
+        ),
+        parameters=(HOLD,), body=requests.Extension,
+        requests={"the end that was seen": requests.Extension(EXPIRES_AT)},
     ),
     ("POST", "/api/orders"): Operation(
         "create_order", "Orders", "Order a hold",
@@ -308,10 +438,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             ProblemExample(problems.ORDER_NOT_FOUND, f"There is no order {ORDER_ID} with this hold_id."),
             *READ_PROBLEMS,
         ),
-        parameters=(
-            Parameter("order_id", "path", OrderId, ORDER_ID, required=True),
-            Parameter("hold_id", "query", HoldId, HOLD_ID, required=True),
+        parameters=(ORDER, HOLD_OF_ORDER),
+    ),
+    ("DELETE", "/api/orders/{order_id}"): Operation(
+        "abandon_order", "Orders", "Abandon an order",
+        "The buyer gives a pending order back: it is cancelled, and its units become available again. "
+        "Abandoning a cancelled order has no effect. A payment that comes later is due back.",
+        responses=(SuccessResponse(204, "The order is abandoned."),),
+        problems=(
+            ProblemExample(problems.ORDER_NOT_FOUND, f"There is no order {ORDER_ID} with this hold_id."),
+            ProblemExample(
+                problems.ORDER_SETTLED, f"Order {ORDER_ID} is paid.", {"order_status": "paid"},
+            ),
+            *WRITE_PROBLEMS,
         ),
+        parameters=(ORDER, HOLD_OF_ORDER),
     ),
     ("POST", "/api/payments/webhook"): Operation(
         "apply_payment", "Payments", "Report a payment",

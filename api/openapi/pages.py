@@ -65,7 +65,7 @@ def problem_routes(*, with_docs: bool) -> dict[str, Asset]:
 
 
 def _fields(type_: ProblemType) -> dict[str, str]:
-    retry = f" Retry after {type_.retry_after} s (<code>Retry-After</code>)." if type_.retry_after else ""
+    retry = f" Retry after {type_.retry_text} (<code>Retry-After</code>)." if type_.retry_after else ""
     calls = "".join(
         f"<li><code>{escape(f'{method} {path}')}</code></li>\n" for method, path in operations_with(type_)
     )

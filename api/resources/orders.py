@@ -1,4 +1,4 @@
-"""POST /api/orders and GET /api/orders/{order_id}."""
+"""POST /api/orders, GET and DELETE /api/orders/{order_id}."""
 
 from falcon.asgi import Request, Response
 from msgspec import UNSET
@@ -9,7 +9,7 @@ from api.schemas import responses
 from api.schemas.fields import MAX_HOLD_ID
 from api.schemas.parameters import idempotency_key, parse_id
 from api.schemas.requests import parse_new_order, read_body
-from api.schemas.responses import CREATED, encode, instant, mark_replay, money
+from api.schemas.responses import CREATED, NO_CONTENT, encode, instant, mark_replay, money
 
 HOLD_ID_REQUIRED = (
     "The query parameter hold_id is required: the hold of the order, as the proof of ownership."
@@ -43,13 +43,10 @@ class Order:
 
     def __init__(self, client: CheckoutClient) -> None:
         self._get_orders = client.get_orders
+        self._abandon_orders = client.abandon_orders
 
     async def on_get(self, req: Request, resp: Response, order_id: str) -> None:
-        given = req.get_param("hold_id")
-        if given is None:
-            raise Problem(ORDER_NOT_FOUND, HOLD_ID_REQUIRED)
-        hold_id = parse_id(given, ORDER_NOT_FOUND, MAX_HOLD_ID)
-        row = await self._get_orders.submit(parse_id(order_id, ORDER_NOT_FOUND), hold_id)
+        row = await self._get_orders.submit(*_ids(req, order_id))
         if row.sqlstate:
             return respond_refusal(resp, row)
         resp.data = encode(
@@ -65,3 +62,17 @@ class Order:
                 row.cancel_reason or UNSET,
             )
         )
+
+    async def on_delete(self, req: Request, resp: Response, order_id: str) -> None:
+        row = await self._abandon_orders.submit(*_ids(req, order_id))
+        if row.sqlstate and row.order_id is not None:
+            return respond_refusal(resp, row, order_status=row.status)
+        if row.sqlstate:
+            return respond_refusal(resp, row)
+        resp.status = NO_CONTENT
+
+
+def _ids(req: Request, order_id: str) -> tuple[int, int]:
+    """The ids of an order and, from the query, of its hold."""
+    hold_id = parse_id(req.get_param("hold_id") or "", ORDER_NOT_FOUND, MAX_HOLD_ID)
+    return parse_id(order_id, ORDER_NOT_FOUND), hold_id

@@ -8,7 +8,7 @@ from api.problems import PRODUCT_NOT_FOUND, respond_refusal
 from api.schemas import responses
 from api.schemas.fields import MAX_BIGINT
 from api.schemas.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, integer_parameter, parse_id
-from api.schemas.responses import encode, money
+from api.schemas.responses import encode, instant, money, optional_instant
 
 
 class Products:
@@ -41,5 +41,15 @@ class Product:
 
 def _product(row: ListProductsRow | GetProductsRow) -> responses.Product:
     return responses.Product(
-        row.id, row.name, money(row.price), row.currency, row.total_stock, row.available_stock
+        row.id,
+        row.name,
+        money(row.price),
+        row.currency,
+        row.total_stock,
+        row.available_stock,
+        row.sale_status,
+        optional_instant(row.starts_at),
+        optional_instant(row.ends_at),
+        row.max_per_buyer,
+        instant(row.now),
     )

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 MAX_BIGINT = 2**63 - 1
 MAX_HOLD_ID = 2**53 - 1
+MAX_BUYER_LENGTH = 255
 IDEMPOTENCY_KEY = r"[!-~]{1,255}"
 """pattern of the header: 1 to 255 visible ASCII characters"""
 
@@ -19,6 +20,14 @@ HoldId = Annotated[
 OrderId = Annotated[int, Meta(ge=1, le=MAX_BIGINT, description="An order.")]
 Quantity = Annotated[int, Meta(ge=1, le=2**31 - 1, description="Units of the product.")]
 Units = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Buyer = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_BUYER_LENGTH,
+        description="Who buys: the shop's own name for its customer.",
+    ),
+]
 Money = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217 code.")]
 Instant = Annotated[
@@ -36,7 +45,14 @@ OrderStatus = Annotated[
         " `payment_due_at` on."
     ),
 ]
+SaleStatus = Annotated[
+    Literal["scheduled", "open", "paused", "ended", "cancelled"],
+    Meta(
+        description="Exact at `now`: scheduled until `starts_at`, ended from `ends_at` on. Holds are placed"
+        " while it is open."
+    ),
+]
 CancelReason = Annotated[
-    Literal["payment_failed", "payment_cancelled", "payment_overdue"],
+    Literal["payment_failed", "payment_cancelled", "payment_overdue", "buyer_cancelled"],
     Meta(description="Present if the order is cancelled."),
 ]

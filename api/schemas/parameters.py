@@ -5,7 +5,7 @@ import re
 from falcon.asgi import Request
 
 from api.problems import INVALID_REQUEST, Problem, ProblemType
-from api.schemas.fields import IDEMPOTENCY_KEY, MAX_BIGINT
+from api.schemas.fields import IDEMPOTENCY_KEY, MAX_BIGINT, MAX_BUYER_LENGTH
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -46,3 +46,16 @@ def integer_parameter(req: Request, name: str, default: int, minimum: int, maxim
     if text.isascii() and text.isdigit() and len(text) <= 19 and minimum <= int(text) <= maximum:
         return int(text)
     raise Problem(INVALID_REQUEST, f"Parameter {name} must be an integer from {minimum} to {maximum}.")
+
+
+def buyer_parameter(req: Request) -> str | None:
+    """The buyer in the query string.
+
+    :raises Problem: invalid_request
+    """
+    buyer = req.get_param("buyer")
+    if buyer is not None and (not 1 <= len(buyer) <= MAX_BUYER_LENGTH or "\0" in buyer):
+        raise Problem(
+            INVALID_REQUEST, f"Parameter buyer must be 1 to {MAX_BUYER_LENGTH} characters without NUL."
+        )
+    return buyer

@@ -1,5 +1,6 @@
 """Request bodies: their shapes, and how they are read and parsed."""
 
+from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -8,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.context import BODY_TRUNCATED
 from api.problems import BAD_REQUEST, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
-from api.schemas.fields import MAX_BIGINT, HoldId, OrderId, ProductId, Quantity
+from api.schemas.fields import MAX_BIGINT, Buyer, HoldId, Instant, OrderId, ProductId, Quantity
 from api.schemas.strict_json import check_well_formed, replace_unstorable
 
 MAX_BODY_BYTES = 16 * 1024  # guard: body-limit
@@ -19,6 +20,13 @@ class NewHold(msgspec.Struct, forbid_unknown_fields=True):
 
     product_id: ProductId
     qty: Quantity
+    buyer: Buyer | UnsetType = UNSET
+
+
+class Extension(msgspec.Struct, forbid_unknown_fields=True):
+    """The end of the hold, as the caller knows it: a hold that ends later has been extended already."""
+
+    expires_at: Instant
 
 
 class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,9 +106,10 @@ class ParsedPaymentEvent(NamedTuple):
     has_replacements: bool
 
 
-Body = TypeVar("Body", NewHold, NewOrder)
+Body = TypeVar("Body", NewHold, Extension, NewOrder)
 
 _new_hold = msgspec.json.Decoder(NewHold)
+_extension = msgspec.json.Decoder(Extension)
 _new_order = msgspec.json.Decoder(NewOrder)
 _payment_event = msgspec.json.Decoder(PaymentEvent)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -146,18 +155,29 @@ def parse_new_hold(data: bytes) -> NewHold:
     return _decode(_new_hold, data, members=2)
 
 
+def parse_extension(data: bytes) -> Extension:
+    """:raises Problem: malformed_json, invalid_request"""
+    extension = _decode(_extension, data, members=1)
+    try:
+        datetime.fromisoformat(extension.expires_at)
+    except ValueError:
+        raise Problem(INVALID_REQUEST, f"expires_at is not a time: {extension.expires_at}.") from None
+    return extension
+
+
 def parse_new_order(data: bytes) -> NewOrder:
     """:raises Problem: malformed_json, invalid_request"""
     return _decode(_new_order, data, members=1)
 
 
 def _decode(decoder: msgspec.json.Decoder[Body], data: bytes, *, members: int) -> Body:
-    """Decode an object whose members are all required and all numeric."""
+    """Decode an object of `members` required members."""
     try:
         decoded = decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         _raise_problem(data, error)
-    # No value is a string, so each member has two quotes: more of them mean a duplicate member.
+    # The names of required members, if no value is a string, have so many quotes. Others mean a string, which
+    # PostgreSQL may be unable to store, or a duplicate member.
     if data.count(b'"') != 2 * members:
         check_well_formed(data)
     return decoded

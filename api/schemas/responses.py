@@ -23,6 +23,7 @@ from api.schemas.fields import (
     OrderStatus,
     ProductId,
     Quantity,
+    SaleStatus,
     Units,
 )
 
@@ -44,6 +45,27 @@ class Product(msgspec.Struct):
     available_stock: Annotated[
         Units, Meta(description="Units that a hold can take at the instant of the response.")
     ]
+    sale_status: SaleStatus
+    starts_at: Annotated[Instant | None, Meta(description="When the sale starts; null: it has started.")]
+    ends_at: Annotated[Instant | None, Meta(description="When the sale ends; null: it is open-ended.")]
+    max_per_buyer: Annotated[
+        Quantity | None, Meta(description="Units that one buyer can have; null: no limit.")
+    ]
+    now: Annotated[Instant, Meta(description="The database's clock, by which the sale starts and ends.")]
+
+
+class Allowance(msgspec.Struct):
+    """How many units of a product a buyer may have, and has. All null: there is no limit."""
+
+    max_per_buyer: Quantity | None
+    taken: Annotated[
+        Units | None,
+        Meta(
+            description="Units in the buyer's holds, pending and paid orders of the product, or of its limit"
+            " group."
+        ),
+    ]
+    remaining: Annotated[Units | None, Meta(description="Units that the buyer may have in addition.")]
 
 
 class OrderOfHold(msgspec.Struct):
@@ -162,6 +184,10 @@ def instant(at: datetime) -> str:
     """A UTC time in RFC 3339, to the millisecond: "…T10:45:20Z", "…T10:45:20.300Z"."""
     text = at.isoformat(timespec="milliseconds")
     return (text[:19] if at.microsecond < 1000 else text[:23]) + "Z"
+
+
+def optional_instant(at: datetime | None) -> str | None:
+    return None if at is None else instant(at)
 
 
 def mark_replay(resp: Response, replayed: bool) -> None:

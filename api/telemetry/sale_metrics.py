@@ -12,6 +12,14 @@ CACHE_SECONDS = 1.0
 
 _STATES = ("available", "held", "awaiting", "paid")
 
+_BY_PRODUCT: dict[str, tuple[str, str]] = {
+    "total_stock": ("flashsale_stock_total_units", "All units of a product."),
+    "on_sale": ("flashsale_sale_open", "1 if holds of a product are placed: begun, not ended, not paused."),
+    "starts_at": ("flashsale_sale_starts_at_seconds", "When a product's sale starts, in Unix time."),
+    "ends_at": ("flashsale_sale_ends_at_seconds", "When a product's sale ends, in Unix time."),
+}
+"""By their name in SQL: name and documentation of the gauges of a product."""
+
 _UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
     "refunds_due": lambda: GaugeMetricFamily(
         "flashsale_refunds_due", "Captured payments that pay no order, counted up to 10,000."
@@ -82,15 +90,16 @@ class SaleMetrics:
             "Units of a product: available, held, awaiting or paid.",
             labels=("product_id", "state"),
         )
-        total = GaugeMetricFamily(
-            "flashsale_stock_total_units", "All units of a product.", labels=("product_id",)
-        )
+        by_product = {
+            metric: GaugeMetricFamily(name, documentation, labels=("product_id",))
+            for metric, (name, documentation) in _BY_PRODUCT.items()
+        }
         unlabelled = {name: make() for name, make in _UNLABELLED.items()}
         for metric, product_id, value in rows:
             if metric in unlabelled:
                 unlabelled[metric].add_metric([], value)
             elif metric in _STATES:
                 units.add_metric([str(product_id), metric], value)
-            elif metric == "total_stock":
-                total.add_metric([str(product_id)], value)
-        yield from (units, total, *unlabelled.values())
+            elif metric in by_product:
+                by_product[metric].add_metric([str(product_id)], value)
+        yield from (units, *by_product.values(), *unlabelled.values())

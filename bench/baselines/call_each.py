@@ -15,8 +15,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.place_holds = self
-        self.release_holds = self.create_orders = self.apply_payments = None
-        self.get_products = self.get_holds = self.get_orders = None
+        self.release_holds = self.extend_holds = self.create_orders = self.apply_payments = None
+        self.abandon_orders = self.get_products = self.get_allowances = self.get_holds = self.get_orders = (
+            None
+        )
 
     async def open(self) -> None:
         size = int(os.environ["BENCH_POOL_SIZE"])
@@ -32,7 +34,7 @@ class Pool:
     async def close(self) -> None:
         await self._pool.close()
 
-    async def submit(self, product_id: int, qty: int, key: str | None) -> PlaceHoldsRow:
+    async def submit(self, product_id: int, qty: int, key: str | None, buyer: str | None) -> PlaceHoldsRow:
         try:
             async with self._pool.connection() as connection:
                 return PlaceHoldsRow._make(await self.hold(connection, product_id, qty, key))
@@ -44,7 +46,7 @@ class Pool:
     ) -> tuple[Any, ...]:
         cursor = await connection.execute(
             "select 0, null, null, replayed, hold_id, product_id, qty, status, expires_at,"
-            " order_id, order_status"
+            " order_id, order_status, null"
             " from flashsale.place_hold(%s::bigint, %s::int, %s)",
             (product_id, qty, key),
         )
@@ -54,7 +56,7 @@ class Pool:
 
 
 def refusal(sqlstate: str | None, detail: str | None = None) -> PlaceHoldsRow:
-    return PlaceHoldsRow(0, sqlstate, detail, *[None] * 8)
+    return PlaceHoldsRow(0, sqlstate, detail, *[None] * 9)
 
 
 def application() -> App:

@@ -32,8 +32,8 @@ class Memory:
     def __init__(self) -> None:
         ids = count(1)
         self.place_holds = _AtOnce(
-            lambda product_id, qty, key: PlaceHoldsRow(
-                0, None, None, False, next(ids) << 20, product_id, qty, "active", SOON, None, None,
+            lambda product_id, qty, key, buyer: PlaceHoldsRow(
+                0, None, None, False, next(ids) << 20, product_id, qty, "active", SOON, None, None, None,
             )
         )  # fmt: skip
         self.create_orders = _AtOnce(
@@ -48,10 +48,24 @@ class Memory:
         )
         self.get_products = _AtOnce(
             lambda product_id: GetProductsRow(
-                0, None, None, product_id, "Limited sneaker", PRICE, "USD", 50, 38
+                0,
+                None,
+                None,
+                product_id,
+                "Limited sneaker",
+                PRICE,
+                "USD",
+                50,
+                38,
+                "open",
+                None,
+                None,
+                None,
+                SOON,
             )
         )
-        self.release_holds = self.get_holds = self.get_orders = None
+        self.release_holds = self.extend_holds = self.abandon_orders = None
+        self.get_allowances = self.get_holds = self.get_orders = None
 
     async def open(self) -> None: ...
 

@@ -26,8 +26,10 @@ class RedisHolds:
 
     def __init__(self) -> None:
         self.place_holds = self
-        self.release_holds = self.create_orders = self.apply_payments = None
-        self.get_products = self.get_holds = self.get_orders = None
+        self.release_holds = self.extend_holds = self.create_orders = self.apply_payments = None
+        self.abandon_orders = self.get_products = self.get_allowances = self.get_holds = self.get_orders = (
+            None
+        )
 
     async def open(self) -> None:
         self._redis = Redis(
@@ -40,7 +42,7 @@ class RedisHolds:
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def submit(self, product_id: int, qty: int, key: str | None) -> PlaceHoldsRow:
+    async def submit(self, product_id: int, qty: int, key: str | None, buyer: str | None) -> PlaceHoldsRow:
         hold_id = secrets.randbelow(MAX_HOLD_ID) + 1
         keys = stock_key(product_id), expiry_key(product_id), hold_key(hold_id)
         expires_at = await self._redis.evalsha(
@@ -49,7 +51,9 @@ class RedisHolds:
         if expires_at <= 0:
             return refusal("SA002" if expires_at == 0 else "SA001")
         expiry = datetime.fromtimestamp(expires_at / 1000, UTC)
-        return PlaceHoldsRow(0, None, None, False, hold_id, product_id, qty, "active", expiry, None, None)
+        return PlaceHoldsRow(
+            0, None, None, False, hold_id, product_id, qty, "active", expiry, None, None, None
+        )
 
 
 def application() -> App:

@@ -19,8 +19,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 def doctor(as_json: bool) -> None:
     """Check everything that a sale depends on, and print the remedy for each problem.
 
-    Secrets, server, clock, durability, settings, migrations, functions, grants, roles, pg_cron, audit. Exits
-    with 1 if a check failed; warnings do not count. Read-only, and safe during a sale.
+    Secrets, server, clock, durability, settings, terms, migrations, functions, grants, roles, pg_cron, audit.
+    Exits with 1 if a check failed; warnings do not count. Read-only, and safe during a sale.
     """
     findings = list(diagnose())
     count = Counter(finding.status for finding in findings)

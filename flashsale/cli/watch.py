@@ -27,7 +27,9 @@ _Snapshot: TypeAlias = dict[str, Any]
 
 # A test product is shown if it is named.
 _PRODUCTS = """
-    select * from flashsale.list_sale(p_tests => %(only)s::bigint[] is not null) s
+    select s.*, t.sale_status, t.starts_at, t.ends_at, t.max_per_buyer, t.now
+      from flashsale.list_sale(p_tests => %(only)s::bigint[] is not null) s
+      join flashsale.terms t using (product_id)
      where %(only)s::bigint[] is null or s.product_id = any (%(only)s)
      order by s.product_id
 """
@@ -164,13 +166,13 @@ class _Products:
         self.numbers = [
             [
                 row["total_stock"], _available(row), row["held"], row["awaiting"], row["paid"],
-                row["holds_per_second"], row["paid_per_second"],
+                row["holds_per_second"], row["paid_per_second"], _sale(row),
             ]
             for row in rows
         ]  # fmt: skip
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+        columns = ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s", "sale"]
         wide = table(
             ["id", "product", *columns],
             [[*name, *numbers] for name, numbers in zip(self.names, self.numbers, strict=True)],
@@ -191,6 +193,23 @@ def _available(row: dict[str, Any]) -> Text:
     available, total = row["available_stock"], row["total_stock"]
     style = "bold red" if available == 0 else "yellow" if available * 10 <= total else "green"
     return Text(str(available), style, justify="right")
+
+
+def _sale(row: dict[str, Any]) -> Text:
+    """The status of a product's sale, with the time until it changes by itself."""
+    status, now = row["sale_status"], row["now"]
+    said, style = status, {"open": "green", "paused": "bold red"}.get(status, "yellow")
+    if status == "scheduled":
+        said = f"opens in {_duration(row['starts_at'] - now)}"
+    elif status in ("open", "paused") and row["ends_at"] is not None:
+        said = f"{status}, ends in {_duration(row['ends_at'] - now)}"
+    if row["max_per_buyer"] is not None:
+        said += f", limit {row['max_per_buyer']}"
+    return Text(said, style)
+
+
+def _duration(duration: timedelta) -> str:
+    return format_duration(max(duration, timedelta(0)))
 
 
 def _refunds(rows: list[dict[str, Any]]) -> Text:

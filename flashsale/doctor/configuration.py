@@ -1,15 +1,18 @@
 """What operators configure: webhook secrets, the server's environment and the settings of the sale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from api.cross_origin import ANY_ORIGIN
-from api.settings import InvalidSettings, parse_cors_origins, parse_keepalive
+from api.settings import InvalidSettings, parse_buyer_keys, parse_cors_origins, parse_flag, parse_keepalive
 from flashsale.database.connection import Connection, fetch_row
 from flashsale.doctor.finding import Finding, Findings
 from flashsale.durations import format_duration
 from flashsale.errors import UserError
 from flashsale.webhooks import SECRETS_VARIABLE, webhook_secrets
+
+BUYER_KEYS = "FLASHSALE_BUYER_KEYS"
+TRUST_BUYER = "FLASHSALE_TRUST_BUYER"
 
 
 def secrets(environment: Mapping[str, str]) -> Findings:
@@ -66,6 +69,8 @@ def server_environment(environment: Mapping[str, str]) -> Findings:
     try:
         origins = parse_cors_origins(environment.get("FLASHSALE_CORS_ORIGINS", ""))
         keepalive = parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", ""))
+        keys = len(parse_buyer_keys(environment.get(BUYER_KEYS, "")))
+        trusts_callers = parse_flag(TRUST_BUYER, environment)
     except InvalidSettings as error:
         yield Finding(
             "environment", "failed", str(error),
@@ -78,8 +83,16 @@ def server_environment(environment: Mapping[str, str]) -> Findings:
             "list the origins of the shop's front ends instead",
         )  # fmt: skip
         return
+    if trusts_callers:
+        yield Finding(
+            "environment", "warning",
+            f"{TRUST_BUYER} is set: whoever reaches the server can name any buyer, and so avoid every limit",
+            f"let only your own servers reach it, or verify tokens with {BUYER_KEYS} instead",
+        )  # fmt: skip
+        return
     count = len(origins)
     detail = f"{count} other origin{'s' if count > 1 else ''} in FLASHSALE_CORS_ORIGINS, " if count else ""
+    detail += f"{keys} buyer key{'s' if keys > 1 else ''} in {BUYER_KEYS}, " if keys else ""
     yield Finding("environment", "ok", f"{detail}idle connections are kept for {keepalive} seconds")
 
 
@@ -96,3 +109,53 @@ def sale_settings(conn: Connection) -> Findings:
         yield Finding("sale_settings", "warning", "inbox_limit is 0: early webhooks are refused", remedy)
     else:
         yield Finding("sale_settings", "ok", detail)
+
+
+def sale_terms(conn: Connection, environment: Mapping[str, str]) -> Findings:
+    """The terms of products whose sale has not ended, as far as they may be a mistake."""
+    limited, paused, empty = fetch_row(
+        conn,
+        "select array_agg(t.product_id order by t.product_id) filter (where t.max_per_buyer is not null),"
+        " array_agg(t.product_id order by t.product_id) filter (where t.sale_status = 'paused'),"
+        " array_agg(t.product_id order by t.product_id)"
+        "   filter (where t.sale_status = 'scheduled' and s.available_stock = 0)"
+        " from flashsale.terms t join flashsale.stock s using (product_id)"
+        " where t.sale_status in ('scheduled', 'open', 'paused')",
+    )
+    is_sound = True
+    if limited and not environment.get(BUYER_KEYS) and not environment.get(TRUST_BUYER):
+        is_sound = False
+        yield Finding(
+            "sale_terms", "warning",
+            f"{_products(limited)} a limit for each buyer, but {BUYER_KEYS} is not set here: over HTTP no "
+            "request has a buyer, and all are refused",
+            f"set {BUYER_KEYS} for the server (and here) to the key of the shop's tokens",
+        )  # fmt: skip
+    if paused:
+        is_sound = False
+        remedy = f"flashsale product resume {' '.join(map(str, paused))}"
+        yield Finding("sale_terms", "warning", f"{_products(paused)} a paused sale", remedy)
+    if empty:
+        is_sound = False
+        remedy = f"flashsale product restock {empty[0]} UNITS"
+        yield Finding(
+            "sale_terms", "warning", f"{_products(empty)} a sale ahead, and no unit in stock", remedy
+        )
+    if is_sound:
+        yield Finding("sale_terms", "ok", _next_start(conn))
+
+
+def _products(ids: Sequence[int]) -> str:
+    listed = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return f"product {listed} has" if len(ids) == 1 else f"products {listed} have"
+
+
+def _next_start(conn: Connection) -> str:
+    row = conn.execute(
+        "select t.product_id, t.starts_at at time zone 'UTC', t.starts_at - t.now from flashsale.terms t"
+        " where t.sale_status = 'scheduled' order by t.starts_at, t.product_id limit 1"
+    ).fetchone()
+    if row is None:
+        return "no sale is scheduled"
+    product_id, starts_at, starts_in = row
+    return f"product {product_id} opens at {starts_at:%Y-%m-%d %H:%M:%SZ}, in {format_duration(starts_in)}"

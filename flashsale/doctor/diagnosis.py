@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import psycopg
 from psycopg import errors
@@ -35,22 +36,26 @@ _ALWAYS: dict[str, Callable[[Connection], Findings]] = {
     "collation": collation.collation,
     "migrations": schema.migrations,
 }
-# Roles and owners first: `flashsale migrate`, the remedy of the others, needs them.
-_IF_MIGRATED: dict[str, Callable[[Connection], Findings]] = {
-    "roles": roles.roles,
-    "grants": roles.grants,
-    "functions": schema.functions,
-    "connections": limits.connections,
-    "subscriptions": replication.subscriptions,
-    "publications": replication.publications,
-    "sequences": replication.sequences,
-    "orphans": orphans.orphans,
-    "sale_settings": configuration.sale_settings,
-    "rejected_webhooks": configuration.rejected_webhooks,
-    "test_products": configuration.test_products,
-    "pg_cron": pg_cron.pg_cron,
-    "audit": audit.audit,
-}
+
+
+def _if_migrated(environment: Mapping[str, str]) -> dict[str, Callable[[Connection], Findings]]:
+    return {
+        # Roles and owners first: `flashsale migrate`, the remedy of the others, needs them.
+        "roles": roles.roles,
+        "grants": roles.grants,
+        "functions": schema.functions,
+        "connections": limits.connections,
+        "subscriptions": replication.subscriptions,
+        "publications": replication.publications,
+        "sequences": replication.sequences,
+        "orphans": orphans.orphans,
+        "sale_settings": configuration.sale_settings,
+        "sale_terms": partial(configuration.sale_terms, environment=environment),
+        "rejected_webhooks": configuration.rejected_webhooks,
+        "test_products": configuration.test_products,
+        "pg_cron": pg_cron.pg_cron,
+        "audit": audit.audit,
+    }
 
 
 def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
@@ -65,7 +70,7 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
         yield Finding("database", "failed", message, "start it, or set FLASHSALE_DATABASE_URL to its address")
         return
     with conn:
-        checks = _ALWAYS | (_IF_MIGRATED if fetch_value(conn, _MIGRATED) else {})
+        checks = _ALWAYS | (_if_migrated(environment) if fetch_value(conn, _MIGRATED) else {})
         for name, check in checks.items():
             try:
                 yield from check(conn)

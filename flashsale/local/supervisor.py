@@ -258,6 +258,9 @@ def _start_gunicorn(settings: Settings, database_url: str, pidfile: str) -> subp
     if not env.get(SECRETS_VARIABLE) and "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS" not in env:
         _print(f"WARNING: {SECRETS_VARIABLE} is not set: anyone who can reach the port can report a payment")
         env["FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS"] = "1"
+    if not env.get("FLASHSALE_BUYER_KEYS") and "FLASHSALE_TRUST_BUYER" not in env:
+        _print("WARNING: FLASHSALE_BUYER_KEYS is not set: anyone who can reach the port can name any buyer")
+        env["FLASHSALE_TRUST_BUYER"] = "1"
     configuration = next(path for path in _CONFIGURATIONS if path.exists())
     command = [sys.executable, "-m", "gunicorn", "-c", str(configuration)]
     return subprocess.Popen(

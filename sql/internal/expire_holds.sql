@@ -11,12 +11,21 @@ declare
 begin
   perform flashsale_data.announce_ledger_write();
   with lapsed as materialized (
-    select h.hold_id, h.product_id, h.qty, h.expires_at
+    select h.hold_id, h.product_id, h.qty, h.expires_at, h.buyer
     from unnest(p_product_ids, p_instants) as d (product_id, lapses_at)
     join flashsale_data.holds h on h.expires_at = d.lapses_at and h.product_id = d.product_id
     where h.status = 'active' -- guard: only-active-expire
     limit p_limit
     for no key update of h skip locked -- guard: sweep-skips-locked
+  ), unclaimed as (
+    -- Ended claims count no more. One that is locked is being moved to another group, and stays.
+    delete from flashsale_data.claims c
+    where c.hold_id in (
+      select k.hold_id
+      from lapsed d
+      join flashsale_data.claims k on k.hold_id = d.hold_id
+      where d.buyer is not null
+      for update of k skip locked)
   ), expired as (
     update flashsale_data.holds h
     set status = 'expired'

@@ -10,12 +10,21 @@ declare
 begin
   perform flashsale_data.announce_ledger_write();
   with overdue as materialized (
-    select o.order_id, o.hold_id, o.product_id, o.qty, o.payment_due_at
+    select o.order_id, o.hold_id, o.product_id, o.qty, o.payment_due_at, o.buyer
     from unnest(p_product_ids, p_instants) as d (product_id, lapses_at)
     join flashsale_data.orders o on o.payment_due_at = d.lapses_at and o.product_id = d.product_id
     where o.status = 'pending_payment'
     limit p_limit
     for no key update of o skip locked
+  ), unclaimed as (
+    -- Ended claims count no more. One that is locked is being moved to another group, and stays.
+    delete from flashsale_data.claims c
+    where c.hold_id in (
+      select k.hold_id
+      from overdue d
+      join flashsale_data.claims k on k.hold_id = d.hold_id
+      where d.buyer is not null
+      for update of k skip locked)
   ), cancelled as (
     update flashsale_data.orders o
     set status = 'cancelled', cancel_reason = 'payment_overdue'

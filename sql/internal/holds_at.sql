@@ -8,7 +8,7 @@ language sql stable
 as $$
   select h.hold_id, h.product_id, h.qty,
          case when clock.lapsed then 'expired' else h.status end,
-         h.placed_at, h.expires_at, h.idempotency_key, h.currency, h.price
+         h.placed_at, h.expires_at, h.idempotency_key, h.currency, h.price, h.buyer, h.extensions
   from flashsale_data.holds h
   cross join lateral (
     -- guard: expired-at-instant

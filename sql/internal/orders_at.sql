@@ -7,7 +7,7 @@ as $$
   select o.order_id, o.hold_id, o.product_id, o.qty, o.amount, o.currency,
          case when clock.overdue then 'cancelled' else o.status end,
          case when clock.overdue then 'payment_overdue' else o.cancel_reason end,
-         o.created_at, o.payment_due_at, o.idempotency_key
+         o.created_at, o.payment_due_at, o.idempotency_key, o.buyer
   from flashsale_data.orders o
   cross join lateral (
     -- guard: overdue-at-instant

@@ -3,9 +3,11 @@
 --   order                          success                      failed, cancelled
 --   pending, in time               paid: applied                cancelled: applied
 --   paid                           refund_due                   no_change
+--   paid, of the amount 0          no_change                    no_change
 --   cancelled, payment_failed      units taken again: applied   no_change
 --     or payment_overdue           none left: refund_due
---   cancelled, payment_cancelled   refund_due                   no_change
+--                                  more than the buyer's limit: refund_due, limit_reached
+--   cancelled, any other reason    refund_due                   no_change
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
 --
 -- An overdue order is cancelled for payment_overdue from its instant on, swept or not.
@@ -13,8 +15,9 @@
 -- Decides in memory, payment by payment in array order, then writes each table once. Takes
 -- rows of payments, either new webhooks (result null) or stored ones, and the orders that
 -- lock_orders() has locked; p_slots has for each payment the position of its order. Locks
--- the orders' products. Returns the results and the orders' statuses by payment; a new
--- webhook whose product is locked elsewhere is left alone, and null.
+-- the claims of the orders' buyers in limit groups, then the orders' products. Returns the
+-- results and the orders' statuses by payment; a new webhook whose product or claims are locked
+-- elsewhere is left alone, and null.
 create or replace function flashsale_data.settle_payments(
   p_payments flashsale_data.payments[], p_slots int[], p_orders flashsale_data.orders[], p_ctids tid[],
   out results text[], out order_statuses text[])
@@ -27,6 +30,7 @@ declare
   v_order          flashsale_data.orders;
   v_overdue        boolean;
   v_result         text;
+  v_reasons        text[];
   v_delta          int;
   v_order_slot     int;
   v_product_slot   int;
@@ -34,8 +38,19 @@ declare
   v_orders         flashsale_data.orders[] := p_orders;
   v_changed        int[] := array[]::int[];
   v_not_pending    int[] := array[]::int[];
-  -- by payment, and by product
+  -- by payment
+  v_product_ids    bigint[];
+  v_buyers         text[];
   v_product_slots  int[];
+  v_locked_claims  boolean[];
+  -- what terms_in_force() returns, if any order has a buyer
+  v_has_buyers     boolean;
+  v_terms          record;
+  v_claim_slots    int[];
+  v_taken          int[];
+  v_limits         int[];
+  v_scopes         text[];
+  -- by product
   v_products       bigint[];
   v_product_ctids  tid[];
   v_available      int[];
@@ -45,11 +60,26 @@ declare
   v_events         flashsale_data.events[] := array[]::flashsale_data.events[];
   v_written        bigint;
 begin
-  -- 1 Lock the products
+  -- 1 Lock the claims of buyers and the products
+  select array_agg((p_orders[slot]).product_id), array_agg((p_orders[slot]).buyer),
+         bool_or((p_orders[slot]).buyer is not null)
+    into v_product_ids, v_buyers, v_has_buyers
+  from unnest(p_slots) as slot;
   select x.ids, x.slots into v_products, v_product_slots
-  from flashsale_data.index_ids(array(select (p_orders[slot]).product_id from unnest(p_slots) as slot)) x;
+  from flashsale_data.index_ids(v_product_ids) x;
+  if v_has_buyers then
+    perform flashsale_data.lock_claims(v_products, v_product_slots, v_buyers);
+  end if;
   select l.ctids, l.available, l.effective_nows into v_product_ctids, v_available, v_effective_nows
   from flashsale_data.lock_stock(v_products) l;
+  if v_has_buyers then
+    v_terms := flashsale_data.terms_in_force(v_products, v_effective_nows, v_product_slots, v_buyers);
+    v_claim_slots := v_terms.claim_slots;
+    v_taken := v_terms.taken;
+    v_scopes := v_terms.scopes;
+    v_locked_claims := v_terms.locked_elsewhere;
+    v_limits := v_terms.max_per_buyers;
+  end if;
   v_awaiting := array_fill(0, array[cardinality(v_products)]);
   v_paid := v_awaiting;
   results := array_fill(null::text, array[cardinality(p_payments)]);
@@ -59,7 +89,7 @@ begin
   for v_i in 1 .. cardinality(p_payments) loop
     v_order_slot := p_slots[v_i];
     v_product_slot := v_product_slots[v_i]; -- guard: product-of-order
-    continue when v_product_ctids[v_product_slot] is null;
+    continue when v_product_ctids[v_product_slot] is null or v_locked_claims[v_i];
     v_payment := p_payments[v_i];
     v_order := v_orders[v_order_slot];
     v_overdue := v_order.status = 'pending_payment'
@@ -70,11 +100,20 @@ begin
       when v_payment.currency <> v_order.currency then 'amount_mismatch' -- guard: currency-matches
       when v_order.status = 'pending_payment' and not v_overdue then 'applied'
       when v_payment.status <> 'success' then 'no_change' -- guard: failed-payment-in-time
+      when v_order.status = 'paid' and v_order.amount = 0 then 'no_change' -- guard: nothing-to-refund
       when v_order.status = 'paid' then 'refund_due' -- guard: paid-once
-      when v_order.cancel_reason = 'payment_cancelled' then 'refund_due' -- guard: cancelled-not-revived
+      -- guard: cancelled-not-revived
+      when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'refund_due'
       -- The order's units went back on sale, and may have been sold since.
       when v_order.qty <= v_available[v_product_slot] then 'applied' -- guard: units-left-to-revive
       else 'refund_due' end;
+    -- So did the buyer's right to them.
+    if v_has_buyers and v_result = 'applied' and v_payment.status = 'success'
+       and (v_overdue or v_order.status = 'cancelled')
+       and v_order.qty > v_limits[v_product_slot] - v_taken[v_claim_slots[v_i]] then -- guard: limit-to-revive
+      v_result := 'refund_due';
+      v_reasons[v_i] := 'limit_reached';
+    end if;
 
     -- A captured payment settles an overdue order: its cancellation is recorded first.
     if v_overdue and v_payment.status = 'success' and v_result <> 'amount_mismatch' then
@@ -94,6 +133,9 @@ begin
         when v_order.status = 'cancelled' then -v_order.qty
         else 0 end;
       v_available[v_product_slot] := v_available[v_product_slot] + v_delta;
+      if v_claim_slots[v_i] is not null then
+        v_taken[v_claim_slots[v_i]] := v_taken[v_claim_slots[v_i]] - v_delta; -- guard: limit-in-payments
+      end if;
       if v_order.status = 'pending_payment' then
         v_awaiting[v_product_slot] := v_awaiting[v_product_slot] - v_order.qty;
         v_not_pending := v_not_pending || v_order_slot;
@@ -114,7 +156,9 @@ begin
         end)::flashsale_data.events;
     elsif v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
       v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id,
-        v_order.order_id, v_payment.idempotency_key, 0, null)::flashsale_data.events;
+        v_order.order_id, v_payment.idempotency_key, 0,
+        case when v_reasons[v_i] is not null then jsonb_build_object('reason', v_reasons[v_i])
+        end)::flashsale_data.events;
     end if;
     results[v_i] := v_result;
     order_statuses[v_i] := case when v_overdue and v_order.status = 'pending_payment' then 'cancelled'
@@ -124,21 +168,21 @@ begin
   -- 3 Write each table once
   if v_are_stored then
     update flashsale_data.payments p
-    set result = r.result, order_status = r.order_status
-    from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses)
-      as r (key, result, order_status)
+    set result = r.result, order_status = r.order_status, refund_reason = r.reason
+    from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses, v_reasons)
+      as r (key, result, order_status, reason)
     -- || '': docs/design.md
     where p.idempotency_key = r.key and p.result || '' = 'stored' and r.result is not null;
   else
     -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
     insert into flashsale_data.payments
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at,
-       result, order_status)
+       result, order_status, refund_reason)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
-           results[p.i], order_statuses[p.i]
+           results[p.i], order_statuses[p.i], v_reasons[p.i]
     from unnest(p_payments) with ordinality
       as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
-            order_status, wait_ends_at, i)
+            order_status, wait_ends_at, refund_reason, i)
     where results[p.i] is not null
     order by p.i
     on conflict (idempotency_key) do nothing;
@@ -165,6 +209,11 @@ begin
     set version = s.version + 1, awaiting = s.awaiting + c.awaiting, paid = s.paid + c.paid
     from unnest(v_product_ctids, v_awaiting, v_paid) as c (ctid, awaiting, paid)
     where s.ctid = c.ctid and (c.awaiting, c.paid) <> (0, 0);
+
+    if v_has_buyers then
+      perform flashsale_data.settle_claims(
+        array(select distinct v_orders[slot] from unnest(v_changed) as slot), v_products, v_scopes);
+    end if;
   end if;
   perform flashsale_data.append_events(v_events); -- guard: payments-in-ledger
 end

@@ -6,13 +6,15 @@
 create or replace function flashsale_data.stock_at(p_now timestamptz)
 returns table (product_id bigint, name text, price numeric, currency text, total_stock int,
                available int, held int, awaiting int, paid int, now timestamptz,
-               is_test boolean)
+               is_test boolean, sale_status text, starts_at timestamptz, ends_at timestamptz,
+               max_per_buyer int, listed boolean)
 language sql stable
 as $$
   select p.product_id, p.name, p.price, p.currency, s.total_stock,
          s.total_stock - (s.held - due.held) - (s.awaiting - due.awaiting) - s.paid,
          s.held - due.held, s.awaiting - due.awaiting, s.paid, clock.now,
-         p.is_test
+         p.is_test, flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, clock.now), p.starts_at,
+         p.ends_at, p.max_per_buyer, p.listed
   from flashsale_data.products p
   cross join lateral (
     select s.* from flashsale_data.stock s

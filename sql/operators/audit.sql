@@ -37,6 +37,58 @@ as $$
            coalesce((select sum(l.held + l.awaiting) from flashsale_data.lapses l
                      where l.product_id = s.product_id and l.lapses_at <= s.lapsed_through), 0) as unswept
     from newest s
+  ), terms as materialized (
+    -- Each product's terms, in the order in which they came to be in force. Few, as all that follows,
+    -- where no product has any.
+    select e.product_id, e.event_id, e.at, e.data,
+           flashsale_data.claim_scope(e.product_id, e.data ->> 'limit_group') as scope,
+           row_number() over (partition by e.product_id order by e.event_id) as era
+    from flashsale_data.events e
+    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed')
+  ), taking as materialized (
+    -- Each time that units of such a product were taken from its stock, with the terms in force.
+    select e.event_id, e.kind, e.at, e.product_id, e.hold_id, -e.available_delta as qty, t.scope, t.data as terms
+    from (
+      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed'))
+                    over (partition by l.product_id order by l.event_id) as era
+      from flashsale_data.events l
+      where l.product_id in (select d.product_id from terms d)
+        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'hold_placed', 'order_paid')) e
+    join terms t on t.product_id = e.product_id and t.era = e.era
+    where e.available_delta < 0
+  ), endings as materialized (
+    select distinct on (e.hold_id) e.hold_id, e.at, e.data
+    from flashsale_data.events e
+    where e.kind in ('hold_released', 'order_cancelled') and e.product_id in (select d.product_id from terms d)
+    order by e.hold_id, e.event_id
+  ), spans as materialized (
+    -- From when to when they counted towards a limit: from the hold to its end or its order's, and
+    -- from a payment that came too late on; in the scope that their product had then.
+    select s.scope, h.buyer, s.event_id, s.hold_id, s.qty, (s.terms ->> 'max_per_buyer')::int as max_per_buyer,
+           case when s.kind = 'hold_placed' then h.placed_at else s.at end as since,
+           least(case when s.kind = 'order_paid' then 'infinity'
+                      when h.status = 'released' then ended.at
+                      when o.order_id is null then h.expires_at
+                      when ended.data ->> 'cancel_reason' = 'payment_overdue' then o.payment_due_at
+                      when ended.at is not null then ended.at
+                      when o.status = 'paid' then 'infinity'
+                      else o.payment_due_at end,
+                 (select min(t.at) from terms t
+                  where t.product_id = s.product_id and t.event_id > s.event_id and t.scope <> s.scope)) as until
+    from taking s
+    join flashsale_data.holds h on h.hold_id = s.hold_id and h.buyer is not null
+    left join flashsale_data.orders o on o.hold_id = h.hold_id
+    left join endings ended on ended.hold_id = s.hold_id
+  ), claims as materialized (
+    -- What the rows of holds and orders say that counts, beside what is recorded.
+    select h.hold_id, flashsale_data.claim_scope(h.product_id, p.limit_group) as scope, h.buyer, h.product_id, h.qty,
+           case when h.status = 'active' then h.expires_at
+                when o.status = 'paid' then 'infinity' else o.payment_due_at end as ends_at
+    from flashsale_data.products p
+    join flashsale_data.holds h on h.product_id = p.product_id
+    left join flashsale_data.orders o on o.hold_id = h.hold_id
+    where num_nonnulls(p.max_per_buyer, p.limit_group) > 0 and h.buyer is not null
+      and (h.status = 'active' or o.status in ('pending_payment', 'paid'))
   )
 
   -- stock
@@ -76,6 +128,40 @@ as $$
   where l.product_id is not null -- guard: audit-product
     and not exists (select from flashsale_data.products p where p.product_id = l.product_id)
 
+  -- terms
+  union all
+  select 'claims_add_up', format('hold %s: buyer %s has %s of %s until %s, the rows say %s of %s until %s',
+                                 coalesce(c.hold_id, r.hold_id), coalesce(c.buyer, r.buyer), coalesce(c.qty, 0),
+                                 c.scope, c.ends_at, coalesce(r.qty, 0), r.scope, r.ends_at)
+  from flashsale_data.claims c
+  full join claims r on r.hold_id = c.hold_id
+  where (c.scope, c.buyer, c.product_id, c.qty, c.ends_at)
+          is distinct from (r.scope, r.buyer, r.product_id, r.qty, r.ends_at) -- guard: audit-claims
+    -- What has ended counts no more, whether or not its claim has been deleted.
+    and greatest(c.ends_at, r.ends_at) > (select clock.now from flashsale_data.statement_clock clock)
+  union all
+  select 'limit_kept', format('hold %s: a buyer of %s had %s units at %s, where %s were allowed',
+                              c.hold_id, c.scope, c.units, c.at, c.max_per_buyer)
+  from (
+    select d.*, sum(d.qty) over (partition by d.scope, d.buyer order by d.at, d.qty > 0, d.event_id
+                                 rows unbounded preceding) as units
+    from (
+      select s.scope, s.buyer, s.event_id, s.hold_id, s.max_per_buyer, s.since as at, s.qty
+      from spans s where s.since < s.until
+      union all
+      select s.scope, s.buyer, s.event_id, s.hold_id, null, s.until, -s.qty
+      from spans s where s.since < s.until) d) c
+  where c.qty > 0 and c.units > c.max_per_buyer -- guard: audit-limit
+  union all
+  select 'held_in_time', format('hold %s of product %s was placed at %s, the sale %s', t.hold_id, t.product_id,
+                                h.placed_at, case when (t.terms ->> 'paused')::boolean then 'was paused'
+                                else format('is from %s to %s', t.terms ->> 'starts_at', t.terms ->> 'ends_at') end)
+  from taking t
+  join flashsale_data.holds h on h.hold_id = t.hold_id
+  where t.kind = 'hold_placed'
+    and flashsale_data.sale_status((t.terms ->> 'starts_at')::timestamptz, (t.terms ->> 'ends_at')::timestamptz,
+          (t.terms ->> 'paused')::boolean, h.placed_at) <> 'open' -- guard: audit-window
+
   -- states
   union all
   select 'hold_has_one_order', format('hold %s is %s and has %s', h.hold_id, h.status,
@@ -112,7 +198,7 @@ as $$
     where e.hold_id is not null
     order by e.hold_id, e.event_id desc) e on e.hold_id = h.hold_id
   where h.status <> case e.kind
-    when 'hold_placed' then 'active' when 'hold_released' then 'released'
+    when 'hold_placed' then 'active' when 'hold_extended' then 'active' when 'hold_released' then 'released'
     when 'hold_expired' then 'expired' else 'ordered' end
   union all
   select 'order_state_in_ledger', format('order %s is %s, its last event is %s', o.order_id, o.status, e.kind)
@@ -131,13 +217,18 @@ as $$
                                        coalesce(m.paying, 0))
   from flashsale_data.orders o left join money m on m.order_id = o.order_id
   where coalesce(m.paying, 0) <> case when o.status = 'paid' then 1 else 0 end
+    and (o.amount > 0 or o.status <> 'paid') -- an order of the amount 0 is paid without
   union all
+  -- A success for an order of the amount 0 captures nothing.
   select 'money_adds_up', format('%s captured payments, %s paid orders, %s refunds due',
                                  sums.captured, sums.paid, sums.refunds)
   from (
     select (select count(*) from flashsale_data.payments p
-            where p.status = 'success' and p.result <> 'stored') as captured,
-           (select count(*) from flashsale_data.orders o where o.status = 'paid') as paid,
+            where p.status = 'success' and p.result <> 'stored'
+              and not (p.result = 'no_change' and p.order_id in (
+                select o.order_id from flashsale_data.orders o where o.amount = 0))) as captured,
+           (select count(*) from flashsale_data.orders o left join money m on m.order_id = o.order_id
+            where o.status = 'paid' and (o.amount > 0 or m.paying > 0)) as paid,
            (select count(*) from flashsale_data.payments p
             where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')) as refunds) sums
   where sums.captured <> sums.paid + sums.refunds -- guard: audit-money

@@ -123,6 +123,7 @@ begin
   end if;
 
   -- 4 Remove the others: what refers to another table's rows before these rows
+  delete from flashsale_data.claims c where c.product_id = any (v_forgotten);
   with removed as (
     delete from flashsale_data.events e
     where e.product_id = any (v_forgotten)

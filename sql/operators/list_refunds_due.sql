@@ -49,10 +49,11 @@ begin
                        then o.amount end),
          coalesce(p.currency, o.currency),
          p.received_at,
-         case when p.result = 'amount_mismatch' then 'amount_mismatch'
+         case when p.refund_reason is not null then p.refund_reason
+              when p.result = 'amount_mismatch' then 'amount_mismatch'
               when p.order_status is null then 'order_unknown'
               when p.order_status = 'paid' then 'paid_twice'
-              when o.cancel_reason = 'payment_cancelled' then 'order_cancelled'
+              when o.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
               else 'sold_out' end
   from (
     select d.* from flashsale_data.payments d

@@ -60,6 +60,10 @@ begin
     for update skip locked);
   delete from flashsale_data.holds h where h.hold_id = any (v_hold_ids);
   get diagnostics v_holds = row_count;
+  -- Claims that a sweep has found locked.
+  delete from flashsale_data.claims c
+  where c.hold_id in (
+    select k.hold_id from flashsale_data.claims k where k.ends_at <= v_before for update skip locked);
 
   delete from flashsale_data.rejected_webhooks r
   where r.webhook_id in (

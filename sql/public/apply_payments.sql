@@ -5,7 +5,8 @@
 -- goes when its id, one of p_webhook_ids, is served. One row a request, in order.
 --
 -- Locks    idempotency keys (a payment and its outcome), orders by row or by id, stored
---          webhooks of these keys whose wait has ended, products, inbox, rejected webhooks, to commit.
+--          webhooks of these keys whose wait has ended, claims of buyers in limit groups, products,
+--          inbox, rejected webhooks, to commit.
 -- Replays  a key that was taken before returns the result that was recorded; one that was
 --          stored, what has become of it.
 -- Refuses  SA008 idempotency_key_reused (another order, status, amount or currency),
@@ -125,7 +126,7 @@ begin
       into v_new_payments, v_new_slots, v_to_store
     from (
       select row(request.key, null, request.order_id, request.status, request.amount, request.currency,
-                 request.payload, v_now, null, null, null)::flashsale_data.payments as payment,
+                 request.payload, v_now, null, null, null, null)::flashsale_data.payments as payment,
              v_order_slots[request.i] as slot,
              v_ctids[v_order_slots[request.i]] is not null as is_known,
              v_absent[v_order_slots[request.i]] as is_absent

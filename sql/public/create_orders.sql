@@ -1,9 +1,11 @@
--- Turns each hold into an order that awaits payment for settings.payment_window. The order's
--- stored webhooks are applied here, in order of arrival, so that an order can be created as
--- paid or cancelled. An order costs what its hold was placed at, times its quantity. One row a
--- request, in order.
+-- Turns each hold into an order that awaits payment for the product's payment window, or
+-- settings.payment_window. The order's stored webhooks are applied here, in order of arrival, so
+-- that an order can be created as paid or cancelled. An order costs what its hold was placed at,
+-- times its quantity; one that costs nothing is created as paid. What was held in time may be
+-- ordered whatever the product's terms are by now. One row a request, in order.
 --
--- Locks    idempotency keys, the new orders' ids, holds, products, to commit.
+-- Locks    idempotency keys, the new orders' ids, holds, claims of buyers in limit groups,
+--          products, to commit.
 -- Replays  a key that has created an order returns that order as it now stands.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released,
 --          SA006 hold_already_used (with the order that has used it),
@@ -34,16 +36,21 @@ declare
   v_holds          flashsale_data.holds[];
   v_ctids          tid[];
   v_product_ids    bigint[];
+  v_buyers         text[];
+  v_has_buyers     boolean;
+  v_locked_claims  boolean[];
   v_slots          int[];
   -- by product, found by the request's slot
   v_products       bigint[];
   v_product_ctids  tid[];
   v_effective_nows timestamptz[];
   v_due_ats        timestamptz[];
-  -- the requests whose order is created, and these orders
+  -- the requests whose order is created, and these orders; whether any of them has a buyer or costs
+  -- nothing
   v_created        int[];
   v_orders         flashsale_data.orders[];
-  v_stored_keys     text[];
+  v_is_special     boolean;
+  v_stored_keys    text[];
   v_settled        boolean := false;
 begin
   -- 1 Lock the keys
@@ -57,7 +64,7 @@ begin
   v_now := flashsale_data.read_clock();
   v_usable := flashsale_data.usable_holds(p_hold_ids, p_idempotency_keys, v_keys, v_now);
 
-  -- 3 Lock the new orders' ids, the holds, their products; read the clock
+  -- 3 Lock the new orders' ids, the holds, the claims of their buyers, their products; read the clock
   if cardinality(array_remove(v_usable, null)) > 0 then
     -- Drawn in order of the requests: a later request has a higher id.
     v_order_ids := array(
@@ -66,8 +73,10 @@ begin
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     select l.holds, l.ctids into v_holds, v_ctids -- guard: hold-before-product
     from flashsale_data.lock_holds(v_usable) l;
-    v_product_ids := array(
-      select case when h.status = 'active' then h.product_id end from unnest(v_holds) as h);
+    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer),
+           bool_or(h.buyer is not null)
+      into v_product_ids, v_buyers, v_has_buyers
+    from unnest(v_holds) as h;
   end if;
   -- Above READ COMMITTED the products of all these holds are locked, so that the lock
   -- raises 40001 if the state of a hold or its order has changed since the snapshot.
@@ -81,8 +90,14 @@ begin
   if v_product_ids is not null then
     select x.ids, x.slots into v_products, v_slots
     from flashsale_data.index_ids(v_product_ids) x;
+    if v_has_buyers then
+      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
+    end if;
     select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
     from flashsale_data.lock_stock(v_products) l;
+    if v_has_buyers then
+      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
+    end if;
   end if;
 
   if v_order_ids is not null then
@@ -101,22 +116,28 @@ begin
 
     -- 4 Decide which holds become orders
     v_due_ats := array(
-      select flashsale_data.expiry_instant(n + s.payment_window)
-      from unnest(v_effective_nows) as n cross join flashsale_data.settings s);
+      select flashsale_data.expiry_instant(locked.effective_now + coalesce(p.payment_window, s.payment_window))
+      from unnest(v_products, v_effective_nows) with ordinality as locked (product_id, effective_now, slot)
+      cross join flashsale_data.settings s
+      left join flashsale_data.products p on p.product_id = locked.product_id
+      order by locked.slot);
 
     -- A hold's expiry is judged by the clock that was read after the last lock, not by the
     -- time at which this call began to wait.
-    select array_agg(chosen.i), array_agg(chosen.new_order) into v_created, v_orders
+    select array_agg(chosen.i), array_agg(chosen.new_order), bool_or(chosen.special)
+      into v_created, v_orders, v_is_special
     from (
-      select hold.i::int,
+      select hold.i::int, hold.price = 0 or hold.buyer is not null as special,
              row(v_order_ids[hold.i], hold.hold_id, hold.product_id, hold.qty,
                  hold.price * hold.qty, -- guard: order-amount
-                 hold.currency, 'pending_payment', null, v_now, v_due_ats[v_slots[hold.i]],
-                 p_idempotency_keys[hold.i])::flashsale_data.orders as new_order
+                 hold.currency, case when hold.price = 0 then 'paid' else 'pending_payment' end, -- guard: free-order-paid
+                 null, v_now, v_due_ats[v_slots[hold.i]], p_idempotency_keys[hold.i], hold.buyer)::flashsale_data.orders as new_order
       from unnest(v_holds) with ordinality
-        as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, currency, price, i)
+        as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, currency, price,
+                 buyer, extensions, i)
       where hold.status = 'active'
         and hold.expires_at > v_effective_nows[v_slots[hold.i]] -- guard: hold-not-expired
+        and v_locked_claims[hold.i] is not true
       order by hold.i) chosen;
   end if;
 
@@ -139,22 +160,39 @@ begin
     on conflict (product_id, lapses_at) do update set held = l.held - excluded.held;
 
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)
-    select o.product_id, o.payment_due_at, sum(o.qty) from unnest(v_orders) as o group by 1, 2
+    select o.product_id, o.payment_due_at, sum(o.qty) from unnest(v_orders) as o
+    where o.status = 'pending_payment'
+    group by 1, 2
     on conflict (product_id, lapses_at) do update set awaiting = l.awaiting + excluded.awaiting;
 
     update flashsale_data.stock s
     set version = s.version + 1,
-        awaiting = s.awaiting + o.qty, -- guard: order-takes-units
+        awaiting = s.awaiting + o.qty - o.free, -- guard: order-takes-units
+        paid = s.paid + o.free,
         held = s.held - o.qty
     from (
-      select v_slots[i] as slot, sum((v_holds[i]).qty)::int as qty
-      from unnest(v_created) as i group by 1) o
+      select v_slots[v_created[o.n]] as slot, sum(o.qty)::int as qty,
+             sum(case when o.status = 'paid' then o.qty else 0 end)::int as free
+      from unnest(v_orders) with ordinality
+        as o (order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason, created_at,
+              payment_due_at, idempotency_key, buyer, n)
+      group by 1) o
     where s.ctid = v_product_ctids[o.slot];
 
     perform flashsale_data.announce_ledger_write();
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id)
     select 'order_created', clock_timestamp(), o.product_id, o.hold_id, o.order_id
     from unnest(v_orders) as o;
+    if v_is_special then
+      insert into flashsale_data.events (kind, at, product_id, hold_id, order_id)
+      select 'order_paid', clock_timestamp(), o.product_id, o.hold_id, o.order_id
+      from unnest(v_orders) as o
+      where o.status = 'paid';
+      update flashsale_data.claims c
+      set ends_at = case when o.status = 'paid' then 'infinity' else o.payment_due_at end -- guard: claim-follows-order
+      from unnest(v_orders) as o
+      where c.hold_id = o.hold_id and o.buyer is not null;
+    end if;
 
     if cardinality(v_stored_keys) > 0 then
       -- guard: stored-webhooks-applied

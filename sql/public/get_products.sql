@@ -1,8 +1,9 @@
--- Each product with its exact stock at this instant. One row a request, in order.
+-- Each product with its exact stock and its terms at this instant, now. One row a request, in order.
 -- Refuses SA001 product_not_found, SA009 invalid_request, SA030 not_primary.
 create or replace function flashsale.get_products(p_request_nos int[], p_product_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
-               currency text, total_stock int, available_stock int)
+               currency text, total_stock int, available_stock int,
+               sale_status text, starts_at timestamptz, ends_at timestamptz, max_per_buyer int, now timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md
@@ -24,7 +25,8 @@ begin
          case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
          case when r.product_id is null then 'A product has an id.'
               when p.product_id is null then format('There is no product %s.', r.product_id) end,
-         p.product_id, p.name, p.price, p.currency, p.total_stock, p.available
+         p.product_id, p.name, p.price, p.currency, p.total_stock, p.available,
+         p.sale_status, p.starts_at, p.ends_at, p.max_per_buyer, p.now
   from unnest(p_request_nos, p_product_ids) with ordinality as r (request_no, product_id, i)
   left join flashsale_data.stock_at(v_now) p on p.product_id = r.product_id
   order by r.i;

@@ -5,6 +5,8 @@
 --
 --   total_stock = available + held + awaiting + paid
 --                    units of a product at this instant
+--   on_sale          1 if holds of it are placed at this instant: begun, not ended, not paused
+--   starts_at, ends_at  the window of its sale, in Unix time; no row if there is none
 --   refunds_due      captured payments that paid no order
 --   inbox            webhooks stored until their order comes; inbox_limit: at most
 --   rejected_webhooks  refused webhooks that may stand for captured money, at most rejected_limit
@@ -33,7 +35,11 @@ begin
         order by c.product_id desc limit 100) s
   cross join lateral (
     values ('total_stock', s.total_stock), ('available', s.available), ('held', s.held),
-           ('awaiting', s.awaiting), ('paid', s.paid)) as u (metric, units);
+           ('awaiting', s.awaiting), ('paid', s.paid),
+           ('on_sale', (s.sale_status = 'open')::int),
+           ('starts_at', extract(epoch from s.starts_at)), ('ends_at', extract(epoch from s.ends_at)))
+    as u (metric, units)
+  where u.units is not null;
 
   return query
   select 'refunds_due', null::bigint, count(*)::double precision

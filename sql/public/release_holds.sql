@@ -1,7 +1,7 @@
 -- Returns the units of each hold to stock. Releasing a released hold again succeeds and has no
 -- effect. One row a request, in order.
 --
--- Locks    holds, then products, to commit.
+-- Locks    holds, claims of buyers in limit groups, then products, to commit.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA006 hold_already_used,
 --          SA009 invalid_request; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.release_holds(p_request_nos int[], p_hold_ids bigint[])
@@ -24,6 +24,10 @@ declare
   v_ctids            tid[];
   v_slots            int[];
   v_locked_elsewhere boolean[];
+  v_product_ids      bigint[];
+  v_buyers           text[];
+  v_has_buyers       boolean;
+  v_locked_claims    boolean[];
   v_released         int[];
   -- by product, found by the hold's slot
   v_products         bigint[];
@@ -44,25 +48,36 @@ begin
     order by wanted.slot);
 
   if cardinality(array_remove(v_active, null)) > 0 then
-    -- 2 Lock the holds, then their products; the clock is read last
+    -- 2 Lock the holds, the claims of their buyers, their products; the clock is read last
     select l.holds, l.ctids into v_holds, v_ctids
     from flashsale_data.lock_holds(v_active) l;
+    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer),
+           bool_or(h.buyer is not null)
+      into v_product_ids, v_buyers, v_has_buyers
+    from unnest(v_holds) as h;
     select x.ids, x.slots into v_products, v_slots
-    from flashsale_data.index_ids(array(
-      select case when h.status = 'active' then h.product_id end from unnest(v_holds) as h)) x;
+    from flashsale_data.index_ids(v_product_ids) x;
+    if v_has_buyers then
+      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
+    end if;
     select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
     from flashsale_data.lock_stock(v_products) l;
+    if v_has_buyers then
+      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
+    end if;
 
     -- 3 Decide
     select array_agg(hold.slot::int) filter (where hold.status = 'active'
-                                               and hold.expires_at > v_effective_nows[v_slots[hold.slot]]),
+                                               and hold.expires_at > v_effective_nows[v_slots[hold.slot]]
+                                               and v_locked_claims[hold.slot] is not true),
            array_agg(v_active[hold.slot] is not null and (
              v_ctids[hold.slot] is null
-             or hold.status = 'active' and v_product_ctids[v_slots[hold.slot]] is null))
+             or hold.status = 'active' and (v_product_ctids[v_slots[hold.slot]] is null
+                                              or v_locked_claims[hold.slot] is true)))
       into v_released, v_locked_elsewhere
     from unnest(v_holds) with ordinality
       as hold (hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key, currency,
-               price, slot);
+               price, buyer, extensions, slot);
   end if;
 
   -- 4 Write each table once
@@ -91,6 +106,11 @@ begin
       select v_slots[slot] as product_slot, sum((v_holds[slot]).qty)::int as qty
       from unnest(v_released) as slot group by 1) r
     where s.ctid = v_product_ctids[r.product_slot];
+    if v_has_buyers then
+      delete from flashsale_data.claims c
+      using unnest(v_released) as slot
+      where c.hold_id = (v_holds[slot]).hold_id; -- guard: claim-follows-release
+    end if;
   end if;
 
   -- 5 One row a request

@@ -96,13 +96,20 @@ def test_a_preflight_is_answered_for_listed_origins(serve: Serve) -> None:
             assert answer.status_code == 200
             return answer
 
-        for path, method in (("/api/holds", "POST"), ("/api/holds/5", "DELETE"), ("/api/orders", "POST")):
+        for path, method in (
+            ("/api/holds", "POST"),
+            ("/api/holds/5", "DELETE"),
+            ("/api/holds/5/extension", "POST"),
+            ("/api/orders", "POST"),
+            ("/api/orders/5", "DELETE"),
+            ("/api/products/1/allowance", "GET"),
+        ):
             # What is allowed does not depend on what is asked for, which may be anything.
             for names in (b"content-type,idempotency-key", b"\xff"):
                 got = cross_origin(preflight(path, SHOP, method, names))
                 assert method in got.pop("allow-methods").split(", ")
                 allowed = {name.lower() for name in got.pop("allow-headers").split(", ")}
-                assert {"content-type", "idempotency-key", "x-request-id"} <= allowed
+                assert {"authorization", "content-type", "idempotency-key", "x-request-id"} <= allowed
                 assert int(got.pop("max-age")) > 0
                 assert got == READABLE
         assert cross_origin(preflight("/api/holds", OTHER)) == {"vary": "Origin"}

@@ -277,7 +277,7 @@ def test_a_product_that_is_unlocked_in_time_is_sold(
         batcher = Batcher(
             fast.call, slow.call, key_index=0, limits=Limits(queue_timeout=60, response_timeout=90)
         )
-        waiting = batcher.submit(1, 1, None)
+        waiting = batcher.submit(1, 1, None, None)
         await asyncio.to_thread(unlock_once_it_waits)
         assert (await waiting).sqlstate is None
         await fast.close()
@@ -293,14 +293,17 @@ def test_a_connection_distinguishes_rolled_back_from_unknown(
 
     async def test() -> None:
         one = connection(database_url)
-        assert [row[:2] for row in await one.call([(1, 1, None), (2, 1, None)])] == [(0, None), (1, "SA001")]
+        assert [row[:2] for row in await one.call([(1, 1, None, None), (2, 1, None, None)])] == [
+            (0, None),
+            (1, "SA001"),
+        ]
         with pytest.raises(RolledBack) as raised:
-            await one.call([(1, 1, "nul\0")])
+            await one.call([(1, 1, "nul\0", None)])
         assert raised.value.sqlstate == "22021"
         with pytest.raises(RolledBack) as raised:
-            await one.call([(2**64, 1, None)])
+            await one.call([(2**64, 1, None, None)])
         assert raised.value.sqlstate.startswith("22")
-        assert (await one.call([(1, 1, None)]))[0].sqlstate is None, "the connection is still usable"
+        assert (await one.call([(1, 1, None, None)]))[0].sqlstate is None, "the connection is still usable"
         await one.close()
 
     asyncio.run(test())
@@ -341,7 +344,7 @@ def test_a_connection_attempt_times_out_after_a_second(monkeypatch: pytest.Monke
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + 10):
                 for _ in range(2):
                     with pytest.raises(Unavailable):
-                        await one.call([(1, 1, None)])
+                        await one.call([(1, 1, None, None)])
 
     asyncio.run(test())
     assert CONNECT_TIMEOUT_SECONDS == 1
@@ -372,11 +375,11 @@ def test_a_server_that_dies_with_a_request_unread_is_detected_at_once(
 
     async def test() -> None:
         one = connection(f"host={tmp_path} port=1 user={server['user']} dbname={server['dbname']}")
-        assert (await one.call([(1, 1, None)]))[0].sqlstate is None
+        assert (await one.call([(1, 1, None, None)]))[0].sqlstate is None
         is_dying.set()
         async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS - 1):
             with pytest.raises(OutcomeUnknown):
-                await one.call([(1, 1, None)])
+                await one.call([(1, 1, None, None)])
         await one.close()
 
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
@@ -418,13 +421,13 @@ def test_a_connection_without_a_response_is_closed_and_replaced(
                 f"host=127.0.0.1 port={port} user={server['user']} dbname={server['dbname']}"
                 " sslmode=disable gssencmode=disable"
             )
-            assert (await one.call([(1, 1, "before")]))[0].sqlstate is None
+            assert (await one.call([(1, 1, "before", None)]))[0].sqlstate is None
             talking.clear()
             with monkeypatch.context() as patch, pytest.raises(OutcomeUnknown):
                 patch.setattr("api.database.connection.SOCKET_TIMEOUT_SECONDS", 0.3)
-                await one.call([(1, 1, "silence")])
+                await one.call([(1, 1, "silence", None)])
             talking.set()
-            row = (await one.call([(1, 1, "silence")]))[0]
+            row = (await one.call([(1, 1, "silence", None)]))[0]
             assert row.replayed, "it was committed: the retry with the same key is a replay"
             await one.close()
 

@@ -51,7 +51,8 @@ def test_every_problem_of_the_http_interface_is_described() -> None:
     known = {value for value in vars(problems).values() if isinstance(value, ProblemType)} | set(
         problems.REFUSALS.values()
     )
-    assert known - set(problem_types()) == {problems.STOCK_IN_USE, problems.NOT_PRIMARY}
+    rest = {problems.STOCK_IN_USE, problems.NOT_PRIMARY, problems.SALE_CANCELLED}
+    assert known - set(problem_types()) == rest
     assert all(type_.detail.endswith(".") for type_ in known)
 
 

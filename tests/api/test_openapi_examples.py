@@ -17,6 +17,7 @@ from api.server.http_protocol import MAX_HEAD_BYTES
 from api.webhook_signatures import SignatureVerifier
 from tests.api.raw_connection import send_raw
 from tests.api.test_openapi import Json, fits, operations, resolved
+from tests.support.buyer_tokens import bearer
 from tests.support.database import unreachable
 
 MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
@@ -117,7 +118,10 @@ def test_each_example_is_true(
     with ThreadPoolExecutor(1) as slow:
         never_ends = slow.submit(send_raw, server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
         of_products(examples)
+        of_terms(examples, db)
         of_holds(examples, db)
+        of_extensions(examples, db)
+        of_abandoned_orders(examples)
         of_orders(examples, db)
         of_payments(examples, db)
         of_any_request(examples, server)
@@ -164,7 +168,8 @@ def of_products(examples: Examples) -> None:
     (shoe,) = examples.came("list_products", "one_product", listed)
     assert listed.headers["link"] == '</api/products?after=1&limit=1>; rel="next"'
     examples.came("list_products", "invalid_request", examples.send("list_products", params={"limit": 0}))
-    assert examples.came("get_product", "on_sale", examples.send("get_product", product_id=1)) == shoe
+    same = examples.came("get_product", "on_sale", examples.send("get_product", product_id=1))
+    assert same | {"now": shoe["now"]} == shoe
     assert (shoe["price"], shoe["available_stock"]) == ("99.00", 38)
     examples.came("get_product", "product_not_found", examples.send("get_product", product_id=2))
 
@@ -175,8 +180,87 @@ def of_products(examples: Examples) -> None:
     examples.came("watch_product", "product_not_found", examples.send("watch_product", product_id=2))
 
 
+def of_terms(examples: Examples, db: psycopg.Connection) -> None:
+    db.execute(
+        "select flashsale.create_product('Drop', 500, 149, 'EUR', p_max_per_buyer => 2,"
+        " p_starts_at => now() + interval '1 day', p_ends_at => now() + interval '2 days')"
+    )
+    examples.came("get_product", "scheduled", examples.send("get_product", product_id=2))
+
+    def place_for(buyer: str, qty: int = 1) -> httpx.Response:
+        return examples.send("place_hold", "for_a_buyer", {"qty": qty, "buyer": buyer})
+
+    def change(terms: str) -> None:
+        db.execute(f"select flashsale.change_terms(array[1], {terms})")
+
+    def allowance(**options: Any) -> httpx.Response:
+        return examples.send("get_allowance", product_id=1, **options)
+
+    change("now() + interval '1 day'")
+    early = place(examples)
+    examples.came("place_hold", "sale_not_started", early)
+    assert early.headers["retry-after"] == "60"
+    change("'-infinity', now()")
+    examples.came("place_hold", "sale_ended", place(examples))
+    change("p_ends_at => 'infinity'")
+    db.execute("select flashsale.pause_sale(array[1])")
+    examples.came("place_hold", "sale_paused", place(examples))
+    db.execute("select flashsale.resume_sale(array[1])")
+
+    examples.came("get_allowance", "without_a_limit", allowance(params={"buyer": "customer-4711"}))
+    change("p_max_per_buyer => 2")
+    examples.came("place_hold", "buyer_required", place(examples))
+    examples.came("place_hold", "placed", place_for("customer-4711"))
+    examples.came("place_hold", "limit_reached", place_for("customer-4711", 2))
+    examples.came("get_allowance", "limited", allowance(headers=bearer("customer-4711")))
+    examples.came("get_allowance", "invalid_request", allowance())
+    examples.came("get_allowance", "invalid_token", allowance(headers=bearer(exp=1)))
+    examples.came(
+        "get_allowance", "product_not_found", examples.send("get_allowance", product_id=3, headers=bearer())
+    )
+    expired = examples.send("place_hold", "one_unit", headers=bearer(exp=1))
+    examples.came("place_hold", "invalid_token", expired)
+    change("p_max_per_buyer => 0")
+
+
+def extend(examples: Examples, hold: Any) -> httpx.Response:
+    change = {"expires_at": hold["expires_at"]}
+    return examples.send("extend_hold", "the_end_that_was_seen", change, hold_id=hold["hold_id"])
+
+
+def of_extensions(examples: Examples, db: psycopg.Connection) -> None:
+    hold = place(examples).json()
+    extended = examples.came("extend_hold", "extended", extend(examples, hold))
+    again = extend(examples, hold)
+    assert examples.came("extend_hold", "extended", again) == extended
+    assert again.headers["idempotency-replayed"] == "true"
+    examples.came("extend_hold", "extension_refused", extend(examples, extended))
+    order(examples, hold["hold_id"])
+    examples.came("extend_hold", "hold_already_used", extend(examples, hold))
+    released = place(examples).json()
+    examples.send("release_hold", hold_id=released["hold_id"])
+    examples.came("extend_hold", "hold_released", extend(examples, released))
+    examples.came("extend_hold", "hold_expired", extend(examples, hold | {"hold_id": lapsed(examples, db)}))
+    examples.came("extend_hold", "hold_not_found", extend(examples, hold | {"hold_id": 1}))
+    examples.came("extend_hold", "invalid_request", examples.send("extend_hold", json={}, hold_id=1))
+
+
+def of_abandoned_orders(examples: Examples) -> None:
+    hold_id = placed(examples)
+    order_id = order(examples, hold_id).json()["order_id"]
+    of_this = {"order_id": order_id, "params": {"hold_id": hold_id}}
+    examples.came_empty("abandon_order", 204, examples.send("abandon_order", **of_this))
+    of_another = of_this | {"order_id": order_id + 1}
+    examples.came("abandon_order", "order_not_found", examples.send("abandon_order", **of_another))
+    hold_id = placed(examples)
+    order_id = order(examples, hold_id).json()["order_id"]
+    pay(examples, "success", order_id, "pay_for_good")
+    settled = examples.send("abandon_order", order_id=order_id, params={"hold_id": hold_id})
+    examples.came("abandon_order", "order_settled", settled)
+
+
 def of_holds(examples: Examples, db: psycopg.Connection) -> None:
-    elsewhere = examples.send("place_hold", "one_unit", {"product_id": 2})
+    elsewhere = examples.send("place_hold", "one_unit", {"product_id": 3})
     examples.came("place_hold", "product_not_found", elsewhere)
     examples.came("place_hold", "insufficient_stock", place(examples, qty=50))
     place(examples, key="cart-7")
@@ -246,11 +330,13 @@ def of_payments(examples: Examples, db: psycopg.Connection) -> None:
 
 
 def of_any_request(examples: Examples, server: str) -> None:
-    for id_ in ("place_hold", "create_order", "apply_payment"):
+    for id_ in ("place_hold", "extend_hold", "create_order", "apply_payment"):
         json = {"content-type": "application/json"}
-        examples.came(id_, "malformed_json", examples.send(id_, content=b"", headers=json))
-        examples.came(id_, "payload_too_large", examples.send(id_, content=b" " * 300_000, headers=json))
-        examples.came(id_, "unsupported_media_type", examples.send(id_, content=b"{}"))
+        path = {"hold_id": 1} if id_ == "extend_hold" else {}
+        examples.came(id_, "malformed_json", examples.send(id_, content=b"", headers=json, **path))
+        too_large = examples.send(id_, content=b" " * 300_000, headers=json, **path)
+        examples.came(id_, "payload_too_large", too_large)
+        examples.came(id_, "unsupported_media_type", examples.send(id_, content=b"{}", **path))
     head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
     examples.came("alive", "bad_request", send_raw(server, b"no HTTP\r\n\r\n"))
     too_much = head + b"Cookie: " + b"x" * MAX_HEAD_BYTES

@@ -83,7 +83,7 @@ def test_once_prints_one_snapshot(flashsale, sale):
     result = flashsale("watch", "--once")
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["1", "Sneaker", "10", "1", "2", "3", "4", "0.3", "0.1"] in lines
+    assert ["1", "Sneaker", "10", "1", "2", "3", "4", "0.3", "0.1", "open"] in lines
     assert ["refunds", "due", "396.00", "USD", "in", "1"] in lines
     assert any(line[:1] == ["scheduler"] for line in lines)
 
@@ -100,13 +100,31 @@ def test_a_json_snapshot_is_one_line(flashsale, sale):
     assert snapshot["products"][0] | {"name": "", "product_id": 0} == {
         "product_id": 0, "name": "", "total_stock": 10, "available_stock": 1, "held": 2,
         "awaiting": 3, "paid": 4, "holds_per_second": "0.3", "orders_per_second": "0.2",
-        "paid_per_second": "0.1",
+        "paid_per_second": "0.1", "sale_status": "open", "starts_at": None, "ends_at": None,
+        "max_per_buyer": None, "now": snapshot["products"][0]["now"],
     }  # fmt: skip
     assert snapshot["refunds_due"] == [
         {"currency": "USD", "payments": 1, "amount": "396.00", "without_amount": 0}
     ]
     assert snapshot["scheduler"]["status"] in ("not_scheduled", "not_installed")
     assert snapshot["at"].endswith("Z")
+
+
+def test_the_terms_are_shown_with_the_time_that_is_left(flashsale, db, sale):
+    def shown():
+        (line,) = [line for line in flashsale("watch", "--once").stdout.splitlines() if "Sneaker" in line]
+        return line.rpartition("0.1")[2].strip()
+
+    for terms, said in (
+        ("now() + interval '150 minutes', now() + interval '5 days', 2", "opens in 2 h, limit 2"),
+        ("'-infinity', p_max_per_buyer => 0", "open, ends in 5 d"),
+        ("p_ends_at => now()", "ended"),
+    ):
+        db.execute(f"select flashsale.change_terms(array[%s::bigint], {terms})", (sale,))
+        assert shown() == said
+    db.execute("select flashsale.change_terms(array[%s::bigint], p_ends_at => 'infinity')", (sale,))
+    db.execute("select flashsale.pause_sale(array[%s::bigint])", (sale,))
+    assert shown() == "paused"
 
 
 def test_refunds_without_an_amount_are_shown_in_their_currency(flashsale, db, sale):

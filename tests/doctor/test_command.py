@@ -85,8 +85,8 @@ def test_a_new_private_cluster_passes(flashsale, own_cluster, with_pg_cron):
         assert {f["check"] for f in report["findings"]} == {
             "secrets", "environment", "open_files", "database", "server", "clock", "durability", "settings",
             "session", "collation", "migrations", "functions", "grants", "roles", "connections",
-            "subscriptions", "publications", "sequences", "orphans", "sale_settings", "rejected_webhooks", "test_products",
-            "pg_cron", "audit",
+            "subscriptions", "publications", "sequences", "orphans", "sale_settings",
+            "sale_terms", "rejected_webhooks", "test_products", "pg_cron", "audit",
         }  # fmt: skip
         assert flashsale("doctor", FLASHSALE_DATABASE_URL=url).stdout.endswith("warnings\n") or with_pg_cron
         with psycopg.connect(url) as conn:

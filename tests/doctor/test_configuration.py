@@ -4,6 +4,8 @@ import pytest
 
 from flashsale.doctor import configuration
 from tests.doctor.findings import SECRET, only, problems
+from tests.support.buyer_tokens import HS256
+from tests.support.sale_steps import create_product
 
 
 def test_a_missing_secret_is_a_warning():
@@ -30,6 +32,9 @@ def test_secrets_are_counted():
         ({"FLASHSALE_CORS_ORIGINS": "shop.example"}, ("failed", "'shop.example' in FLASHSALE_CORS_ORIGINS")),
         ({"FLASHSALE_KEEPALIVE_SECONDS": "long"}, ("failed", "FLASHSALE_KEEPALIVE_SECONDS is 'long'")),
         ({"FLASHSALE_CORS_ORIGINS": "*"}, ("warning", "FLASHSALE_CORS_ORIGINS is *")),
+        ({"FLASHSALE_BUYER_KEYS": "hs256:abc"}, ("failed", "key 1 in FLASHSALE_BUYER_KEYS must be hs256:")),
+        ({"FLASHSALE_TRUST_BUYER": "maybe"}, ("failed", "FLASHSALE_TRUST_BUYER is 'maybe'")),
+        ({"FLASHSALE_TRUST_BUYER": "1"}, ("warning", "FLASHSALE_TRUST_BUYER is set: whoever reaches")),
     ],
 )
 def test_variables_of_the_server_are_examined(environment, finding):
@@ -43,6 +48,11 @@ def test_variables_of_the_server_are_shown():
     assert only(configuration.server_environment, given).detail == (
         "1 other origin in FLASHSALE_CORS_ORIGINS, idle connections are kept for 620 seconds"
     )
+
+
+def test_buyer_keys_are_counted_and_not_printed():
+    found = only(configuration.server_environment, {"FLASHSALE_BUYER_KEYS": f"{HS256},{HS256}"})
+    assert found.detail == ("2 buyer keys in FLASHSALE_BUYER_KEYS, idle connections are kept for 75 seconds")
 
 
 def test_the_settings_of_the_sale_are_printed(db):
@@ -67,6 +77,55 @@ def test_test_products_are_a_warning_until_they_are_removed(db):
     assert "product 1:" in said
     db.execute("select flashsale.forget_tests()")
     assert only(configuration.test_products, db).status == "ok"
+
+
+# sale_terms
+
+
+def terms(db, **environment):
+    return [(found.status, found.detail, found.remedy) for found in configuration.sale_terms(db, environment)]
+
+
+def test_the_next_start_is_printed(db):
+    create_product(db)
+    assert terms(db) == [("ok", "no sale is scheduled", None)]
+    create_product(db)
+    db.execute("select flashsale.change_terms(array[2], now() + interval '130 minutes')")
+    db.execute("select flashsale.change_terms(array[1], now() + interval '5 days')")
+    ((status, detail, _),) = terms(db)
+    assert status == "ok"
+    assert detail.startswith("product 2 opens at ") and detail.endswith("Z, in 2 h")
+
+
+def test_a_limit_without_buyers_is_a_warning(db):
+    for _ in range(7):
+        create_product(db)
+    db.execute("select flashsale.change_terms(array[1, 2, 3, 4, 5, 6, 7], p_max_per_buyer => 2)")
+    ((status, detail, _),) = terms(db)
+    assert status == "warning"
+    assert detail.startswith("products 1, 2, 3, 4, 5 and 2 more have a limit for each buyer, but")
+    assert (
+        terms(db, FLASHSALE_BUYER_KEYS=HS256)
+        == terms(db, FLASHSALE_TRUST_BUYER="1")
+        == [("ok", "no sale is scheduled", None)]
+    )
+    db.execute("select flashsale.change_terms(array[1, 2, 3, 4, 5, 6, 7], p_ends_at => now())")
+    assert terms(db) == [("ok", "no sale is scheduled", None)]
+
+
+def test_a_paused_sale_is_a_warning_until_it_is_resumed(db, flashsale):
+    create_product(db)
+    db.execute("select flashsale.pause_sale(array[1])")
+    ((status, detail, remedy),) = terms(db)
+    assert (status, detail) == ("warning", "product 1 has a paused sale")
+    assert flashsale(*remedy.split()[1:]).exit_code == 0
+    assert [found[0] for found in terms(db)] == ["ok"]
+
+
+def test_a_sale_that_will_open_without_stock_is_a_warning(db):
+    create_product(db, stock=0)
+    db.execute("select flashsale.change_terms(array[1], now() + interval '1 day')")
+    assert terms(db)[0][:2] == ("warning", "product 1 has a sale ahead, and no unit in stock")
 
 
 # rejected_webhooks

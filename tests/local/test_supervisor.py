@@ -48,6 +48,12 @@ def test_it_serves_product_1_with_50_in_stock(start):
     assert up.get("/api/products/1")["total_stock"] == 50
 
 
+def test_it_trusts_its_callers_with_a_warning(start):
+    up = start().wait_until_it_is_up()
+    assert "WARNING: FLASHSALE_BUYER_KEYS is not set: anyone who can reach the port" in up.said()
+    assert up.get("/api/products/1/allowance?buyer=ada")["max_per_buyer"] is None
+
+
 def test_the_printed_commands_work(start):
     up = start().wait_until_it_is_up()
     commands = [line.strip() for line in up.said().splitlines() if line.startswith("  ")]

@@ -17,9 +17,27 @@ def test_units_are_those_of_the_view_and_add_up(db):
         "select total_stock, available_stock, held, awaiting, paid from flashsale.stock"
     ).fetchone()
     found = sale_metrics(db, product)
+    assert found.pop("on_sale") == 1
     assert found == dict(zip(("total_stock", "available", "held", "awaiting", "paid"), row, strict=True))
     assert found.pop("total_stock") == sum(found.values())
     assert min(found["held"], found["awaiting"], found["paid"]) > 0, "the test tells them apart"
+
+
+def test_the_window_is_in_unix_time_and_absent_without_one(db):
+    product = create_product(db)
+    assert not {"starts_at", "ends_at"} & sale_metrics(db, product).keys()
+    db.execute(
+        "select flashsale.change_terms(array[%s::bigint], '2126-01-12 10:00:00.5+00', '2126-01-12 11:00+00')",
+        (product,),
+    )
+    found = sale_metrics(db, product)
+    assert (found["on_sale"], found["starts_at"], found["ends_at"]) == (0, 4923885600.5, 4923889200)
+
+
+def test_a_paused_sale_is_not_open(db):
+    product = create_product(db)
+    db.execute("select flashsale.pause_sale(array[%s::bigint])", (product,))
+    assert sale_metrics(db, product)["on_sale"] == 0
 
 
 def test_units_are_those_of_the_100_newest_products(db):

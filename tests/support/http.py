@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flashsale.local.os_account import with_pdeathsig
 from tests.support import ROOT
+from tests.support.buyer_tokens import HS256
 from tests.support.waiting import wait_until
 
 
@@ -51,6 +52,8 @@ def running_server(
         "FLASHSALE_PORT": str(port),
         "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "1",
         "FLASHSALE_PAGE": "1",
+        "FLASHSALE_TRUST_BUYER": "1",
+        "FLASHSALE_BUYER_KEYS": HS256,
     }
     with log.open("ab") as output:
         child = subprocess.Popen(
