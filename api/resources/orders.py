@@ -74,5 +74,8 @@ class Order:
 
 def _ids(req: Request, order_id: str) -> tuple[int, int]:
     """The ids of an order and, from the query, of its hold."""
-    hold_id = parse_id(req.get_param("hold_id") or "", ORDER_NOT_FOUND, MAX_HOLD_ID)
+    given = req.get_param("hold_id")
+    if given is None:
+        raise Problem(ORDER_NOT_FOUND, HOLD_ID_REQUIRED)
+    hold_id = parse_id(given, ORDER_NOT_FOUND, MAX_HOLD_ID)
     return parse_id(order_id, ORDER_NOT_FOUND), hold_id

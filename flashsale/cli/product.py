@@ -1,5 +1,5 @@
-"""`flashsale product`: creates, lists, prices and restocks products, sets the terms of their sale, and removes
-test products."""
+"""`flashsale product`: creates, lists, prices and restocks products, sets the terms of their sale, and
+removes test products."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

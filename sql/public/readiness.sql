@@ -29,7 +29,7 @@ begin
     v_loaded := true;
   end;
   -- pg_cron runs a job every so many seconds (from 1.5 on), or by a crontab line: every minute.
-  v_period := case when v_scheduler.schedule ~ '^\d+ seconds$' then v_scheduler.schedule::interval
+  v_period := case when v_scheduler.schedule ~ '^[0-9]+ seconds$' then v_scheduler.schedule::interval
                    else interval '1 minute' end;
   if not v_loaded then
     scheduler := 'not_installed';

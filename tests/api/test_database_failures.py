@@ -191,7 +191,7 @@ def test_a_connection_that_is_opened_on_demand_is_not_opened_again(
     async def test() -> None:
         metrics = BatchMetrics("test").path("slow")
         one = FunctionConnection(
-            connection_string(database_url, "test", lock_timeout_ms=100), PLACE_HOLDS, metrics
+            database_url, "test", PLACE_HOLDS, lock_timeout_ms=100, writes=True, metrics=metrics
         )
         await one.call([(1, 1, None)])
         gauge = telemetry.db_connections.labels("test", "slow")
