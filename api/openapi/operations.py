@@ -364,6 +364,29 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         },
         signed=True,
     ),
+    ("POST", "/api/payments/webhook/{provider}"): Operation(
+        "take_provider_webhook", "Payments", "Report a payment, in a provider's own words",
+        "For Stripe and Adyen, as they send it. Its effect is that of `POST /api/payments/webhook` with the "
+        "key `stripe:` or `adyen:`, the payment, and the status. Events that concern no order of this shop "
+        "are ignored. What a further delivery cannot mend is answered 200 and kept for the operators.",
+        responses=(SuccessResponse(200, "Taken, in the words that the provider expects."),),
+        problems=(
+            ProblemExample(
+                problems.INVALID_SIGNATURE, "The request is not signed: it has no header Stripe-Signature."
+            ),
+            ProblemExample(
+                problems.NOT_FOUND, "No secret of a payment provider 'stripe' is configured.",
+            ),
+            ProblemExample(problems.INBOX_FULL, "Too many webhooks wait for orders that do not exist."),
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
+        ),
+        parameters=(
+            Parameter(
+                "provider", "path", Annotated[str, Meta(description="`stripe` or `adyen`.")], "stripe",
+                required=True,
+            ),
+        ),
+    ),
     ("GET", "/healthz"): Operation(
         "alive", "Health", "Is the process alive?", "The database is not checked.",
         responses=(SuccessResponse(200, "Yes.", responses.Alive, {"alive": responses.Alive("alive")}),),
