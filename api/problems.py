@@ -217,13 +217,13 @@ def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: 
 
 def problem_of_refusal(row: RefusedRow) -> Problem:
     """The problem of the refusal in a row; unavailable if this server does not know it."""
+    if row.sqlstate not in REFUSALS:
+        log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
     return Problem(REFUSALS.get(row.sqlstate or "", UNAVAILABLE), row.detail or "")
 
 
 def respond_refusal(resp: Response, row: RefusedRow, **members: Any) -> None:
     """Respond with the refusal in a row."""
-    if row.sqlstate not in REFUSALS:
-        log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
     problem = problem_of_refusal(row)
     respond_problem(resp, problem.type, problem.detail, **members)
 

@@ -1,16 +1,17 @@
 -- Payment state machine: how a webhook changes an order. The only place that decides it.
 --
---   order                          success                      failed, cancelled
---   pending, in time               paid: applied                cancelled: applied
---   paid                           refund_due                   no_change
---   paid, of the amount 0          no_change                    no_change
---   cancelled, payment_failed      units taken again: applied   no_change
+--   order                          success                      failed, cancelled    declined
+--   pending, in time               paid: applied                cancelled: applied   no_change
+--   paid                           refund_due                   no_change            no_change
+--   paid, of the amount 0          no_change                    no_change            no_change
+--   cancelled, payment_failed      units taken again: applied   no_change            no_change
 --     or payment_overdue           none left: refund_due
 --                                  more than the buyer's limit: refund_due, limit_reached
---   cancelled, any other reason    refund_due                   no_change
+--   cancelled, any other reason    refund_due                   no_change            no_change
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
 --
--- An overdue order is cancelled for payment_overdue from its instant on, swept or not.
+-- declined is one refused attempt, and the next may succeed: the order keeps its units until it is
+-- overdue. An overdue order is cancelled for payment_overdue from its instant on, swept or not.
 --
 -- Decides in memory, payment by payment in array order, then writes each table once. Takes
 -- rows of payments, either new webhooks (result null) or stored ones, and the orders that
@@ -97,6 +98,7 @@ begin
     v_result := case
       when v_payment.amount <> v_order.amount then 'amount_mismatch' -- guard: amount-matches
       when v_payment.currency <> v_order.currency then 'amount_mismatch' -- guard: currency-matches
+      when v_payment.status = 'declined' then 'no_change' -- guard: declined-changes-nothing
       when v_order.status = 'pending_payment' and not v_overdue then 'applied'
       when v_payment.status <> 'success' then 'no_change' -- guard: failed-payment-in-time
       when v_order.status = 'paid' and v_order.amount = 0 then 'no_change' -- guard: nothing-to-refund
