@@ -69,6 +69,11 @@ REFUSALS = {
     "SA018": ProblemType(409, "extension_refused", "Extension refused",
         "The hold has been extended as often as it may, or ends at another time: expires_at."),
     "SA019": ProblemType(409, "order_settled", "Order settled", "The order is paid: order_status."),
+    "SA020": ProblemType(404, "payment_not_found", "Payment not found", "No captured payment has this key."),
+    "SA021": ProblemType(409, "refund_too_large", "Refund too large",
+        "More than what was captured and not refunded: refundable."),
+    "SA022": ProblemType(409, "preview_changed", "Preview changed",
+        "What would be refunded has changed since the preview: refund_total."),
 }
 """By SQLSTATE: the refusals of the SQL functions. Equal to view flashsale.refusals."""
 
@@ -91,6 +96,9 @@ BUYER_REQUIRED = REFUSALS["SA016"]
 LIMIT_REACHED = REFUSALS["SA017"]
 EXTENSION_REFUSED = REFUSALS["SA018"]
 ORDER_SETTLED = REFUSALS["SA019"]
+PAYMENT_NOT_FOUND = REFUSALS["SA020"]
+REFUND_TOO_LARGE = REFUSALS["SA021"]
+PREVIEW_CHANGED = REFUSALS["SA022"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
 MALFORMED_JSON = ProblemType(

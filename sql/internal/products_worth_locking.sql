@@ -41,7 +41,7 @@ begin
       into sale_statuses, closed, ids_to_lock
     from (
       select wanted.id_to_lock, p as product,
-             flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, v_now) as status
+             flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, v_now) as status
       from unnest(p_product_ids, ids_to_lock) with ordinality as wanted (product_id, id_to_lock, slot)
       left join flashsale_data.products p on p.product_id = wanted.product_id
       order by wanted.slot) requested;

@@ -31,6 +31,7 @@ declare
   v_order          flashsale_data.orders;
   v_overdue        boolean;
   v_result         text;
+  v_reason         text;
   v_reasons        text[];
   v_delta          int;
   v_order_slot     int;
@@ -84,6 +85,7 @@ begin
   v_paid := v_awaiting;
   results := array_fill(null::text, array[cardinality(p_payments)]);
   order_statuses := results;
+  v_reasons := results;
 
   -- 2 Decide in array order
   for v_i in 1 .. cardinality(p_payments) loop
@@ -112,8 +114,15 @@ begin
              else 'applied' end
       else 'refund_due' end;
 
+    v_reason := case
+      when v_payment.status <> 'success' then null
+      when v_result in ('amount_mismatch', 'limit_reached') then v_result
+      when v_result <> 'refund_due' then null
+      when v_order.status = 'paid' then 'paid_twice'
+      when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
+      else 'sold_out' end;
+    v_reasons[v_i] := v_reason;
     if v_result = 'limit_reached' then
-      v_reasons[v_i] := v_result;
       v_result := 'refund_due';
     end if;
 
@@ -159,7 +168,7 @@ begin
     elsif v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
       v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id,
         v_order.order_id, v_payment.idempotency_key, 0,
-        case when v_reasons[v_i] is not null then jsonb_build_object('reason', v_reasons[v_i])
+        case when v_reason is not null then jsonb_build_object('reason', v_reason)
         end)::flashsale_data.events;
     end if;
     results[v_i] := v_result;
@@ -170,7 +179,8 @@ begin
   -- 3 Write each table once
   if v_are_stored then
     update flashsale_data.payments p
-    set result = r.result, order_status = r.order_status, refund_reason = r.reason
+    set result = r.result, order_status = r.order_status, refund_reason = r.reason,
+        refund_state = case when r.reason is not null then 'due' end
     from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses, v_reasons)
       as r (key, result, order_status, reason)
     -- || '': docs/design.md
@@ -179,12 +189,12 @@ begin
     -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
     insert into flashsale_data.payments
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at,
-       result, order_status, refund_reason)
+       result, order_status, refund_reason, refund_state)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
-           results[p.i], order_statuses[p.i], v_reasons[p.i]
+           results[p.i], order_statuses[p.i], v_reasons[p.i], case when v_reasons[p.i] is not null then 'due' end
     from unnest(p_payments) with ordinality
       as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
-            order_status, wait_ends_at, refund_reason, i)
+            order_status, wait_ends_at, refund_reason, refund_state, refunded, i)
     where results[p.i] is not null
     order by p.i
     on conflict (idempotency_key) do nothing;

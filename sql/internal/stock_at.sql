@@ -13,7 +13,7 @@ as $$
   select p.product_id, p.name, p.price, p.currency, s.total_stock,
          s.total_stock - (s.held - due.held) - (s.awaiting - due.awaiting) - s.paid,
          s.held - due.held, s.awaiting - due.awaiting, s.paid, clock.now,
-         flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, clock.now), p.starts_at, p.ends_at,
+         flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, clock.now), p.starts_at, p.ends_at,
          p.max_per_buyer, p.listed
   from flashsale_data.products p
   cross join lateral (

@@ -141,7 +141,7 @@ begin
       into v_new_payments, v_new_slots, v_to_store
     from (
       select row(request.key, null, request.order_id, request.status, request.amount, request.currency,
-                 request.payload, v_now, null, null, null, null)::flashsale_data.payments as payment,
+                 request.payload, v_now, null, null, null, null, null, null)::flashsale_data.payments as payment,
              v_order_slots[request.i] as slot,
              v_ctids[v_order_slots[request.i]] is not null as is_known,
              v_absent[v_order_slots[request.i]] as is_absent

@@ -14,7 +14,7 @@
 -- Replays  a key that has placed a hold returns that hold as it now stands, to the same buyer.
 -- Refuses  SA001 product_not_found, SA002 insufficient_stock, SA008 idempotency_key_reused,
 --          SA009 invalid_request, SA012 sale_not_started (with starts_at), SA013 sale_ended (with
---          ends_at), SA014 sale_paused, SA016 buyer_required, SA017 limit_reached (with the limit
+--          ends_at), SA014 sale_paused, SA015 sale_cancelled, SA016 buyer_required, SA017 limit_reached (with the limit
 --          that was reached as max_units, and what the buyer has and may have as taken and
 --          remaining; of one hold, whoever places it: 0 taken).
 --          55P03: another transaction has locked the request's key, product or claims. Nothing was done
@@ -197,6 +197,7 @@ begin
       v_claim_slot := v_claim_slots[v_i];
       v_denial := case
         when length(p_buyers[v_i]) not between 1 and 255 then 'SA009'
+        when v_sale_statuses[v_slot] = 'cancelled' then 'SA015'
         when v_sale_statuses[v_slot] = 'scheduled' then 'SA012'
         when v_sale_statuses[v_slot] = 'ended' then 'SA013'
         when v_sale_statuses[v_slot] = 'paused' then 'SA014' -- guard: sale-paused
@@ -243,6 +244,7 @@ begin
         when 'SA013' then format('The sale of product %s ended at %s.', p_product_ids[v_i],
                                  (v_products[v_slot]).ends_at)
         when 'SA014' then format('The sale of product %s is paused.', p_product_ids[v_i])
+        when 'SA015' then format('The sale of product %s was cancelled.', p_product_ids[v_i])
         when 'SA016' then format('Product %s is sold to named buyers: it has a limit for each.', p_product_ids[v_i])
         when 'SA017' then
           case when p_qtys[v_i] > v_max_per_holds[v_slot]

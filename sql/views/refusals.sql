@@ -20,7 +20,10 @@ values
   ('SA016', 'buyer_required',         422, 'Buyer required'),
   ('SA017', 'limit_reached',          409, 'Limit reached'),
   ('SA018', 'extension_refused',      409, 'Extension refused'),
-  ('SA019', 'order_settled',          409, 'Order settled');
+  ('SA019', 'order_settled',          409, 'Order settled'),
+  ('SA020', 'payment_not_found',      404, 'Payment not found'),
+  ('SA021', 'refund_too_large',       409, 'Refund too large'),
+  ('SA022', 'preview_changed',        409, 'Preview changed');
 comment on view flashsale.refusals is 'Every refusal: its SQLSTATE, stable code, HTTP status and title';
 revoke all on flashsale.refusals from public;
 grant select on flashsale.refusals to flashsale_api;
