@@ -3,10 +3,12 @@
 import logging
 from typing import Any
 
+from api.database.batching import LOCK_NOT_AVAILABLE
 from api.database.client import CheckoutClient
-from api.database.errors import RolledBack, Unavailable
+from api.database.errors import Busy, RolledBack, Unavailable
 from api.database.functions import ApplyPaymentsRow
-from api.problems import Problem, problem_of_refusal, problem_of_rollback
+from api.problems import PAYMENT_NOT_FOUND, Problem, problem_of_refusal, problem_of_rollback
+from api.providers import Refund
 from api.schemas.requests import ParsedPaymentEvent
 from api.telemetry import metrics
 
@@ -64,6 +66,28 @@ class PaymentEvents:
         if not row.replayed:  # guard: webhooks-without-replays
             metrics.webhooks.by_labels[event.status, row.result or ""] += 1
         return row
+
+    async def record_refund(self, delivery: Delivery, refund: Refund) -> bool:
+        """Record what has become of a refund.
+
+        :returns: False if its payment is not one of this shop
+        :raises Problem, RolledBack: it was refused, and kept unless it will be delivered again
+        :raises Unavailable, Busy:
+        """
+        try:
+            row = await self._client.record_refund(*refund)
+        except RolledBack as error:
+            await self.keep(delivery, None, problem_of_rollback(error))
+            raise
+        if row.sqlstate == LOCK_NOT_AVAILABLE:
+            raise Busy
+        if row.sqlstate:
+            problem = problem_of_refusal(row)
+            if problem.type is PAYMENT_NOT_FOUND:
+                return False
+            await self.keep(delivery, None, problem)
+            raise problem
+        return True
 
     async def keep(self, delivery: Delivery, event: ParsedPaymentEvent | None, problem: Problem) -> None:
         """Have a refused webhook kept, unless it will be delivered again (503) or anyone can have sent it.

@@ -6,7 +6,7 @@ is no conflict.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -15,17 +15,35 @@ from api.schemas.fields import MAX_BIGINT
 from api.schemas.requests import ParsedPaymentEvent
 
 
+class Refund(NamedTuple):
+    """What has become of a refund, as SQL takes it.
+
+    :param refund_key: that of begin_refunds(), or the provider's own id
+    :param payment_key: that of the captured payment
+    :param amount: in major units; None: all that is left
+    :param payload: the text of a JSON object, kept with it
+    """
+
+    refund_key: str
+    payment_key: str
+    amount: str | None
+    status: Literal["done", "failed"]
+    kind: Literal["refund", "void", "chargeback"]
+    payload: str
+
+
 class Statement(NamedTuple):
     """One thing that a verified webhook says.
 
     :param webhook_id: the same in each delivery; if the statement is refused, it is kept under it
-    :param event: what it says about the payment of an order; None if it is ignored or cannot be read
-    :param ignored: why it does not concern an order of this shop: `kind`, `order` or `unpaid`
+    :param said: about the payment of an order, or about money that goes back; None if it is ignored or cannot
+        be read
+    :param ignored: why it does not concern an order of this shop: `kind`, `order`, `unpaid` or `pending`
     :param error: why it cannot be read
     """
 
     webhook_id: str
-    event: ParsedPaymentEvent | None = None
+    said: ParsedPaymentEvent | Refund | None = None
     ignored: str | None = None
     error: str = ""
 
@@ -58,6 +76,21 @@ def payment_event(
     if amount is not None:
         payload |= {"amount": amount, "currency": currency}
     return ParsedPaymentEvent(key, order_id, status, msgspec.json.encode(payload).decode(), False)
+
+
+def refund(
+    refund_key: str,
+    payment_key: str,
+    amount: str | None,
+    status: Literal["done", "failed"],
+    kind: Literal["refund", "void", "chargeback"],
+    **payload: object,
+) -> Refund:
+    """What has become of a refund.
+
+    :param payload: what is stored with it
+    """
+    return Refund(refund_key, payment_key, amount, status, kind, msgspec.json.encode(payload).decode())
 
 
 def order_id_of(reference: str | None) -> int | None:

@@ -7,14 +7,14 @@ The order is the `merchantReference` of the payment. Amounts are in Adyen's mino
 import base64
 import hmac
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Meta
 
 from api.problems import INVALID_SIGNATURE, Problem
-from api.providers import Statement, major_units, order_id_of, payment_event
+from api.providers import Refund, Statement, major_units, order_id_of, payment_event, refund
 from api.schemas.requests import ParsedPaymentEvent
 
 _NO_DECIMALS = "CVE DJF GNF IDR JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
@@ -140,7 +140,45 @@ def _statement(data: msgspec.Raw) -> Statement:
     return Statement(webhook_id, translated)
 
 
-def _translate(item: _Item) -> ParsedPaymentEvent | str:
+_BACK: dict[str, tuple[Literal["refund", "void", "chargeback"], Literal["done", "failed"]]] = {
+    "REFUND": ("refund", "done"),
+    "REFUND_FAILED": ("refund", "failed"),
+    "REFUNDED_REVERSED": ("refund", "failed"),
+    "CANCELLATION": ("void", "done"),
+    "TECHNICAL_CANCEL": ("void", "done"),
+    "CHARGEBACK": ("chargeback", "done"),
+    "SECOND_CHARGEBACK": ("chargeback", "done"),
+    "CHARGEBACK_REVERSED": ("chargeback", "failed"),
+}
+"""By event code: money that goes back, or comes back. Without `success`, it did not."""
+
+
+def _money_back(item: _Item) -> Refund | str:
+    kind, status = _BACK[item.event_code]
+    if not item.original_reference:
+        return "payment"
+    if _text(item.success) != "true":
+        if status == "failed":
+            return "kind"
+        status = "failed"
+    # The reference of a modification is the one that it was asked for with: of our refunds, their key.
+    reference = item.merchant_reference or ""
+    key = reference if reference.startswith("rf_") else item.psp_reference
+    if item.event_code == "SECOND_CHARGEBACK":
+        key += ":second"
+    decimals = _DECIMALS.get(item.amount.currency.upper(), 2)
+    # The amount of a cancellation is 0, or that of the authorisation: all that is left goes back.
+    amount = None if kind == "void" else major_units(item.amount.value, decimals)
+    return refund(
+        key, f"adyen:{item.original_reference}:success", amount, status, kind,
+        provider="adyen", psp_reference=item.psp_reference, event_code=item.event_code,
+        merchant_account=item.merchant_account_code,
+    )  # fmt: skip
+
+
+def _translate(item: _Item) -> ParsedPaymentEvent | Refund | str:
+    if item.event_code in _BACK:
+        return _money_back(item)
     succeeded = _text(item.success) == "true"
     if item.event_code == "AUTHORISATION":
         payment, status = item.psp_reference, "success" if succeeded else "declined"

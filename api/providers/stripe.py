@@ -8,14 +8,14 @@ session's `client_reference_id`. Amounts are in the currency's minor unit
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Meta
 
 from api.problems import INVALID_SIGNATURE, Problem
-from api.providers import Statement, major_units, order_id_of, payment_event
+from api.providers import Refund, Statement, major_units, order_id_of, payment_event, refund
 from api.schemas.requests import ParsedPaymentEvent
 from api.webhook_signatures import check_timestamp
 
@@ -57,11 +57,31 @@ class _Session(msgspec.Struct):
     metadata: dict[str, str] | None = None
 
 
-Object = TypeVar("Object")
+class _Refund(msgspec.Struct):
+    id: Id
+    amount: Amount
+    currency: Currency
+    status: str | None = None
+    payment_intent: Id | None = None
+    metadata: dict[str, str] | None = None
+
+
+class _Dispute(msgspec.Struct):
+    id: Id
+    amount: Amount
+    currency: Currency
+    status: str
+    payment_intent: Id | None = None
+
+
+Said = ParsedPaymentEvent | Refund | str
+"""what an event says, or why it is ignored"""
 
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_intent = msgspec.json.Decoder(_PaymentIntent).decode
 _decode_session = msgspec.json.Decoder(_Session).decode
+_decode_refund = msgspec.json.Decoder(_Refund).decode
+_decode_dispute = msgspec.json.Decoder(_Dispute).decode
 
 
 class Stripe:
@@ -110,8 +130,8 @@ class Stripe:
         raise Problem(INVALID_SIGNATURE, "No secret in FLASHSALE_STRIPE_SECRETS matches the signature.")
 
 
-def _intent(status: str) -> Callable[[_Event], ParsedPaymentEvent | str]:
-    def translate(event: _Event) -> ParsedPaymentEvent | str:
+def _intent(status: str) -> Callable[[_Event], Said]:
+    def translate(event: _Event) -> Said:
         intent = _decode_intent(event.data.object)
         order_id = order_id_of((intent.metadata or {}).get("order_id"))
         if order_id is None:
@@ -122,8 +142,8 @@ def _intent(status: str) -> Callable[[_Event], ParsedPaymentEvent | str]:
     return translate
 
 
-def _session(status: str) -> Callable[[_Event], ParsedPaymentEvent | str]:
-    def translate(event: _Event) -> ParsedPaymentEvent | str:
+def _session(status: str) -> Callable[[_Event], Said]:
+    def translate(event: _Event) -> Said:
         session = _decode_session(event.data.object)
         if status == "success" and session.payment_status != "paid":  # guard: unpaid-session
             return "unpaid"
@@ -163,7 +183,54 @@ def _report(
     )
 
 
-_TRANSLATIONS: dict[str, Callable[[_Event], ParsedPaymentEvent | str]] = {
+def _refund(event: _Event) -> Said:
+    """A refund under our key, if we asked for it, else under Stripe's id."""
+    returned = _decode_refund(event.data.object)
+    if returned.status in ("pending", "requires_action", None):
+        return "pending"
+    if returned.payment_intent is None:
+        return "payment"
+    status: Literal["done", "failed"] = "done" if returned.status == "succeeded" else "failed"
+    key = (returned.metadata or {}).get("refund_key") or returned.id
+    return _back(event, key, returned.payment_intent, returned.amount, returned.currency, status, "refund")
+
+
+def _dispute(status: Literal["done", "failed"] | None = None) -> Callable[[_Event], Said]:
+    def translate(event: _Event) -> Said:
+        dispute = _decode_dispute(event.data.object)
+        outcome = status or _CLOSED.get(dispute.status)
+        if outcome is None:
+            return "kind"
+        if dispute.payment_intent is None:
+            return "payment"
+        return _back(
+            event, dispute.id, dispute.payment_intent, dispute.amount, dispute.currency, outcome, "chargeback"
+        )
+
+    return translate
+
+
+_CLOSED: dict[str, Literal["done", "failed"]] = {"lost": "done", "won": "failed"}
+"""by status of a dispute that is closed. An inquiry that is closed has moved no money."""
+
+
+def _back(
+    event: _Event,
+    key: str,
+    payment: str,
+    amount: int,
+    currency: str,
+    status: Literal["done", "failed"],
+    kind: Literal["refund", "chargeback"],
+) -> Refund:
+    returned = major_units(amount, _DECIMALS.get(currency.upper(), 2))
+    return refund(
+        key, f"stripe:{payment}:success", returned, status, kind,
+        provider="stripe", event=event.id, event_type=event.type, livemode=event.livemode,
+    )  # fmt: skip
+
+
+_TRANSLATIONS: dict[str, Callable[[_Event], Said]] = {
     "payment_intent.succeeded": _intent("success"),
     # One attempt was refused; the buyer may try another card on the same PaymentIntent.
     "payment_intent.payment_failed": _intent("declined"),
@@ -172,5 +239,11 @@ _TRANSLATIONS: dict[str, Callable[[_Event], ParsedPaymentEvent | str]] = {
     "checkout.session.async_payment_succeeded": _session("success"),
     "checkout.session.async_payment_failed": _session("failed"),
     "checkout.session.expired": _session("failed"),
+    "refund.created": _refund,
+    "refund.updated": _refund,
+    "refund.failed": _refund,
+    "charge.dispute.funds_withdrawn": _dispute("done"),
+    "charge.dispute.funds_reinstated": _dispute("failed"),
+    "charge.dispute.closed": _dispute(),
 }
 """By type of event. Events of other types are ignored."""

@@ -7,7 +7,7 @@ from falcon.asgi import Request, Response
 from api.database.errors import RolledBack
 from api.payment_events import Delivery, PaymentEvents
 from api.problems import INVALID_REQUEST, NOT_FOUND, Problem, problem_of_rollback
-from api.providers import Provider
+from api.providers import Provider, Refund
 from api.schemas.webhook_body import BodyMemory, WebhookBody, check_webhook
 from api.telemetry import metrics
 from api.telemetry.request_id import HEADER
@@ -42,13 +42,17 @@ class ProviderWebhook:
                 continue
             try:
                 check_webhook(req, data)
-                if statement.event is None:
+                if statement.said is None:
                     raise Problem(INVALID_REQUEST, statement.error)
             except Problem as problem:
                 await self._events.keep(delivery, None, problem)
                 continue
             try:
-                await self._events.apply(delivery, statement.event)
+                if isinstance(statement.said, Refund):
+                    if not await self._events.record_refund(delivery, statement.said):
+                        metrics.provider_events_ignored.by_labels[provider.name, "payment"] += 1
+                else:
+                    await self._events.apply(delivery, statement.said)
             except Problem as problem:
                 if problem.type.status >= 500:
                     raise

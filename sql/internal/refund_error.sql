@@ -9,7 +9,7 @@ as $$
       then 'A refund needs a refund_key of 1 to 255 characters.'
     when p_payment_key is null or length(p_payment_key) not between 1 and 255
       then 'A refund needs a payment_key of 1 to 255 characters.'
-    when p_amount is null or p_amount <= 0 or p_amount >= 1e22 or scale(p_amount) > 6 -- also NaN, which is larger than all
+    when p_amount is null and p_kind <> 'void' or p_amount <= 0 or p_amount >= 1e22 or scale(p_amount) > 6 -- also NaN, which is larger than all
       then 'The amount of a refund is positive, with at most 6 decimals.'
     when p_status is null or p_status not in ('done', 'failed')
       then 'The status of a refund is done or failed.'

@@ -76,13 +76,15 @@ begin
       'SA022', format('%s %s would be refunded now, not %s.', refund_total, currency, p_refund_total));
   end if;
 
-  -- 3 Write each table once; the stock row by its ctid, which each write changes
+  -- 3 Write each table once, the stock row three times: its ctid is that of the last write
   v_after := v_before;
   v_after.cancelled := true;
   perform flashsale_data.write_terms(v_before, v_after, v_ctid, 'sale_cancelled');
-  select l.ctids[1] into v_ctid from flashsale_data.lock_stock(array[p_product_id]) l;
+  select s.ctid into v_ctid from flashsale_data.stock s
+  where s.product_id = p_product_id order by s.version desc limit 1;
   perform flashsale_data.release_locked_holds(p_product_id, v_ctid, v_now);
-  select l.ctids[1] into v_ctid from flashsale_data.lock_stock(array[p_product_id]) l;
+  select s.ctid into v_ctid from flashsale_data.stock s
+  where s.product_id = p_product_id order by s.version desc limit 1;
   v_order_ids := array(
     select o.order_id from flashsale_data.orders o
     where o.product_id = p_product_id

@@ -2,7 +2,7 @@
 -- or, for what the provider has done by itself (a refund made in its dashboard, a chargeback), the
 -- provider's own id, which need not be known. p_kinds: refund (the default), void (an authorisation
 -- that was given up), chargeback. p_payloads are kept. Amounts are decimal, in the payment's
--- currency.
+-- currency; of a void it may be null: all that is left.
 --
 -- failed overrides done, in whatever order they come: the money came back. A request that failed is
 -- due again. A payment that pays an order may be refunded, too, in part or whole: its order stays
@@ -41,6 +41,7 @@ declare
   v_captured numeric;
   v_currency text;
   v_kind     text;
+  v_amount   numeric;
   v_events   flashsale_data.events[] := array[]::flashsale_data.events[];
   v_written  bigint;
 begin
@@ -104,23 +105,28 @@ begin
     select * into v_order from flashsale_data.orders o where o.order_id = v_payment.order_id;
     v_captured := flashsale_data.captured_amount(v_payment, v_order);
     v_currency := coalesce(v_payment.currency, v_order.currency);
-    refundable := greatest(v_captured - v_payment.refunded, 0);
+    refundable := case when v_captured is not null then greatest(v_captured - v_payment.refunded, 0) end;
 
     select * into v_known from flashsale_data.refunds r where r.refund_key = p_refund_keys[v_i];
-    if found and (v_known.payment_key, v_known.amount) <> (p_payment_keys[v_i], p_amounts[v_i]) then
+    v_amount := coalesce(p_amounts[v_i], v_known.amount, refundable);
+    if v_known.refund_key is not null
+       and (v_known.payment_key, v_known.amount) <> (p_payment_keys[v_i], v_amount) then
       sqlstate := 'SA008'; -- guard: refund-key-reused
       detail := 'This refund key came with another payment or amount.';
     elsif v_known.status = p_statuses[v_i] or v_known.status = 'failed' then -- guard: failed-overrides-done
       replayed := true;
+    elsif v_amount is null or v_amount = 0 and p_statuses[v_i] = 'failed' then
+      sqlstate := 'SA009';
+      detail := 'What is left to refund is not known: name the amount.';
     elsif v_known.status is distinct from 'done' and p_statuses[v_i] = 'done' and v_kind <> 'chargeback'
-          and p_amounts[v_i] > refundable then -- guard: refund-too-large
+          and (v_amount > refundable or v_amount = 0) then -- guard: refund-too-large
       sqlstate := 'SA021';
       detail := format('Payment %s has %s %s left to refund, not %s.', v_payment.idempotency_key, refundable,
-                       v_currency, p_amounts[v_i]);
+                       v_currency, v_amount);
     else
       insert into flashsale_data.refunds as r
         (refund_key, payment_key, amount, currency, kind, status, recorded_at, payload)
-      values (p_refund_keys[v_i], p_payment_keys[v_i], p_amounts[v_i], v_currency, v_kind, p_statuses[v_i], v_now,
+      values (p_refund_keys[v_i], p_payment_keys[v_i], v_amount, v_currency, v_kind, p_statuses[v_i], v_now,
               coalesce(p_payloads[v_i], '{}'))
       on conflict (refund_key) do update
       set status = excluded.status, kind = excluded.kind, recorded_at = excluded.recorded_at,
@@ -132,8 +138,8 @@ begin
         perform flashsale_data.raise_unwritten('refunds');
       end if;
       v_payment.refunded := v_payment.refunded + case
-        when p_statuses[v_i] = 'done' then p_amounts[v_i]
-        when v_known.status = 'done' then -p_amounts[v_i] -- guard: failed-is-due-again
+        when p_statuses[v_i] = 'done' then v_amount
+        when v_known.status = 'done' then -v_amount -- guard: failed-is-due-again
         else 0 end;
       -- Also unchanged: it raises 40001 in a caller whose snapshot is older.
       update flashsale_data.payments p
@@ -144,10 +150,10 @@ begin
               then 'settled' -- guard: refund-settles
             else 'due' end
       where p.idempotency_key = v_payment.idempotency_key;
-      refundable := greatest(v_captured - v_payment.refunded, 0);
+      refundable := case when v_captured is not null then greatest(v_captured - v_payment.refunded, 0) end;
       v_events := v_events || row(null, 'refund_' || p_statuses[v_i], null, v_order.product_id, v_order.hold_id,
         v_payment.order_id, v_payment.idempotency_key, 0,
-        jsonb_build_object('refund_key', p_refund_keys[v_i], 'amount', p_amounts[v_i]::text,
+        jsonb_build_object('refund_key', p_refund_keys[v_i], 'amount', v_amount::text,
                            'currency', v_currency, 'kind', v_kind))::flashsale_data.events;
     end if;
     if sqlstate is null then

@@ -250,7 +250,92 @@ def test_only_stripes_signature_lets_an_event_in(
     assert client.post(STRIPE, content=body, headers=JSON | several).json() == {"received": True}
 
 
+def refunds(db: psycopg.Connection) -> list[tuple[Any, ...]]:
+    return db.execute(
+        "select refund_key, payment_key, amount::text, kind, status"
+        " from flashsale_data.refunds order by recorded_at"
+    ).fetchall()
+
+
+def refund(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "re_1", "object": "refund", "amount": 4000, "currency": "usd", "charge": "ch_1", "metadata": {},
+        "payment_intent": "pi_3QabcDEF", "reason": None, "status": "succeeded", **more,
+    }  # fmt: skip
+
+
+def test_stripes_refunds_and_disputes_are_facts(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    assert stripe(client, "payment_intent.succeeded", payment_intent(order_id)) == TAKEN
+    assert stripe(client, "refund.created", refund(status="pending"), "evt_2") == TAKEN
+    assert refunds(db) == []
+    assert stripe(client, "refund.updated", refund(), "evt_3") == TAKEN
+    assert stripe(client, "refund.created", refund(), "evt_2") == TAKEN
+    payment = "stripe:pi_3QabcDEF:success"
+    assert refunds(db) == [("re_1", payment, "40.00", "refund", "done")]
+    assert stripe(client, "refund.failed", refund(status="failed"), "evt_4") == TAKEN
+    dispute = {
+        "id": "dp_1", "object": "dispute", "amount": 9900, "currency": "usd", "payment_intent": "pi_3QabcDEF",
+        "status": "needs_response",
+    }  # fmt: skip
+    assert stripe(client, "charge.dispute.created", dispute, "evt_5") == TAKEN
+    assert stripe(client, "charge.dispute.funds_withdrawn", dispute, "evt_6") == TAKEN
+    assert stripe(client, "charge.dispute.closed", dispute | {"status": "lost"}, "evt_7") == TAKEN
+    assert refunds(db) == [
+        ("re_1", payment, "40.00", "refund", "failed"),
+        ("dp_1", payment, "99.00", "chargeback", "done"),
+    ]
+    assert order_status(db, order_id) == "paid"
+    assert rows(db, "select * from flashsale.rejected_webhooks") == []
+    assert audit(db) == []
+
+
+def test_a_refund_that_we_asked_for_has_our_key(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    assert stripe(client, "payment_intent.succeeded", payment_intent(order_id)) == TAKEN
+    second = payment_intent(order_id, id="pi_second")
+    assert stripe(client, "payment_intent.succeeded", second) == TAKEN
+    key = value(db, "select refund_key from flashsale.begin_refunds()")
+    ours = refund(amount=9900, payment_intent="pi_second", metadata={"refund_key": key})
+    assert stripe(client, "refund.created", ours, "evt_3") == TAKEN
+    assert refunds(db) == [(key, "stripe:pi_second:success", "99.00", "refund", "done")]
+    assert rows(db, "select * from flashsale.refunds_due") == []
+    # One of another shop's payments, and one that is too large.
+    assert stripe(client, "refund.created", refund(payment_intent="pi_other"), "evt_4") == TAKEN
+    assert stripe(client, "refund.created", refund(id="re_2", amount=9901), "evt_5") == TAKEN
+    kept = rows(db, "select webhook_id, code from flashsale.rejected_webhooks")
+    assert [tuple(row) for row in kept] == [("stripe:evt_5", "refund_too_large")]
+
+
 # Adyen
+
+
+def test_adyens_refunds_cancellations_and_chargebacks(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    def item(code: str, psp: str, value: int = 9900, **more: Any) -> dict[str, Any]:
+        about = {"originalReference": "QFQTPCQ8HXSKGK82", "amount": {"currency": "USD", "value": value}}
+        return sign_adyen(adyen_item(order_id, eventCode=code, pspReference=psp, **about | more))
+
+    assert adyen(client, sign_adyen(adyen_item(order_id))) == ACCEPTED
+    assert adyen(client, item("REFUND", "R1", 4000)) == ACCEPTED
+    assert adyen(client, item("REFUND_FAILED", "R1", 4000)) == ACCEPTED
+    assert adyen(client, item("REFUND", "R2", 9900, success="false")) == ACCEPTED
+    assert adyen(client, item("CHARGEBACK", "C1", 5000)) == ACCEPTED
+    assert adyen(client, item("CHARGEBACK_REVERSED", "C1", 5000)) == ACCEPTED
+    assert adyen(client, item("CANCELLATION", "V1", 0)) == ACCEPTED
+    assert adyen(client, item("REFUND", "R3", 100, originalReference="ANOTHER")) == ACCEPTED
+    payment = "adyen:QFQTPCQ8HXSKGK82:success"
+    assert refunds(db) == [
+        ("R1", payment, "40.00", "refund", "failed"),
+        ("R2", payment, "99.00", "refund", "failed"),
+        ("C1", payment, "50.00", "chargeback", "failed"),
+        ("V1", payment, "99.00", "void", "done"),
+    ]
+    assert rows(db, "select * from flashsale.rejected_webhooks") == []
+    assert audit(db) == []
 
 
 def test_an_authorisation_and_its_capture_are_one_payment(

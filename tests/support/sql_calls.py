@@ -17,6 +17,7 @@ TITLES = {
     "SA004": "Hold expired", "SA005": "Hold released", "SA006": "Hold already used",
     "SA007": "Order not found", "SA008": "Idempotency key reused", "SA009": "Invalid request",
     "SA010": "Stock in use", "SA011": "Too many unmatched webhooks",
+    "SA020": "Payment not found", "SA021": "Refund too large", "SA022": "Preview changed",
 }  # fmt: skip
 LOCKED = "55P03"
 
