@@ -29,7 +29,7 @@ LAYERS = [
     {"flashsale.settings", "flashsale.webhooks"},
     {"flashsale.local"},
     {"flashsale.database"},
-    {"flashsale.doctor", "flashsale.rehearsal"},
+    {"flashsale.doctor", "flashsale.refunds", "flashsale.rehearsal"},
     {"flashsale.local.supervisor"},
     {"flashsale"},
     {"docs"},

@@ -8,6 +8,7 @@ session's `client_reference_id`. Amounts are in the currency's minor unit
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -27,6 +28,11 @@ _DECIMALS = dict.fromkeys(_NO_DECIMALS.split(), 0) | dict.fromkeys(_THREE_DECIMA
 Id = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$")]
 Amount = Annotated[int, Meta(ge=0, le=10**18)]
 Currency = Annotated[str, Meta(pattern="^[A-Za-z]{3}$")]
+
+
+def minor_units(amount: Decimal, currency: str) -> Decimal:
+    """An amount in Stripe's minor units."""
+    return amount.scaleb(_DECIMALS.get(currency, 2))
 
 
 class _Data(msgspec.Struct):
