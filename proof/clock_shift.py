@@ -17,6 +17,15 @@ update flashsale_data.orders
 update flashsale_data.payments
   set received_at = received_at - interval '{s} s', wait_ends_at = wait_ends_at - interval '{s} s';
 update flashsale_data.events set at = at - interval '{s} s';
+update flashsale_data.claims set ends_at = ends_at - interval '{s} s';
+update flashsale_data.products
+  set starts_at = starts_at - interval '{s} s', ends_at = ends_at - interval '{s} s'
+  where starts_at is not null or ends_at is not null;
+update flashsale_data.events
+  set data = data || jsonb_build_object(
+    'starts_at', (data ->> 'starts_at')::timestamptz - interval '{s} s',
+    'ends_at', (data ->> 'ends_at')::timestamptz - interval '{s} s')
+  where kind in ('terms_changed', 'sale_paused', 'sale_resumed');
 update flashsale_data.stock set lapsed_through = lapsed_through - interval '{s} s';
 with removed as (delete from flashsale_data.lapses returning *)
 insert into flashsale_data.lapses

@@ -99,7 +99,7 @@ class Interleaver:
             session.conn.execute("set deadlock_timeout = '20ms'; set statement_timeout = '20s'")
         self.schedules = self.not_serializable = self.waits = 0
         keep_plan(db)
-        for name in TABLES:
+        for name in (*TABLES, "products"):
             db.execute(f"create table proof.{name} (like flashsale_data.{name})")
 
     def prepare(self, make: Callable[..., Situation]) -> Situation:
@@ -108,12 +108,14 @@ class Interleaver:
         model = Model()
         change_settings(
             self.db, hold_time=f"{model.hold_ticks * TICK} s", payment_window=f"{model.order_ticks * TICK} s",
-            inbox_keep=f"{model.keep_ticks * TICK} s",
+            inbox_keep=f"{model.keep_ticks * TICK} s", extension_time=f"{model.extension_ticks * TICK} s",
         )  # fmt: skip
         product = create_product(self.db, stock=6)
         model.totals[product] = 6
         situation = make(self.db, model, product)
-        for name in TABLES:
+        query = "select expires_at::text from flashsale_data.holds where hold_id = %s"
+        situation.seen = self.db.execute(query, (situation.hold,)).fetchone()[0]
+        for name in (*TABLES, "products"):
             self.db.execute(f"truncate proof.{name}; insert into proof.{name} table flashsale_data.{name}")
         self.next_order = next_order_id(self.db)
         self.db.execute("vacuum")
@@ -195,12 +197,15 @@ class Interleaver:
 
 TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
-    "operations",
+    *("operations", "claims"),
 )
+TERMS = ("starts_at", "ends_at", "paused", "max_per_buyer", "max_per_hold", "limit_group", "has_terms")
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
         f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
+        f"update flashsale_data.products p set {', '.join(f'{name} = s.{name}' for name in TERMS)}"
+        " from proof.products s where s.product_id = p.product_id and (p.has_terms or s.has_terms)",
     ]
 )

@@ -19,12 +19,26 @@ CURRENCY = "USD"
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Of a product; in ticks."""
+
+    max_per_buyer: int | None = None
+    limit_group: str | None = None
+    max_per_hold: int | None = None
+    starts_at: int | None = None
+    ends_at: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True)
 class Hold:
     product_id: int
     qty: int
     price: int
     lapses_at: int
     status: str = "active"
+    buyer: str | None = None
+    extensions: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Order:
     due_at: int
     status: str = "pending_payment"
     cancel_reason: str | None = None
+    buyer: str | None = None
 
     @property
     def amount(self) -> str:
@@ -70,10 +85,13 @@ class Model:
     hold_ticks: int = 3
     order_ticks: int = 7
     keep_ticks: int = 12
+    extension_ticks: int = 2
+    max_extensions: int = 1
     inbox_limit: int = 10_000
     now: int = 0
     totals: dict[int, int] = field(default_factory=dict)
     prices: dict[int, int] = field(default_factory=dict)  # of products whose price was changed
+    terms: dict[int, Terms] = field(default_factory=dict)  # of products that have any
     holds: dict[int, Hold] = field(default_factory=dict)
     orders: dict[int, Order] = field(default_factory=dict)
     payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
@@ -86,6 +104,7 @@ class Model:
             self,
             totals=dict(self.totals),
             prices=dict(self.prices),
+            terms=dict(self.terms),
             holds=dict(self.holds),
             orders=dict(self.orders),
             payments=dict(self.payments),
@@ -135,6 +154,60 @@ class Model:
     def price(self, product_id: int) -> int:
         return self.prices.get(product_id, PRICE)
 
+    def terms_of(self, product_id: int) -> Terms:
+        return self.terms.get(product_id, Terms())
+
+    def sale_status(self, product_id: int) -> str:
+        terms = self.terms_of(product_id)
+        if terms.ends_at is not None and terms.ends_at <= self.now:
+            return "ended"
+        if terms.starts_at is not None and terms.starts_at > self.now:
+            return "scheduled"
+        return "paused" if terms.paused else "open"
+
+    def scope(self, product_id: int) -> str:
+        """What the product's units count together with."""
+        group = self.terms_of(product_id).limit_group
+        return f"product {product_id}" if group is None else f"group {group}"
+
+    def taken(self, scope: str, buyer: str | None) -> int:
+        """What the buyer has: in active holds, pending and paid orders."""
+        holds = sum(
+            hold.qty
+            for hold_id, hold in self.holds.items()
+            if (self.scope(hold.product_id), hold.buyer) == (scope, buyer)
+            and self.hold_status(hold_id) == "active"
+        )
+        return holds + sum(
+            order.qty
+            for order_id, order in self.orders.items()
+            if (self.scope(order.product_id), order.buyer) == (scope, buyer)
+            and self.order_status(order_id)[0] != "cancelled"
+        )
+
+    def exceeds_limit(self, product_id: int, buyer: str | None, qty: int) -> bool:
+        limit = self.terms_of(product_id).max_per_buyer
+        return (
+            limit is not None
+            and buyer is not None
+            and qty > limit - self.taken(self.scope(product_id), buyer)
+        )
+
+    def claimed(self) -> dict[str, int]:
+        """By scope and buyer, where a product has a limit or a group."""
+        buyers = {hold.buyer for hold in self.holds.values()} - {None}
+        limited = [
+            product_id
+            for product_id, terms in self.terms.items()
+            if terms.max_per_buyer is not None or terms.limit_group is not None
+        ]
+        units = {
+            f"{self.scope(product_id)} {buyer}": self.taken(self.scope(product_id), buyer)
+            for product_id in limited
+            for buyer in buyers
+        }
+        return {name: taken for name, taken in units.items() if taken}
+
     def available(self, product_id: int) -> int:
         return self.units(product_id)[0]
 
@@ -163,11 +236,11 @@ class Model:
         ]
 
     def captured(self) -> list[str]:
-        """Captured payments that do not wait for their order."""
+        """Captured payments that do not wait for their order; of an order of nothing, nothing is captured."""
         return [
             key
             for key, payment in self.payments.items()
-            if payment.status == "success" and self.result(key) != "stored"
+            if payment.status == "success" and self.result(key) not in ("stored", "no_change")
         ]
 
     def state(self) -> dict[str, dict]:
@@ -175,6 +248,16 @@ class Model:
         return {
             "units": {str(product_id): list(self.units(product_id)) for product_id in self.totals},
             "prices": {str(product_id): money(self.price(product_id)) for product_id in self.totals},
+            "terms": {
+                str(product_id): [
+                    self.sale_status(product_id),
+                    self.terms_of(product_id).max_per_buyer,
+                    self.terms_of(product_id).limit_group,
+                    self.terms_of(product_id).max_per_hold,
+                ]
+                for product_id in self.totals
+            },
+            "claimed": self.claimed(),
             "holds": {str(hold_id): self.hold_status(hold_id) for hold_id in self.holds},
             "prices_held": {str(hold_id): money(hold.price) for hold_id, hold in self.holds.items()},
             "adjustments": {
@@ -208,22 +291,28 @@ class Model:
 
     # --- requests ---
 
-    def place_hold(self, product_id: int, qty: int, key: str | None, observed: Response) -> Response:
+    def place_hold(
+        self, product_id: int, qty: int, key: str | None, buyer: str | None, observed: Response
+    ) -> Response:
         replayed = key in self.hold_keys
         if replayed:
             hold_id = self.hold_keys[key]
             hold = self.holds[hold_id]
-            if (hold.product_id, hold.qty) != (product_id, qty):
+            if (hold.product_id, hold.qty, hold.buyer) != (product_id, qty, buyer):
                 return "SA008"
         elif qty < 1:
             return "SA009"
         elif product_id not in self.totals:
             return "SA001"
+        elif (refusal := self.refused_by_terms(product_id, qty, buyer)) is not None:
+            return refusal
         elif qty > self.available(product_id):
             return "SA002"
         else:
             hold_id = new_id(observed, "hold_id", self.holds)
-            self.holds[hold_id] = Hold(product_id, qty, self.price(product_id), self.now + self.hold_ticks)
+            self.holds[hold_id] = Hold(
+                product_id, qty, self.price(product_id), self.now + self.hold_ticks, buyer=buyer
+            )
             if key is not None:
                 self.hold_keys[key] = hold_id
         order_id = self.order_of(hold_id)
@@ -236,6 +325,34 @@ class Model:
             "order_status": None if order_id is None else self.order_status(order_id)[0],
             "replayed": replayed,
         }
+
+    def refused_by_terms(self, product_id: int, qty: int, buyer: str | None) -> str | None:
+        """Section 7 of the contract. A product that is sold out is that, whatever the buyer has."""
+        status, terms = self.sale_status(product_id), self.terms_of(product_id)
+        if status != "open":
+            return {"scheduled": "SA012", "ended": "SA013", "paused": "SA014"}[status]
+        if self.available(product_id) <= 0:
+            return "SA002"
+        if terms.max_per_buyer is not None and buyer is None:
+            return "SA016"
+        if terms.max_per_hold is not None and qty > terms.max_per_hold:
+            return "SA017"
+        return "SA017" if self.exceeds_limit(product_id, buyer, qty) else None
+
+    def extend_hold(self, hold_id: int, seen_at: str, seen: int, observed: Response) -> Response:
+        if hold_id not in self.holds:
+            return "SA003"
+        if (status := self.hold_status(hold_id)) != "active":
+            return {"expired": "SA004", "released": "SA005", "ordered": "SA006"}[status]
+        hold = self.holds[hold_id]
+        if hold.lapses_at > seen:
+            return {"replayed": True}
+        if hold.lapses_at < seen or hold.extensions >= self.max_extensions:
+            return "SA018"
+        self.holds[hold_id] = replace(
+            hold, lapses_at=hold.lapses_at + self.extension_ticks, extensions=hold.extensions + 1
+        )
+        return {"replayed": False}
 
     def release_hold(self, hold_id: int, observed: Response) -> Response:
         if hold_id not in self.holds:
@@ -263,8 +380,9 @@ class Model:
             hold = self.holds[hold_id]
             self.holds[hold_id] = replace(hold, status="ordered")
             self.orders[order_id] = Order(
-                hold_id, hold.product_id, hold.qty, hold.price, self.now + self.order_ticks
-            )
+                hold_id, hold.product_id, hold.qty, hold.price, self.now + self.order_ticks,
+                "pending_payment" if hold.price else "paid", buyer=hold.buyer,
+            )  # fmt: skip
             if key is not None:
                 self.order_keys[key] = order_id
             of_it = [
@@ -284,6 +402,18 @@ class Model:
             "currency": CURRENCY,
             "replayed": replayed,
         }
+
+    def abandon_order(self, order_id: int, hold_id: int, observed: Response) -> Response:
+        if order_id not in self.orders or self.orders[order_id].hold_id != hold_id:
+            return "SA007"
+        status, _ = self.order_status(order_id)
+        if status == "paid":
+            return "SA019"
+        if status == "pending_payment":
+            self.orders[order_id] = replace(
+                self.orders[order_id], status="cancelled", cancel_reason="buyer_cancelled"
+            )
+        return {"order_id": order_id, "status": "cancelled"}
 
     def apply_payment(
         self,
@@ -337,7 +467,13 @@ class Model:
         elif order.status == "pending_payment" and not overdue:
             result = "applied"
             order = replace(order, status="paid")
-        elif revivable and order.qty <= self.available(order.product_id):
+        elif order.status == "paid" and not order.price:
+            result = "no_change"
+        elif (
+            revivable
+            and order.qty <= self.available(order.product_id)
+            and not self.exceeds_limit(order.product_id, order.buyer, order.qty)
+        ):
             result = "applied"
             order = replace(order, status="paid", cancel_reason=None)
         else:
@@ -373,6 +509,62 @@ class Model:
             return "SA001"
         self.prices[product_id] = price
         return {"product_id": product_id, "price": money(price), "currency": CURRENCY}
+
+    def change_terms(
+        self,
+        product_id: int,
+        max_per_buyer: int | None,
+        limit_group: str | None,
+        max_per_hold: int | None,
+        starts_in: int | str | None,
+        ends_in: int | str | None,
+        observed: Response,
+    ) -> Response:
+        """None leaves a term alone; 0, '' and 'none' lift it. Start and end are changed together."""
+        if product_id not in self.totals:
+            return "SA001"
+        terms = self.terms_of(product_id)
+        if max_per_buyer is not None:
+            terms = replace(terms, max_per_buyer=max_per_buyer or None)
+        if limit_group is not None:
+            terms = replace(terms, limit_group=limit_group or None)
+        if max_per_hold is not None:
+            terms = replace(terms, max_per_hold=max_per_hold or None)
+        if starts_in is not None and ends_in is not None:
+            terms = replace(
+                terms,
+                starts_at=None if isinstance(starts_in, str) else self.now + starts_in,
+                ends_at=None if isinstance(ends_in, str) else self.now + ends_in,
+            )
+        if terms.starts_at is not None and terms.ends_at is not None and terms.starts_at >= terms.ends_at:
+            return "SA009"
+        self.terms[product_id] = terms
+        return self.terms_response(product_id)
+
+    def pause_sale(self, product_id: int, observed: Response) -> Response:
+        return self.set_paused(product_id, True)
+
+    def resume_sale(self, product_id: int, observed: Response) -> Response:
+        return self.set_paused(product_id, False)
+
+    def set_paused(self, product_id: int, paused: bool) -> Response:
+        if product_id not in self.totals:
+            return "SA001"
+        self.terms[product_id] = replace(self.terms_of(product_id), paused=paused)
+        return self.terms_response(product_id)
+
+    def terms_response(self, product_id: int) -> Response:
+        terms = self.terms_of(product_id)
+        return {
+            "product_id": product_id,
+            "max_per_buyer": terms.max_per_buyer,
+            "limit_group": terms.limit_group,
+            "hold_time": None,
+            "payment_window": None,
+            "listed": True,
+            "max_per_hold": terms.max_per_hold,
+            "sale_status": self.sale_status(product_id),
+        }
 
     def change_settings(self, keep_ticks: int, observed: Response, skipped: Collection[str] = ()) -> Response:
         """A shorter wait also applies to stored webhooks; a longer one only to new ones."""

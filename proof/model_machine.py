@@ -28,9 +28,17 @@ maybe_key = st.one_of(st.none(), st.integers(0, 40))
 statuses = st.sampled_from(["success", "success", "failed", "cancelled", "declined"])
 amounts = st.sampled_from([None, None, None, "right", "wrong"])
 currencies = st.sampled_from([None, None, None, CURRENCY, "EUR"])
+buyers = st.sampled_from([None, "ann", "ann", "ann", "bob"])
+windows = st.sampled_from(
+    [(None, None)] * 10
+    + [("none", "none")] * 6
+    + [(2, "none"), ("none", 2), (1, 3), ("none", 0), (0, "none"), (3, 1)]
+)
 arguments = {
-    "place_hold": st.tuples(pick, st.integers(0, 4), maybe_key),
+    "place_hold": st.tuples(pick, st.integers(0, 4), maybe_key, buyers),
     "release_hold": st.tuples(pick),
+    "extend_hold": st.tuples(pick, st.sampled_from([0, 0, 0, -1, 1])),
+    "abandon_order": st.tuples(pick),
     "create_order": st.tuples(pick, maybe_key),
     "apply_payment": st.tuples(st.integers(0, 60), pick, statuses, amounts, currencies),
     "adjust_stock": st.tuples(
@@ -40,8 +48,16 @@ arguments = {
     "purge": st.just(()),
     "change_settings": st.tuples(st.sampled_from([2, 4, 12, 20])),
     "change_price": st.tuples(pick, st.sampled_from([0, PRICE, 150])),
+    "change_terms": st.tuples(
+        pick,
+        st.sampled_from([None, None, 0, 2, 3, 4]),
+        st.sampled_from([None, None, "", "shoe"]),
+        st.sampled_from([None, None, 0, 2, 3]),
+        windows,
+    ),
+    "pause_sale": st.tuples(pick),
 }
-batched = ("place_hold", "release_hold", "create_order", "apply_payment")
+batched = ("place_hold", "release_hold", "create_order", "apply_payment", "abandon_order")
 
 
 def batch(function: str) -> st.SearchStrategy:
@@ -91,6 +107,7 @@ class ShopMachine(RuleBasedStateMachine):
         change_settings(
             self.db, hold_time=f"{model.hold_ticks * TICK} s", payment_window=f"{model.order_ticks * TICK} s",
             inbox_keep=f"{model.keep_ticks * TICK} s", inbox_limit=limit,
+            extension_time=f"{model.extension_ticks * TICK} s",
         )  # fmt: skip
         for stock in stocks:
             query = "select flashsale.create_product('Shoe', %s, %s)"
@@ -99,8 +116,8 @@ class ShopMachine(RuleBasedStateMachine):
     # --- single calls ---
 
     (
-        place_hold, release_hold, create_order, apply_payment, adjust_stock, sweep, purge, change_settings,
-        change_price,
+        place_hold, release_hold, extend_hold, abandon_order, create_order, apply_payment, adjust_stock,
+        sweep, purge, change_settings, change_price, change_terms, pause_sale,
     ) = (single_call(function) for function in arguments)  # fmt: skip
 
     @rule(draw=a_batch)
@@ -137,7 +154,7 @@ class ShopMachine(RuleBasedStateMachine):
             return
         assert state(self.db) == self.model.state()
         assert len(self.model.captured()) == len(self.model.refunds_due()) + sum(
-            order.status == "paid" for order in self.model.orders.values()
+            order.status == "paid" and order.price > 0 for order in self.model.orders.values()
         )
 
     # --- from a draw to a request ---
@@ -151,8 +168,23 @@ class ShopMachine(RuleBasedStateMachine):
     def request(self, function: str, drawn: tuple) -> Request:
         match function:
             case "place_hold":
-                product, qty, key = drawn
-                return Request(function, (self.product(product), qty, key and f"cart {key}"))
+                product, qty, key, buyer = drawn
+                return Request(function, (self.product(product), qty, key and f"cart {key}", buyer))
+            case "extend_hold":
+                number, later = drawn
+                return Request(function, self.seen_end(self.hold(number), later))
+            case "abandon_order":
+                order = self.order(*drawn)
+                made = self.model.orders.get(order)
+                return Request(function, (order, 1 if made is None or drawn[0] % 10 == 9 else made.hold_id))
+            case "change_terms":
+                product, max_per_buyer, limit_group, max_per_hold, window = drawn
+                return Request(
+                    function, (self.product(product), max_per_buyer, limit_group, max_per_hold, *window)
+                )
+            case "pause_sale":
+                (number,) = drawn
+                return Request(function if number % 5 == 4 else "resume_sale", (self.product(number // 5),))
             case "release_hold":
                 return Request(function, (self.hold(*drawn),))
             case "create_order":
@@ -192,6 +224,14 @@ class ShopMachine(RuleBasedStateMachine):
         known = list(self.model.holds)[-6 if number % 4 else 0 :]
         return 1 if number % 40 == 39 or not known else known[number // 40 % len(known)]
 
+    def seen_end(self, hold: int, later: int) -> tuple[int, str, int]:
+        """The arguments of extend_hold: a caller has seen the hold's end, or one so many ticks later."""
+        query = "select (expires_at + %s * interval '1 s')::text from flashsale_data.holds where hold_id = %s"
+        found = self.db.execute(query, (later * TICK, hold)).fetchone()
+        if found is None:
+            return hold, "2000-01-01 00:00Z", 0
+        return hold, found[0], self.model.holds[hold].lapses_at + later
+
     def order(self, number: int) -> int:
         """Mostly one of the newest; sometimes one of the next two, or one that may have been purged."""
         known = list(self.model.orders)[-4 if number % 4 else 0 :]
@@ -229,5 +269,5 @@ class ShopMachine(RuleBasedStateMachine):
 
 def repeats_a_key(earlier: Sequence[Request], request: Request) -> bool:
     """Whether an earlier request of the batch has its key: this one may then be locked."""
-    at = 0 if request.function == "apply_payment" else -1
+    at = {"apply_payment": 0, "place_hold": 2}.get(request.function, -1)
     return any(request.args[at] is not None and before.args[at] == request.args[at] for before in earlier)

@@ -2,18 +2,23 @@
 
 from proof.mutation import Mutation, StatementMutation
 
+ABANDONED = "tests/sql/test_abandon_order.py::"
 AUDIT = "tests/operators/test_audit.py::"
 BATCHES = "tests/sql/test_batches.py::"
 BATCHING = "tests/api/test_batching.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
+CONCURRENT_LIMITS = "tests/sql/test_concurrent_limits.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_superuser"
 CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
+EXTENSIONS = "tests/sql/test_extend_hold.py::"
+FREE = "tests/sql/test_free_orders.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
 INSTANT = "tests/sql/test_instant_of_lapse.py::"
 ISOLATION = "tests/sql/test_isolation_levels.py::"
 KNOWN = "tests/sql/test_known_failures.py::"
+LIMITS = "tests/sql/test_limits.py::"
 LOCK = "tests/database/test_migration_lock.py::"
 LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
@@ -31,6 +36,7 @@ SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
 SWEEP_LOCKS = "tests/operators/test_expire_due_locks.py::"
+TERMS = "tests/operators/test_change_terms.py::"
 WEBHOOKS = "tests/sql/test_concurrent_webhooks.py::"
 
 # fmt: off
@@ -218,7 +224,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [
             "select p.price into v_price from flashsale_data.products p"
             " where p.product_id = v_ids_to_lock[1];\n{line}",
-            "into v_expires_at, v_currency",
+            "into v_expires_at, v_currency, v_has_terms",
         ],
         [PRICES + "test_a_hold_that_waits_for_a_change_has_the_new_price"],
     ),
@@ -453,5 +459,99 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_settings.py::test_an_origin_that_no_browser_sends_is_refused_with_one_that_it_does"]),
     Mutation("Replays of a webhook are counted as payments", "webhooks-without-replays", ["if True:"],
         ["tests/api/test_metrics.py::test_webhooks_are_counted_by_result_and_replays_are_not"]),
+    # The terms of a sale.
+    Mutation("A sale goes on at the instant of its end", "sale-ended",
+        ["when p_ends_at < p_now then 'ended'"],
+        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+    Mutation("A sale has not started at the instant of its start", "sale-not-started",
+        ["when p_starts_at >= p_now then 'scheduled'"],
+        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+    Mutation("Early requests lock the product", "early-without-lock", ["if false then"],
+        [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
+    Mutation("The window is judged by the time before the lock", "window-after-lock",
+        ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, transaction_timestamp())"],
+        [TERMS + "test_a_window_is_judged_after_the_lock"]),
+    Mutation("A pause stops nothing", "sale-paused", [""],
+        [TERMS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
+    Mutation("Terms change without the lock of the product", "terms-lock",
+        [
+            "from (select array[s.ctid] as ctids from flashsale_data.stock s where s.product_id = ids[v_i]"
+            " order by s.version desc limit 1) l;"
+        ],
+        [TERMS + "test_a_change_waits_for_the_holds_before_it"]),
+    Mutation("An old snapshot judges by old terms", "terms-in-snapshot", ["where false;"],
+        [TERMS + "test_an_old_snapshot_does_not_judge_by_old_terms"]),
+    Mutation("A key creates a product whatever its terms are", "terms-of-key", ["'nothing', null));"],
+        [TERMS + "test_a_key_creates_a_product_with_its_terms_once"]),
+    Mutation("An unlisted product is listed", "unlisted", ["where s.product_id > p_after"],
+        [TERMS + "test_an_unlisted_product_is_sold_and_not_listed"]),
+    # The limit for each buyer.
+    Mutation("A buyer may exceed the limit", "limit-reached", ["end;"],
+        [LIMITS + "test_a_buyer_gets_no_more_than_the_limit"]),
+    Mutation("A batch gives a buyer the limit once for each request", "limit-in-batch", ["null;"],
+        [LIMITS + "test_a_batch_counts_what_it_has_placed"]),
+    Mutation("A limit is avoided by naming no buyer", "buyer-required", [""],
+        [LIMITS + "test_a_limit_needs_a_buyer"]),
+    Mutation("A hold may have any number of units", "max-per-hold", [""],
+        [LIMITS + "test_a_hold_has_at_most_so_many_units_whoever_places_it"]),
+    Mutation("A hold does not count towards the limit", "claim-recorded", ["where false;"],
+        [LIMITS + "test_a_buyer_gets_no_more_than_the_limit"]),
+    Mutation("What has lapsed counts until the sweep", "ended-claims", ["end)"],
+        [LIMITS + "test_a_lapsed_hold_counts_no_more_swept_or_not"]),
+    Mutation("A released hold counts until it would have expired", "claim-follows-release", ["where false;"],
+        [LIMITS + "test_what_is_given_back_counts_no_more"]),
+    Mutation("An order that was given back counts until it would have been due", "claim-follows-abandon",
+        ["where false;"], [LIMITS + "test_what_is_given_back_counts_no_more"]),
+    Mutation("An order counts no longer than its hold would have", "claim-follows-order",
+        ["set ends_at = c.ends_at"],
+        [CONCURRENT_LIMITS + "test_a_hold_that_is_kept_in_time_and_committed_late_still_counts[order]"]),
+    Mutation("An extended hold counts until its first end", "claim-follows-extension", ["where false;"],
+        [LIMITS + "test_an_extended_hold_counts_until_its_new_end"]),
+    Mutation("An order that a late payment has revived does not count", "claim-follows-payment",
+        ["on conflict (hold_id) do nothing;"], [LIMITS + "test_a_late_payment_that_fits_counts_again"]),
+    Mutation("A late payment takes more than the buyer may have", "limit-to-revive", ["and false then"],
+        [LIMITS + "test_a_late_payment_must_fit_the_limit"]),
+    Mutation("Late payments of one call each get the whole limit", "limit-in-payments", ["null;"],
+        [LIMITS + "test_late_payments_of_one_call_count_together"]),
+    Mutation("A new limit counts what buyers have given back", "claims-of-new-limit", [";"],
+        [LIMITS + "test_a_new_limit_counts_what_buyers_have_already"]),
+    Mutation("Two sizes are sold to a buyer at once, each by what he had before", "claim-lock",
+        ["and false", ""], [CONCURRENT_LIMITS + "test_a_buyer_waits_for_another_size_of_his"]),
+    Mutation("A hold does not wait for what its buyer does with another size", "claim-before-product",
+        ["null;"],
+        [CONCURRENT_LIMITS + "test_a_buyer_waits_for_another_size_of_his"]),
+    Mutation("An extension does not wait for what its buyer does with another size", "extension-locks-claim",
+        ["null;"],
+        [CONCURRENT_LIMITS + "test_a_hold_is_not_kept_after_its_end_has_made_room[extension]"]),
+    Mutation("An old snapshot judges by what the buyer had", "claims-in-snapshot", ["if false then"],
+        [CONCURRENT_LIMITS + "test_an_old_snapshot_does_not_exceed_the_limit"]),
+    # Extension, orders that are given back, free orders.
+    Mutation("A hold is extended at its end", "extension-in-time", [""],
+        [EXTENSIONS + "test_a_hold_that_has_expired_is_not_extended"]),
+    Mutation("A hold is extended from an end that it has not", "extension-of-seen-end", [""],
+        [EXTENSIONS + "test_an_end_that_the_hold_has_not_is_refused_with_its_end"]),
+    Mutation("A hold is extended for ever", "max-extensions", ["end;"],
+        [EXTENSIONS + "test_a_hold_is_extended_as_often_as_the_settings_say"]),
+    Mutation("A stranger's order is given back", "abandon-capability", ["where true"],
+        [ABANDONED + "test_only_the_order_of_the_hold_is_given_back"]),
+    Mutation("An overdue order is given back, so that a late payment does not revive it", "abandon-in-time",
+        [""],
+        [ABANDONED + "test_an_order_that_is_cancelled_already_stays_as_it_is"]),
+    Mutation("An order that was given back keeps its units", "abandon-returns-units", ["set"],
+        [ABANDONED + "test_an_order_is_given_back"]),
+    Mutation("A paid order counts as given back", "paid-not-abandoned", [""],
+        [ABANDONED + "test_a_paid_order_is_settled"]),
+    Mutation("An order of nothing awaits payment", "free-order-paid", ["hold.currency, 'pending_payment',"],
+        [FREE + "test_an_order_of_nothing_is_created_as_paid"]),
+    Mutation("A payment of nothing is to be refunded", "nothing-to-refund", [""],
+        [FREE + "test_a_success_of_nothing_changes_nothing"]),
+    Mutation("The audit does not compare claims", "audit-claims",
+        ["is distinct from (c.scope, c.buyer, c.product_id, c.qty, c.ends_at)"],
+        [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[claims_add_up]"]),
+    Mutation("The audit overlooks a limit that was exceeded", "audit-limit", ["where false"],
+        [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[limit_kept]"]),
+    Mutation("The audit overlooks holds outside the window", "audit-window",
+        ["(t.terms ->> 'paused')::boolean, h.placed_at) = 'never'"],
+        [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[held_in_time]"]),
 ]
 # fmt: on

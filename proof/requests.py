@@ -16,26 +16,41 @@ NOT_SERIALIZABLE = "40001"
 
 # The types of the columns of a request.
 COLUMNS = {
-    "place_hold": ("bigint", "int", "text"), "release_hold": ("bigint",), "create_order": ("bigint", "text"),
+    "place_hold": ("bigint", "int", "text", "text"), "release_hold": ("bigint",),
+    "extend_hold": ("bigint", "timestamptz"), "create_order": ("bigint", "text"),
+    "abandon_order": ("bigint", "bigint"),
     "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int", "text"),
     "change_price": ("bigint", "numeric"),
+    "change_terms": ("bigint", "int", "text", "int", "text", "text"), "pause_sale": ("bigint",),
+    "resume_sale": ("bigint",),
     "expire_due": ("int",), "change_settings": ("interval",), "purge": ("interval",),
 }  # fmt: skip
 # Functions that do not return a row a request.
 QUERIES = {
+    "change_terms": "select to_jsonb(r) from flashsale.change_terms("
+    "array[$1::bigint], p_max_per_buyer => $2::int, p_limit_group => $3::text, p_max_per_hold => $4::int,"
+    " p_starts_at => case $5 when 'none' then '-infinity'"
+    f" else clock_timestamp() + $5::text::int * interval '{TICK} s' end, p_ends_at => case $6 when 'none'"
+    f" then 'infinity' else clock_timestamp() + $6::text::int * interval '{TICK} s' end) r",
+    "pause_sale": "select to_jsonb(r) from flashsale.pause_sale(array[$1::bigint]) r",
+    "resume_sale": "select to_jsonb(r) from flashsale.resume_sale(array[$1::bigint]) r",
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
     "purge": "select jsonb_object_agg(removed, rows)"
     " filter (where removed not in ('events', 'rejected_webhooks')) from flashsale.purge($1::interval)",
 }
-TIMES = ("expires_at", "payment_due_at")
-OF_THE_BATCH = ("request_no", "sqlstate", "detail")
+TIMES = ("expires_at", "payment_due_at", "starts_at", "ends_at", "now")
+OF_THE_BATCH = ("request_no", "sqlstate", "detail", "max_units", "taken", "remaining")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: place_hold(product_id, qty, key), release_hold(hold_id), create_order(hold_id, key),
-    apply_payment(key, order_id, status, amount, currency), adjust_stock(product_id, delta, key),
-    change_price(product_id, price), expire_due(limit), change_settings(keep_ticks), purge()."""
+    """One request: place_hold(product_id, qty, key, buyer), release_hold(hold_id),
+    extend_hold(hold_id, the end that was seen, the same in ticks), create_order(hold_id, key),
+    abandon_order(order_id, hold_id), apply_payment(key, order_id, status, amount, currency),
+    adjust_stock(product_id, delta, key), change_price(product_id, price), change_terms(product_id,
+    max_per_buyer, limit_group, max_per_hold, ticks until the start, ticks until the end),
+    pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks),
+    purge()."""
 
     function: str
     args: tuple
@@ -48,6 +63,8 @@ class Request:
             key, order_id, status, amount, currency = args
             payload = {"amount": amount, "currency": currency}
             args = key, order_id, status, json.dumps({k: v for k, v in payload.items() if v is not None})
+        elif self.function == "extend_hold":
+            args = args[:2]
         elif self.function == "change_settings":
             args = (f"{args[0] * TICK} s",)
         elif self.function == "purge":

@@ -9,7 +9,7 @@ from proof.clock_shift import advance_clock
 from proof.model import Model, Response
 from proof.requests import Call, execute, scalar
 from proof.serial_orders import expected
-from tests.support.sql_calls import next_order_id
+from tests.support.sql_calls import create_product, next_order_id
 
 SHORTER_KEEP = 4
 """ticks"""
@@ -24,6 +24,9 @@ class Situation:
     :param order: the webhooks are about it
     :param wanted: units of a new hold
     :param other: a second webhook with the key FAILED_STORED is about this order
+    :param buyer: of new holds
+    :param sibling: another product of the limit group, if there is one, or the product itself
+    :param seen: the end of the hold, as it is recorded
     """
 
     model: Model
@@ -32,29 +35,44 @@ class Situation:
     order: int
     wanted: int
     other: int
+    buyer: str | None = None
+    sibling: int = 0
+    seen: str = ""
+
+    def extension(self) -> tuple[int, str, int]:
+        return self.hold, self.seen, self.model.holds[self.hold].lapses_at
+
+    def abandoned(self) -> tuple[int, int]:
+        """The order and its hold, or the hold that becomes the order."""
+        order = self.model.orders.get(self.order)
+        return self.order, self.hold if order is None else order.hold_id
 
 
 def in_time(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """2 of 6 units are available, 3 are wanted; the order is pending."""
-    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     return Situation(model, product, hold, order["order_id"], 3, order["order_id"])
 
 
 def late(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """The order is overdue and a hold has expired, both not swept; all available units are wanted."""
-    order = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    call(db, model, "place_hold", product, 1, None)
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    call(db, model, "place_hold", product, 1, None, None)
     advance_clock(db, model.order_ticks)
     model.tick(model.order_ticks)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     return Situation(model, product, hold, order["order_id"], 4, order["order_id"])
 
 
 def before_order(db: psycopg.Connection, model: Model, product: int) -> Situation:
     """The webhooks are about the next order, which the hold becomes; all units are held, 2 are wanted."""
-    call(db, model, "place_hold", product, 4, None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    call(db, model, "place_hold", product, 4, None, None)
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     next_id = next_order_id(db)
     return Situation(model, product, hold, next_id, 2, next_id)
 
@@ -100,13 +118,49 @@ def after_waits(
             call(db, model, "apply_payment", key, next_id, status, None, None)
         advance_clock(db, ticks)
         model.tick(ticks)
-    other = call(db, model, "create_order", call(db, model, "place_hold", product, 2, None)["hold_id"], None)
-    hold = call(db, model, "place_hold", product, 2, None)["hold_id"]
+    other = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, None)["hold_id"], None
+    )
+    hold = call(db, model, "place_hold", product, 2, None, None)["hold_id"]
     assert next_order_id(db) == next_id
     return Situation(model, product, hold, next_id, 3, other["order_id"])
 
 
-SITUATIONS = (in_time, late, before_order, paid_stored, cancelled_stored)
+def limited(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As in_time, but all is ann's: she has 4 of the 5 units that she may have of two products; 1 is
+    wanted."""
+    sibling = limit(db, model, product, 5)
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", product, 2, None, "ann")["hold_id"], None
+    )
+    hold = call(db, model, "place_hold", product, 2, None, "ann")["hold_id"]
+    return Situation(model, product, hold, order["order_id"], 1, order["order_id"], "ann", sibling)
+
+
+def limited_late(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As late, but all is ann's: her order of 2 is overdue, and of the 4 units that she may have of two
+    products she holds 2; 2 are wanted."""
+    sibling = limit(db, model, product, 4)
+    order = call(
+        db, model, "create_order", call(db, model, "place_hold", sibling, 2, None, "ann")["hold_id"], None
+    )
+    call(db, model, "place_hold", product, 1, None, "ann")
+    advance_clock(db, model.order_ticks)
+    model.tick(model.order_ticks)
+    hold = call(db, model, "place_hold", product, 2, None, "ann")["hold_id"]
+    return Situation(model, product, hold, order["order_id"], 2, order["order_id"], "ann", sibling)
+
+
+def limit(db: psycopg.Connection, model: Model, product: int, units: int) -> int:
+    """A buyer may have so many units of the product and of another one, which is created."""
+    sibling = create_product(db, stock=6)
+    model.totals[sibling] = 6
+    for each in (product, sibling):
+        call(db, model, "change_terms", each, units, "shoe", None, None, None)
+    return sibling
+
+
+SITUATIONS = (in_time, late, before_order, paid_stored, cancelled_stored, limited, limited_late)
 LAPSED_WAITS = (paid_stored, cancelled_stored)
 """with stored webhooks whose wait has ended"""
 
@@ -120,7 +174,7 @@ def call(db: psycopg.Connection, model: Model, function: str, *args: object) -> 
 
 
 OPERATIONS: dict[str, Callable[[Situation], Call]] = {
-    "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart"),
+    "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart", s.buyer),
     "release": lambda s: scalar("release_hold", s.hold),
     "create_order": lambda s: scalar("create_order", s.hold, "checkout"),
     "success": lambda s: scalar("apply_payment", "pays", s.order, "success", None, None),
@@ -135,5 +189,11 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "adjust_stock to zero": lambda s: scalar("adjust_stock", s.product, -s.model.available(s.product), None),
     "change_price": lambda s: scalar("change_price", s.product, 120),
     "key reused": lambda s: scalar("apply_payment", FAILED_STORED, s.other, "success", None, None),
+    "other size": lambda s: scalar("place_hold", s.sibling or s.product, s.wanted, "box", s.buyer),
+    "extend": lambda s: scalar("extend_hold", *s.extension()),
+    "abandon": lambda s: scalar("abandon_order", *s.abandoned()),
+    "pause": lambda s: scalar("pause_sale", s.product),
+    "lower limit": lambda s: scalar("change_terms", s.product, 2, None, None, None, None),
+    "leave group": lambda s: scalar("change_terms", s.product, None, "", None, None, None),
     "stored replay": lambda s: scalar("apply_payment", FAILED_STORED, s.order, "failed", None, None),
 }

@@ -12,8 +12,8 @@ from proof.requests import send_prepared
 EMPTY = """
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
-delete from flashsale_data.ledger_carried; delete from flashsale_data.operations;
-delete from flashsale_data.products;
+delete from flashsale_data.claims; delete from flashsale_data.ledger_carried;
+delete from flashsale_data.operations; delete from flashsale_data.products;
 update flashsale_data.inbox set stored = 0
 """
 
@@ -24,6 +24,15 @@ select jsonb_build_object(
     from flashsale.stock s),
   'prices', (select jsonb_object_agg(p.product_id, p.price::text) from flashsale_data.products p),
   'prices_held', (select jsonb_object_agg(h.hold_id, h.price::text) from flashsale_data.holds h),
+  'terms', (
+    select jsonb_object_agg(t.product_id,
+      jsonb_build_array(t.sale_status, t.max_per_buyer, t.limit_group, t.max_per_hold))
+    from flashsale.terms t),
+  'claimed', (
+    select jsonb_object_agg(c.name, c.units)
+    from (
+      select c.scope || ' ' || c.buyer as name, sum(c.qty) as units
+      from flashsale_data.claims c where c.ends_at > clock_timestamp() group by 1) c),
   'adjustments', (
     select jsonb_object_agg(o.idempotency_key, o.total_stock) from flashsale_data.operations o
     where o.operation = 'adjust_stock'),

@@ -20,7 +20,15 @@ from proof.situations import LAPSED_WAITS, OPERATIONS, SITUATIONS, refused
 LEVELS = list(IsolationLevel)[1:]
 # A pair of the same operation is a request and its replay.
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
-TRIPLES = [*itertools.combinations(list(OPERATIONS)[:8], 3), ("place_hold", "create_order", "change_price")]
+TRIPLES = [
+    *itertools.combinations(list(OPERATIONS)[:8], 3),
+    ("place_hold", "create_order", "change_price"),
+    ("place_hold", "other size", "create_order"),
+    ("place_hold", "other size", "release"),
+    ("place_hold", "other size", "extend"),
+    ("other size", "success", "leave group"),
+    ("other size", "lower limit", "abandon"),
+]
 INBOX_OPERATIONS = (
     *("create_order", "success", "sweep", "purge"),
     *("shorter inbox_keep", "key reused", "stored replay"),

@@ -53,7 +53,7 @@ class Walk:
 
     def run(self, model: Model, product: int, hold: int) -> None:
         self.calls = {"create_order": scalar("create_order", hold, None), "sweep": SWEEP, **WEBHOOKS}
-        self.rival = scalar("place_hold", product, UNITS, None)
+        self.rival = scalar("place_hold", product, UNITS, None, None)
         self.product = product
         self.after((), model)
 
@@ -116,8 +116,8 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             )  # fmt: skip
             product = create_product(db, stock=UNITS)
             model.totals[product] = UNITS
-            (observed,) = execute(db, scalar("place_hold", product, UNITS, None))
-            hold = model.place_hold(product, UNITS, None, observed)["hold_id"]
+            (observed,) = execute(db, scalar("place_hold", product, UNITS, None, None))
+            hold = model.place_hold(product, UNITS, None, None, observed)["hold_id"]
             tree = Walk(db, events, scarce=scarce, prefix=prefix)
             tree.run(model, product, hold)
         # Rolled back rows would be read again and again.

@@ -3,7 +3,7 @@
 -- p_product_ids are distinct ids, and p_slots has for each request the position of its product.
 create or replace function flashsale_data.claim_keys(p_product_ids bigint[], p_slots int[], p_buyers text[])
 returns text[]
-language plpgsql
+language plpgsql stable
 as $$
 declare
   v_groups text[] := array(

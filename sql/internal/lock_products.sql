@@ -12,7 +12,7 @@ declare
   v_ctid tid;
 begin
   if p_product_ids is null or cardinality(p_product_ids) not between 1 and 1000
-     or array_position(p_product_ids, null) is not null then
+     or exists (select from unnest(p_product_ids) as id where id is null) then
     perform flashsale_data.raise_refusal('SA009', 'A call is about 1 to 1,000 products.');
   end if;
   ids := array(select distinct id from unnest(p_product_ids) as id order by id);

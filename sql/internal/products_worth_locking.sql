@@ -32,9 +32,8 @@ begin
       where s.product_id = requested.product_id
       order by s.version desc limit 1) s on true
     order by requested.slot) product;
-  if v_gated and not v_keeps_snapshot then
+  if v_gated and not v_keeps_snapshot then -- guard: early-without-lock
     v_now := flashsale_data.read_clock();
-    -- guard: early-without-lock
     select array_agg(case when requested.status <> 'open' then requested.status end),
            array_agg(case when requested.status <> 'open' then requested.product end),
            array_agg(case when requested.status = 'open' then requested.id_to_lock end)

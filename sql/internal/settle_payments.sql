@@ -108,23 +108,23 @@ begin
       -- guard: cancelled-not-revived
       when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'refund_due'
       -- The order's units went back on sale, and may have been sold since.
-      when v_order.qty <= v_available[v_product_slot] then -- guard: units-left-to-revive
-        -- So did what the buyer may have.
-        case when v_order.qty > v_limits[v_product_slot] - v_taken[v_claim_slots[v_i]] then 'limit_reached' -- guard: limit-to-revive
-             else 'applied' end
+      when v_order.qty <= v_available[v_product_slot] then 'applied' -- guard: units-left-to-revive
       else 'refund_due' end;
-
-    v_reason := case
-      when v_payment.status <> 'success' then null
-      when v_result in ('amount_mismatch', 'limit_reached') then v_result
-      when v_result <> 'refund_due' then null
-      when v_order.status = 'paid' then 'paid_twice'
-      when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
-      else 'sold_out' end;
-    v_reasons[v_i] := v_reason;
-    if v_result = 'limit_reached' then
+    -- So did the buyer's right to them.
+    if v_result = 'applied' and v_payment.status = 'success' and (v_overdue or v_order.status = 'cancelled')
+       and v_order.qty > v_limits[v_product_slot] - v_taken[v_claim_slots[v_i]] then -- guard: limit-to-revive
       v_result := 'refund_due';
+      v_reason := 'limit_reached';
+    else
+      v_reason := case
+        when v_payment.status <> 'success' then null
+        when v_result = 'amount_mismatch' then v_result
+        when v_result <> 'refund_due' then null
+        when v_order.status = 'paid' then 'paid_twice'
+        when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
+        else 'sold_out' end;
     end if;
+    v_reasons[v_i] := v_reason;
 
     -- A captured payment settles an overdue order: its cancellation is recorded first.
     if v_overdue and v_payment.status = 'success' and v_result <> 'amount_mismatch' then

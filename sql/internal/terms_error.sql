@@ -16,10 +16,6 @@ as $$
       then 'The limit for each hold is at least 1, or 0 for none.'
     when length(p_product.limit_group) > 255
       then 'A limit group has a name of at most 255 characters.'
-    when extract(epoch from p_product.hold_time) not between 0.1 and 86400
-      then 'hold_time is 100 milliseconds to 1 day, or 0 for that of the settings.'
-    when extract(epoch from p_product.payment_window) not between 0.1 and 30 * 86400
-      then 'payment_window is 100 milliseconds to 30 days, or 0 for that of the settings.'
   end;
 $$;
 comment on function flashsale_data.terms_error(flashsale_data.products) is

@@ -132,8 +132,8 @@ as $$
   full join claims r on r.hold_id = c.hold_id
   where (c.scope, c.buyer, c.product_id, c.qty, c.ends_at)
           is distinct from (r.scope, r.buyer, r.product_id, r.qty, r.ends_at) -- guard: audit-claims
-    -- A sweep leaves a claim alone that another transaction has locked.
-    and (r.hold_id is not null or c.ends_at > (select clock.now from flashsale_data.statement_clock clock))
+    -- What has ended counts no more, whether or not its claim has been deleted.
+    and greatest(c.ends_at, r.ends_at) > (select clock.now from flashsale_data.statement_clock clock)
   union all
   select 'limit_kept', format('hold %s: a buyer of %s had %s units at %s, where %s were allowed',
                               c.hold_id, c.scope, c.units, c.at, c.max_per_buyer)
@@ -228,7 +228,8 @@ as $$
       from flashsale_data.payments p
       left join flashsale_data.orders o on o.order_id = p.order_id
       cross join lateral (select flashsale_data.captured_amount(p, o) as captured offset 0) c
-      where p.status = 'success' and p.result not in ('stored', 'no_change') and c.captured is not null
+      where p.status = 'success' and p.result <> 'stored' and c.captured is not null
+        and (p.result = 'no_change' and o.amount = 0) is not true
       union all
       select o.currency, 0, o.amount, 0, 0 from flashsale_data.orders o where o.status = 'paid') part
     group by 1) sums

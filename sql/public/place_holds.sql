@@ -134,8 +134,8 @@ begin
     -- one product: arrays would cost such a call 3 %.
     if cardinality(v_ids_to_lock) = 1 then
       select flashsale_data.expiry_instant(v_effective_nows[1] + coalesce(p.hold_time, s.hold_time)),
-             p.currency, p.price, p.has_terms
-        into v_expires_at, v_currency, v_price, v_has_terms -- guard: price-after-lock
+             p.currency, p.has_terms, p.price
+        into v_expires_at, v_currency, v_has_terms, v_price -- guard: price-after-lock
       from flashsale_data.settings s cross join flashsale_data.products p
       where p.product_id = v_ids_to_lock[1];
       v_expiries := array[v_expires_at];

@@ -45,6 +45,8 @@ class Shop:
             " wait_ends_at = wait_ends_at - interval '2 days' where idempotency_key = 'given up'"
         )
         expire_due(db)
+        self.limited = create_product(db, stock=5, max_per_buyer=2, starts_at="2000-01-01 00:00Z")
+        self.claimed = place_hold(db, self.limited, 2, buyer="ann")
 
 
 @pytest.fixture
@@ -94,6 +96,15 @@ CORRUPTIONS = {
         "insert into flashsale_data.events (kind, at, product_id, data)"
         " values ('price_changed', now(), {product}, '{{\"price\": \"89.00\"}}')"
     ],
+    "claims_add_up": ["update flashsale_data.claims set qty = 1"],
+    "limit_kept": [
+        "update flashsale_data.events set data = data || '{{\"max_per_buyer\": 1}}'"
+        " where kind = 'terms_changed'"
+    ],
+    "held_in_time": [
+        'update flashsale_data.events set data = data || \'{{"starts_at": "2099-01-01 00:00Z"}}\''
+        " where kind = 'terms_changed'"
+    ],
     "hold_state_in_ledger": ["update flashsale_data.holds set status = 'expired' where hold_id = {released}"],
     "order_state_in_ledger": [
         "insert into flashsale_data.events (kind, at, product_id, order_id)"
@@ -104,13 +115,19 @@ CORRUPTIONS = {
         "update flashsale_data.payments set order_id = {paid} where idempotency_key = 'second'",
     ],
     "money_adds_up": [
-        "update flashsale_data.payments set result = 'no_change' where idempotency_key = 'twice'"
+        "update flashsale_data.payments set refund_state = null, refund_reason = null, result = 'no_change'"
+        " where idempotency_key = 'twice'"
     ],
-    "paid_its_amount": ["update flashsale_data.payments set amount = 1 where idempotency_key = 'first'"],
+    "refunds_add_up": [
+        "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, recorded_at)"
+        " values ('re_1', 'twice', 1, 'refund', 'done', now())"
+    ],
+    "paid_its_amount": ["update flashsale_data.payments set currency = 'EUR' where idempotency_key = 'first'"],
     "refund_has_an_amount": [
         "insert into flashsale_data.payments"
-        " (idempotency_key, order_id, status, payload, received_at, result, order_status)"
-        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled')"
+        " (idempotency_key, order_id, status, payload, received_at, result, order_status, refund_state,"
+        "  refund_reason)"
+        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled', 'due', 'sold_out')"
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [
@@ -206,6 +223,28 @@ def test_every_check_is_tried_above(db):
             " select kind, at, product_id, hold_id, available_delta"
             " from flashsale_data.events where hold_id = {held}"
         ], {"ledger"}),
+        ("a claim forgotten", ["delete from flashsale_data.claims"], {"claims_add_up"}),
+        (
+            "a claim that ends too early",
+            ["update flashsale_data.claims set ends_at = ends_at - interval '1 second'"],
+            {"claims_add_up"},
+        ),
+        (
+            "a claim of nothing",
+            [
+                "insert into flashsale_data.claims (hold_id, scope, buyer, ends_at, product_id, qty)"
+                " values ({released}, 'product 1', 'ann', now() + interval '1 hour', {product}, 1)"
+            ],
+            {"claims_add_up"},
+        ),
+        (
+            "a pause that was overlooked",
+            [
+                "update flashsale_data.events set data = data || '{{\"paused\": true}}'"
+                " where kind = 'terms_changed'"
+            ],
+            {"held_in_time"},
+        ),
         (
             "a webhook swallowed",
             ["delete from flashsale_data.payments where result = 'stored'"],
@@ -232,7 +271,7 @@ def test_a_detail_names_the_wrong_row(db, shop):
 def test_each_wrong_row_is_reported(db, shop):
     with db.transaction(force_rollback=True):
         db.execute("update flashsale_data.stock set paid = paid + 1")
-        assert [name for name, _ in audit(db) if name == "paid_counter"] == ["paid_counter"] * 2
+        assert [name for name, _ in audit(db) if name == "paid_counter"] == ["paid_counter"] * 3
 
 
 def test_an_empty_database_is_healthy(db):

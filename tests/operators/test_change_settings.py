@@ -7,8 +7,24 @@ import pytest
 from tests.support.sale_steps import audit, create_product, one, order, order_status, pay, place_hold, refused
 from tests.support.waiting import wait_until
 
-DEFAULTS = (timedelta(minutes=2), timedelta(minutes=15), 10000, timedelta(hours=24), 1000)
-NAMES = ("hold_time", "payment_window", "inbox_limit", "inbox_keep", "rejected_limit")
+DEFAULTS = (
+    timedelta(minutes=2),
+    timedelta(minutes=15),
+    10000,
+    timedelta(hours=24),
+    1000,
+    timedelta(minutes=1),
+    1,
+)
+NAMES = (
+    "hold_time",
+    "payment_window",
+    "inbox_limit",
+    "inbox_keep",
+    "rejected_limit",
+    "extension_time",
+    "max_extensions",
+)
 
 
 def settings(db):
@@ -32,6 +48,8 @@ def test_a_fresh_database_has_the_contracts_times(db):
         ("inbox_limit", 5),
         ("inbox_keep", timedelta(hours=1)),
         ("rejected_limit", 5),
+        ("extension_time", timedelta(seconds=30)),
+        ("max_extensions", 3),
     ],
 )
 def test_one_setting_changes_and_the_others_stay(db, name, value):
@@ -56,6 +74,8 @@ def test_a_call_without_arguments_changes_nothing(db):
         ("inbox_limit", 0, 1_000_000, -1, 1_000_001),
         ("inbox_keep", "1 second", "30 days", "0.999999 seconds", "30 days 1 microsecond"),
         ("rejected_limit", 0, 100_000, -1, 100_001),
+        ("extension_time", "100 milliseconds", "1 day", "99.999 milliseconds", "1 day 1 microsecond"),
+        ("max_extensions", 0, 1000, -1, 1001),
     ],
 )
 def test_a_setting_has_bounds(db, name, least, most, too_little, too_much):

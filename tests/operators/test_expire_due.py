@@ -150,7 +150,7 @@ def test_a_sweep_changes_no_response(db):
         return [
             db.execute(query, (number,)).fetchone()
             for query, number in [
-                ("select * from flashsale.get_product(%s)", product),
+                ("select available_stock from flashsale.get_product(%s)", product),
                 ("select * from flashsale.get_hold(%s)", hold),
                 ("select * from flashsale.get_order(%s)", overdue),
             ]

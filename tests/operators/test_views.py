@@ -305,11 +305,19 @@ def test_refusals_are_the_contracts_table(db, connect):
         ("SA009", "invalid_request", 422, "Invalid request"),
         ("SA010", "stock_in_use", 409, "Stock in use"),
         ("SA011", "inbox_full", 503, "Too many unmatched webhooks"),
+        ("SA012", "sale_not_started", 409, "Sale not started"),
+        ("SA013", "sale_ended", 409, "Sale ended"),
+        ("SA014", "sale_paused", 409, "Sale paused"),
+        ("SA015", "sale_cancelled", 410, "Sale cancelled"),
+        ("SA016", "buyer_required", 422, "Buyer required"),
+        ("SA017", "limit_reached", 409, "Limit reached"),
+        ("SA018", "extension_refused", 409, "Extension refused"),
+        ("SA019", "order_settled", 409, "Order settled"),
     ]
 
 
 @pytest.mark.parametrize(
-    "view", ["stock", "active_holds", "open_orders", "refunds_due", "payments", "settings"]
+    "view", ["stock", "active_holds", "open_orders", "refunds_due", "payments", "settings", "terms"]
 )
 def test_views_cannot_be_written(db, ops, view):
     for statement in (f"delete from flashsale.{view}", f"insert into flashsale.{view} default values"):

@@ -22,6 +22,8 @@ class Shop:
         db.execute("select flashsale.record_rejected_webhook('msg', '{}', 'code', 'detail')")
         db.execute("select flashsale.adjust_stock(%s, 1, 'delivery')", (self.product,))
         db.execute("select flashsale.adjust_stock(%s, -1)", (self.product,))
+        self.limited = create_product(db, max_per_buyer=2)
+        db.execute("select flashsale.place_hold(%s, 1, null, 'ann')", (self.limited,))
         self.used_hold = one(db, "select hold_id from flashsale_data.orders where order_id = %s", self.paid)
 
 
@@ -70,7 +72,7 @@ REFUSED = [
     ("lapses_not_negative", "update flashsale_data.lapses set held = -1"),
     ("lapses_not_negative", "update flashsale_data.lapses set awaiting = -1"),
     ("lapses_pkey", "insert into flashsale_data.lapses select * from flashsale_data.lapses"),
-    ("lapses_product_fkey", "update flashsale_data.lapses set product_id = 99"),
+    ("lapses_product_fkey", "update flashsale_data.lapses set product_id = 99 where product_id = {limited}"),
     # products
     ("products_name", SET_PRODUCT.format("name = ''")),
     ("products_name", SET_PRODUCT.format("name = repeat('x', 201)")),
@@ -78,6 +80,17 @@ REFUSED = [
     ("products_price", SET_PRODUCT.format("price = 'NaN'")),
     ("products_price", SET_PRODUCT.format("price = 'Infinity'")),
     ("products_currency", SET_PRODUCT.format("currency = 'usd'")),
+    ("products_starts_at", SET_PRODUCT.format("starts_at = 'infinity', has_terms = true")),
+    ("products_ends_at", SET_PRODUCT.format("ends_at = '-infinity', has_terms = true")),
+    ("products_ends_after_start",
+     SET_PRODUCT.format("starts_at = '2000-01-01', ends_at = '2000-01-01', has_terms = true")),
+    ("products_max_per_buyer", SET_PRODUCT.format("max_per_buyer = 0, has_terms = true")),
+    ("products_max_per_hold", SET_PRODUCT.format("max_per_hold = 0, has_terms = true")),
+    ("products_limit_group", SET_PRODUCT.format("limit_group = '', has_terms = true")),
+    ("products_hold_time", SET_PRODUCT.format("hold_time = '0'")),
+    ("products_payment_window", SET_PRODUCT.format("payment_window = '31 days'")),
+    ("products_has_terms", SET_PRODUCT.format("has_terms = not has_terms")),
+    ("products_has_terms", SET_PRODUCT.format("paused = true, has_terms = false")),
     ("stock_product_fkey", "delete from flashsale_data.products"),
     # holds
     ("holds_pkey", "insert into flashsale_data.holds select * from flashsale_data.holds"),
@@ -88,6 +101,10 @@ REFUSED = [
     ("holds_qty", SET_HOLD.format("qty = 0")),
     ("holds_status", SET_HOLD.format("status = 'lost'")),
     ("holds_product_fkey", SET_HOLD.format("product_id = 99")),
+    ("holds_buyer", SET_HOLD.format("buyer = ''")),
+    ("holds_extensions", SET_HOLD.format("extensions = -1")),
+    ("claims_pkey", "insert into flashsale_data.claims select * from flashsale_data.claims"),
+    ("claims_qty", "update flashsale_data.claims set qty = 0"),
     ("orders_hold_fkey", "delete from flashsale_data.holds where hold_id = {used_hold}"),
     # orders
     ("orders_pkey", another_order(hold_id="{hold}")),
@@ -96,6 +113,7 @@ REFUSED = [
     ("orders_product_fkey", another_order(order_id="99", hold_id="{hold}", product_id="99")),
     ("orders_qty", SET_ORDER.format("qty = 0")),
     ("orders_amount", SET_ORDER.format("amount = -1")),
+    ("orders_buyer", SET_ORDER.format("buyer = repeat('x', 256)")),
     ("orders_status", SET_ORDER.format("status = 'shipped'")),
     ("orders_cancel_reason", SET_ORDER.format("status = 'cancelled', cancel_reason = 'changed my mind'")),
     ("orders_reason_if_cancelled", SET_ORDER.format("status = 'cancelled'")),
@@ -107,6 +125,7 @@ REFUSED = [
     ("payments_status", SET_PAYMENT.format("status = 'perhaps'")),
     ("payments_result", SET_PAYMENT.format("result = 'ignored'")),
     ("payments_order_status", SET_PAYMENT.format("order_status = 'shipped'")),
+    ("payments_refund_reason", SET_PAYMENT.format("refund_reason = 'limit_reached'")),
     ("payments_stored_has_a_deadline", SET_STORED.format("wait_ends_at = null")),
     ("payments_stored_has_no_order", SET_STORED.format("order_status = 'paid'")),
     ("inbox_stored", "update flashsale_data.inbox set stored = -1"),
@@ -142,6 +161,8 @@ REFUSED = [
     ("settings_inbox_limit", SET_SETTINGS.format("inbox_limit = -1")),
     ("settings_inbox_keep", SET_SETTINGS.format("inbox_keep = '0'")),
     ("settings_rejected_limit", SET_SETTINGS.format("rejected_limit = -1")),
+    ("settings_extension_time", SET_SETTINGS.format("extension_time = '0'")),
+    ("settings_max_extensions", SET_SETTINGS.format("max_extensions = -1")),
     ("schema_state_one_row", "update flashsale_data.schema_state set singleton = false"),
     ("scheduler_one_row", "update flashsale_data.scheduler set singleton = false"),
 ]  # fmt: skip
@@ -180,7 +201,9 @@ def test_every_constraint_is_tried_above(db):
         "orders.payment_due_at",
         "payments.order_id", "payments.status", "payments.result", "payments.payload",
         "rejected_webhooks.body", "rejected_webhooks.code", "rejected_webhooks.deliveries",
-        "products.price", "products.currency", "events.kind", "events.available_delta",
+        "products.price", "products.currency", "products.paused", "products.listed", "products.has_terms",
+        "stock.gated", "holds.extensions", "claims.scope", "claims.buyer", "claims.ends_at", "claims.qty",
+        "events.kind", "events.available_delta",
     ],
 )  # fmt: skip
 def test_columns_of_every_invariant_are_not_null(db, shop, column):

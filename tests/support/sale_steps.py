@@ -17,8 +17,10 @@ __all__ = ["available", "create_product", "expire_due", "one", "refused"]
 _numbers = itertools.count(1)
 
 
-def place_hold(conn: psycopg.Connection, product: int, qty: int = 1, key: str | None = None) -> int:
-    return calls.place_hold(conn, product, qty, key).hold_id
+def place_hold(
+    conn: psycopg.Connection, product: int, qty: int = 1, key: str | None = None, buyer: str | None = None
+) -> int:
+    return calls.place_hold(conn, product, qty, key, buyer).hold_id
 
 
 def place_many(conn: psycopg.Connection, product: int, count: int) -> None:

@@ -16,10 +16,17 @@ TITLES = {
     "SA001": "Product not found", "SA002": "Insufficient stock", "SA003": "Hold not found",
     "SA004": "Hold expired", "SA005": "Hold released", "SA006": "Hold already used",
     "SA007": "Order not found", "SA008": "Idempotency key reused", "SA009": "Invalid request",
-    "SA010": "Stock in use", "SA011": "Too many unmatched webhooks",
+    "SA010": "Stock in use", "SA011": "Too many unmatched webhooks", "SA012": "Sale not started",
+    "SA013": "Sale ended", "SA014": "Sale paused", "SA015": "Sale cancelled", "SA016": "Buyer required",
+    "SA017": "Limit reached", "SA018": "Extension refused", "SA019": "Order settled",
     "SA020": "Payment not found", "SA021": "Refund too large", "SA022": "Preview changed",
 }  # fmt: skip
 LOCKED = "55P03"
+TERMS = {
+    "starts_at": "timestamptz", "ends_at": "timestamptz", "max_per_buyer": "int", "limit_group": "text",
+    "hold_time": "interval", "payment_window": "interval", "listed": "boolean", "max_per_hold": "int",
+}  # fmt: skip
+"""of change_terms() and create_product(), with their types"""
 
 
 def rows(conn: psycopg.Connection, query: str, *args: object) -> list[Any]:
@@ -55,15 +62,26 @@ def create_product(
     price: str = "99.00",
     currency: str = "USD",
     name: str = "Sneaker",
+    **terms: object,
 ) -> int:
-    query = "select flashsale.create_product(%s, %s::int, %s::numeric, %s)"
-    return value(conn, query, name, stock, price, currency)
+    """`terms`: as in create_product(db, max_per_buyer=2)"""
+    query = f"select flashsale.create_product(%s, %s::int, %s::numeric, %s{_terms(terms)})"
+    return value(conn, query, name, stock, price, currency, *terms.values())
 
 
 def place_hold(
-    conn: psycopg.Connection, product_id: int | None, qty: int | None = 1, key: str | None = None
+    conn: psycopg.Connection,
+    product_id: int | None,
+    qty: int | None = 1,
+    key: str | None = None,
+    buyer: str | None = None,
 ) -> Any:
-    return row(conn, "select * from flashsale.place_hold(%s::bigint, %s::int, %s)", product_id, qty, key)
+    query = "select * from flashsale.place_hold(%s::bigint, %s::int, %s, %s)"
+    return row(conn, query, product_id, qty, key, buyer)
+
+
+def extend_hold(conn: psycopg.Connection, hold_id: int | None, seen: object) -> Any:
+    return row(conn, "select * from flashsale.extend_hold(%s, %s)", hold_id, seen)
 
 
 def release_hold(conn: psycopg.Connection, hold_id: int | None) -> Any:
@@ -72,6 +90,10 @@ def release_hold(conn: psycopg.Connection, hold_id: int | None) -> Any:
 
 def create_order(conn: psycopg.Connection, hold_id: int | None, key: str | None = None) -> Any:
     return row(conn, "select * from flashsale.create_order(%s, %s)", hold_id, key)
+
+
+def abandon_order(conn: psycopg.Connection, order_id: int | None, hold_id: int | None) -> Any:
+    return row(conn, "select * from flashsale.abandon_order(%s, %s)", order_id, hold_id)
 
 
 def apply_payment(
@@ -90,6 +112,25 @@ def adjust_stock(conn: psycopg.Connection, product_id: int, delta: int) -> Any:
     return row(conn, "select * from flashsale.adjust_stock(%s, %s::int)", product_id, delta)
 
 
+def change_terms(conn: psycopg.Connection, *products: int, **terms: object) -> Any:
+    """As in change_terms(db, product, max_per_buyer=2); the terms of the only product, or of all."""
+    query = f"select * from flashsale.change_terms(%s::bigint[]{_terms(terms)})"
+    found = rows(conn, query, list(products), *terms.values())
+    return found[0] if len(products) == 1 else found
+
+
+def _terms(terms: dict[str, object]) -> str:
+    return "".join(f", p_{name} => %s::{TERMS[name]}" for name in terms)
+
+
+def pause_sale(conn: psycopg.Connection, *products: int) -> list[Any]:
+    return rows(conn, "select * from flashsale.pause_sale(%s)", list(products))
+
+
+def resume_sale(conn: psycopg.Connection, *products: int) -> list[Any]:
+    return rows(conn, "select * from flashsale.resume_sale(%s)", list(products))
+
+
 def expire_due(conn: psycopg.Connection, limit: int = 1000) -> int:
     return value(conn, "select flashsale.expire_due(%s::int)", limit)
 
@@ -102,6 +143,11 @@ def get_hold(conn: psycopg.Connection, hold_id: int | None) -> Any:
     return row(conn, "select * from flashsale.get_hold(%s)", hold_id)
 
 
+def get_allowance(conn: psycopg.Connection, product_id: int | None, buyer: str | None) -> Any:
+    """max_per_buyer, taken, remaining"""
+    return row(conn, "select * from flashsale.get_allowance(%s::bigint, %s)", product_id, buyer)
+
+
 def get_order(conn: psycopg.Connection, order_id: int | None) -> Any:
     return row(conn, "select * from flashsale.get_order(%s)", order_id)
 
@@ -110,8 +156,20 @@ def get_order(conn: psycopg.Connection, order_id: int | None) -> Any:
 
 
 def place_holds(conn: psycopg.Connection, *requests: tuple) -> list[Any]:
-    """Each request is (product_id, qty) or (product_id, qty, key)."""
-    return _batch(conn, "place_holds(%s::int[], %s::bigint[], %s::int[], %s::text[])", 3, requests)
+    """Each request is (product_id, qty), (product_id, qty, key) or (product_id, qty, key, buyer)."""
+    buyers = any(len(request) > 3 for request in requests)
+    call = f"place_holds(%s::int[], %s::bigint[], %s::int[], %s::text[]{', %s::text[]' * buyers})"
+    return _batch(conn, call, 3 + buyers, requests)
+
+
+def extend_holds(conn: psycopg.Connection, *requests: tuple) -> list[Any]:
+    """Each request is (hold_id, the end that its caller has seen)."""
+    return _batch(conn, "extend_holds(%s::int[], %s::bigint[], %s::timestamptz[])", 2, requests)
+
+
+def abandon_orders(conn: psycopg.Connection, *requests: tuple) -> list[Any]:
+    """Each request is (order_id, hold_id)."""
+    return _batch(conn, "abandon_orders(%s::int[], %s::bigint[], %s::bigint[])", 2, requests)
 
 
 def release_holds(conn: psycopg.Connection, *hold_ids: int | None) -> list[Any]:
