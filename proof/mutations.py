@@ -469,7 +469,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Early requests lock the product", "early-without-lock", ["if false then"],
         [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
     Mutation("The window is judged by the time before the lock", "window-after-lock",
-        ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, transaction_timestamp())"],
+        ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, transaction_timestamp())"],
         [TERMS + "test_a_window_is_judged_after_the_lock"]),
     Mutation("A pause stops nothing", "sale-paused", [""],
         [TERMS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),

@@ -122,12 +122,14 @@ CORRUPTIONS = {
         "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, recorded_at)"
         " values ('re_1', 'twice', 1, 'refund', 'done', now())"
     ],
-    "paid_its_amount": ["update flashsale_data.payments set currency = 'EUR' where idempotency_key = 'first'"],
+    "paid_its_amount": [
+        "update flashsale_data.payments set currency = 'EUR' where idempotency_key = 'first'"
+    ],
     "refund_has_an_amount": [
         "insert into flashsale_data.payments"
         " (idempotency_key, order_id, status, payload, received_at, result, order_status, refund_state,"
-        "  refund_reason)"
-        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled', 'due', 'sold_out')"
+        " refund_reason) values"
+        " ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled', 'due', 'sold_out')"
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [
