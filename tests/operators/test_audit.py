@@ -123,7 +123,8 @@ CORRUPTIONS = {
         " values ('re_1', 'twice', 1, 'refund', 'done', now())"
     ],
     "paid_its_amount": [
-        "update flashsale_data.payments set currency = 'EUR' where idempotency_key = 'first'"
+        "update flashsale_data.payments set amount = case idempotency_key when 'first' then 98 else 100 end"
+        " where idempotency_key in ('first', 'second')"
     ],
     "refund_has_an_amount": [
         "insert into flashsale_data.payments"
