@@ -11,6 +11,10 @@ create or replace function flashsale_data.cancel_locked_orders(
   p_product_ids bigint[], p_ctids tid[], p_effective_nows timestamptz[])
 returns int
 language plpgsql
+-- planner settings: docs/design.md
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -45,21 +49,23 @@ begin
     join flashsale_data.orders o on o.order_id = t.order_id
     where t.was_paid -- guard: cancelled-is-refunded
       and p.order_id = t.order_id and p.status = 'success' and p.result = 'applied'
-    returning p.idempotency_key, p.order_id
+    returning p.idempotency_key, t.order_id, t.hold_id, t.product_id
   ), recorded as (
     insert into flashsale_data.events (kind, at, product_id, hold_id, order_id, payment_key, available_delta, data)
-    select e.kind, clock_timestamp(), t.product_id, t.hold_id, t.order_id, e.payment_key, e.delta, e.data
-    from target t
-    cross join lateral (
-      select 1 as place, 'order_cancelled' as kind, null::text as payment_key,
+    select e.kind, clock_timestamp(), e.product_id, e.hold_id, e.order_id, e.payment_key, e.delta, e.data
+    from (
+      select 1 as place, 'order_cancelled' as kind, t.product_id, t.hold_id, t.order_id, null as payment_key,
              case when t.status = 'cancelled' then 0 else t.qty end as delta,
              jsonb_build_object('cancel_reason', p_reason) as data
+      from target t
       union all
-      select 2, 'stock_adjusted', null, -t.qty, null where t.leaves -- guard: not-restocked
+      select 2, 'stock_adjusted', t.product_id, t.hold_id, t.order_id, null, -t.qty, null
+      from target t where t.leaves -- guard: not-restocked
       union all
-      select 3, 'refund_due', o.idempotency_key, 0, '{"reason": "order_cancelled"}'
-      from owed o where o.order_id = t.order_id) e
-    order by t.order_id, e.place
+      select 3, 'refund_due', o.product_id, o.hold_id, o.order_id, o.idempotency_key, 0,
+             '{"reason": "order_cancelled"}'
+      from owed o) e
+    order by e.order_id, e.place
   ), lapsing as (
     -- The rows exist; on conflict finds them by their key (docs/design.md).
     insert into flashsale_data.lapses as l (product_id, lapses_at, awaiting)

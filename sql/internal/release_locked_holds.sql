@@ -3,6 +3,10 @@
 create or replace function flashsale_data.release_locked_holds(p_product_id bigint, p_ctid tid, p_now timestamptz)
 returns void
 language plpgsql
+-- planner settings: docs/design.md
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 begin
