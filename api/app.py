@@ -16,13 +16,19 @@ from api.database.schema_version import digest, migration_ids
 from api.openapi.document import OpenApi, problem_types
 from api.openapi.pages import docs_routes, problem_routes
 from api.resources.allowance import Allowance
+from api.payment_events import PaymentEvents
+from api.providers import Provider
+from api.providers.adyen import Adyen
+from api.providers.stripe import Stripe
 from api.resources.health import Liveness, Readiness
 from api.resources.holds import Extension, Hold, Holds
 from api.resources.metrics import Metrics
 from api.resources.orders import Order, Orders
 from api.resources.payment_webhook import PaymentWebhook
 from api.resources.products import Product, Products
+from api.resources.provider_webhook import ProviderWebhook
 from api.resources.stock_feed import StockEvents
+from api.schemas.webhook_body import BodyMemory
 from api.server.port_dispatch import Application, dispatch_by_port
 from api.settings import Settings
 from api.static_files import page_routes
@@ -42,6 +48,7 @@ log = logging.getLogger("flashsale.api")
 App = falcon.asgi.App[Any, Any]
 
 WEBHOOK_PATH = "/api/payments/webhook"
+PROVIDER_WEBHOOK_PATH = "/api/payments/webhook/{provider}"
 
 
 def create_app(
@@ -54,6 +61,7 @@ def create_app(
     buyers: BuyerIdentity | None = None,
     *,
     page: bool = True,
+    providers: Sequence[Provider] = (),
 ) -> App:
     """The application on the checkout's port.
 
@@ -66,11 +74,13 @@ def create_app(
     :param buyers: identifies the buyers of requests; without it, no request has one
     :param page: whether to serve the live page and /docs, and in the stock feed what the page shows beside
         the available stock
+    :param providers: payment providers whose own webhooks are taken
     """
     buyers = buyers or BuyerIdentity(TokenVerifier([]), trusts_callers=False)
     feed = StockFeed(client, with_taken_units=page)
     # Webhooks come from the payment provider's servers, never from a browser.
-    cross_origin = CrossOrigin(cors_origins, closed={WEBHOOK_PATH}) if cors_origins else None
+    closed = {WEBHOOK_PATH, PROVIDER_WEBHOOK_PATH}
+    cross_origin = CrossOrigin(cors_origins, closed) if cors_origins else None
     lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats), cross_origin)
     middleware: list[Any] = [RequestIds(), AccessLog(), lifespan]
     if tracing is not None:
@@ -83,6 +93,7 @@ def create_app(
         metrics.problems.by_labels[(type_.code,)] += 0  # or rate() would miss the first increase
         if type_.status < 500:
             metrics.webhooks_refused.by_labels[(type_.code,)] += 0
+    events, body_memory = PaymentEvents(client), BodyMemory()
     routes: dict[str, Any] = {
         "/api/products": Products(client),
         "/api/products/{product_id}": Product(client),
@@ -93,7 +104,8 @@ def create_app(
         "/api/holds/{hold_id}/extension": Extension(client),
         "/api/orders": Orders(client),
         "/api/orders/{order_id}": Order(client),
-        WEBHOOK_PATH: PaymentWebhook(client, signatures),
+        WEBHOOK_PATH: PaymentWebhook(events, signatures, body_memory),
+        PROVIDER_WEBHOOK_PATH: ProviderWebhook(events, providers, body_memory),
         "/healthz": Liveness(),
         "/readyz": Readiness(client, expected_schema),
         "/openapi.json": OpenApi(
@@ -160,11 +172,22 @@ def from_environment() -> Application:
         settings.cors_origins,
         BuyerIdentity(TokenVerifier(settings.buyer_keys), trusts_callers=settings.trust_buyer),
         page=settings.page,
+        providers=_providers(settings),
     )
     if settings.metrics_port is None:
         return app
     metrics_app = create_metrics_app(reporter, SaleMetrics(client.get_sale_metrics))
     return dispatch_by_port(app, {settings.metrics_port: metrics_app})
+
+
+def _providers(settings: Settings) -> list[Provider]:
+    """The payment providers whose secrets are set."""
+    providers: list[Provider] = []
+    if settings.stripe_secrets:
+        providers.append(Stripe(settings.stripe_secrets))
+    if settings.adyen_hmac_keys:
+        providers.append(Adyen(settings.adyen_hmac_keys))
+    return providers
 
 
 def _tracing(environment: Mapping[str, str]) -> "Tracing | None":

@@ -81,6 +81,11 @@ REFUSALS = {
     "SA018": ProblemType(409, "extension_refused", "Extension refused",
         "The hold has been extended as often as it may, or ends at another time: expires_at."),
     "SA019": ProblemType(409, "order_settled", "Order settled", "The order is paid: order_status."),
+    "SA020": ProblemType(404, "payment_not_found", "Payment not found", "No captured payment has this key."),
+    "SA021": ProblemType(409, "refund_too_large", "Refund too large",
+        "More than what was captured and not refunded: refundable."),
+    "SA022": ProblemType(409, "preview_changed", "Preview changed",
+        "What would be refunded has changed since the preview: refund_total."),
     "SA030": ProblemType(503, "not_primary", "Not the primary",
         "The database is a standby or a copy. The HTTP server does not use one.", retry_after=1),
 }
@@ -105,6 +110,9 @@ BUYER_REQUIRED = REFUSALS["SA016"]
 LIMIT_REACHED = REFUSALS["SA017"]
 EXTENSION_REFUSED = REFUSALS["SA018"]
 ORDER_SETTLED = REFUSALS["SA019"]
+PAYMENT_NOT_FOUND = REFUSALS["SA020"]
+REFUND_TOO_LARGE = REFUSALS["SA021"]
+PREVIEW_CHANGED = REFUSALS["SA022"]
 NOT_PRIMARY = REFUSALS["SA030"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")
@@ -240,13 +248,13 @@ def respond_problem(resp: Response, type_: ProblemType, detail: str, **members: 
 
 def problem_of_refusal(row: RefusedRow) -> Problem:
     """The problem of the refusal in a row; unavailable if this server does not know it."""
+    if row.sqlstate not in REFUSALS:
+        log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
     return Problem(REFUSALS.get(row.sqlstate or "", UNAVAILABLE), row.detail or "")
 
 
 def respond_refusal(resp: Response, row: RefusedRow, **members: Any) -> None:
     """Respond with the refusal in a row."""
-    if row.sqlstate not in REFUSALS:
-        log.error("unknown refusal %s: the database has a newer schema than this server", row.sqlstate)
     problem = problem_of_refusal(row)
     respond_problem(resp, problem.type, problem.detail, **members)
 

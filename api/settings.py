@@ -24,6 +24,8 @@ KEEPALIVE_SECONDS = 75
 MAX_KEEPALIVE_SECONDS = 7200
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_is_stripe_secret = re.compile(r"whsec_[A-Za-z0-9]{24,}").fullmatch
+_is_adyen_key = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 _is_host = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*").fullmatch
 
 
@@ -55,6 +57,8 @@ class Settings:
     keepalive_seconds: int
     page: bool
     webhook_secrets: tuple[str, ...]
+    stripe_secrets: tuple[str, ...]
+    adyen_hmac_keys: tuple[str, ...]
     allow_unsigned_webhooks: bool
     buyer_keys: tuple[BuyerKey, ...]
     trust_buyer: bool
@@ -72,14 +76,18 @@ class Settings:
             keepalive_seconds=parse_keepalive(environment.get("FLASHSALE_KEEPALIVE_SECONDS", "")),
             page=parse_flag("FLASHSALE_PAGE", environment, default=True),
             webhook_secrets=parse_webhook_secrets(environment.get("FLASHSALE_WEBHOOK_SECRETS", "")),
+            stripe_secrets=parse_stripe_secrets(environment.get("FLASHSALE_STRIPE_SECRETS", "")),
+            adyen_hmac_keys=parse_adyen_keys(environment.get("FLASHSALE_ADYEN_HMAC_KEYS", "")),
             allow_unsigned_webhooks=parse_flag("FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS", environment),
             buyer_keys=parse_buyer_keys(environment.get("FLASHSALE_BUYER_KEYS", "")),
             trust_buyer=parse_flag("FLASHSALE_TRUST_BUYER", environment),
         )
-        if not settings.webhook_secrets and not settings.allow_unsigned_webhooks:
+        secrets = settings.webhook_secrets + settings.stripe_secrets + settings.adyen_hmac_keys
+        if not secrets and not settings.allow_unsigned_webhooks:
             raise InvalidSettings(
                 "no webhook secret is set: put one or more into FLASHSALE_WEBHOOK_SECRETS, "
-                "or set FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS=1 to accept payment events from any client"
+                "FLASHSALE_STRIPE_SECRETS or FLASHSALE_ADYEN_HMAC_KEYS, or set "
+                "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS=1 to accept payment events from any client"
             )
         if settings.metrics_port == settings.port:
             raise InvalidSettings(
@@ -173,6 +181,36 @@ def parse_webhook_secrets(text: str) -> tuple[str, ...]:
                 f"{MIN_SECRET_BYTES} bytes"
             )
     return secrets
+
+
+def parse_stripe_secrets(text: str) -> tuple[str, ...]:
+    """The secrets in FLASHSALE_STRIPE_SECRETS, separated by commas or spaces.
+
+    :raises InvalidSettings:
+    """
+    secrets = tuple(text.replace(",", " ").split())
+    for number, secret in enumerate(secrets, 1):
+        if not _is_stripe_secret(secret):
+            raise InvalidSettings(
+                f"secret {number} in FLASHSALE_STRIPE_SECRETS must be the signing secret of a webhook "
+                "endpoint: whsec_, letters and digits"
+            )
+    return secrets
+
+
+def parse_adyen_keys(text: str) -> tuple[str, ...]:
+    """The keys in FLASHSALE_ADYEN_HMAC_KEYS, separated by commas or spaces.
+
+    :raises InvalidSettings:
+    """
+    keys = tuple(text.replace(",", " ").split())
+    for number, key in enumerate(keys, 1):
+        if not _is_adyen_key(key):
+            raise InvalidSettings(
+                f"key {number} in FLASHSALE_ADYEN_HMAC_KEYS must be the HMAC key of a webhook: "
+                "64 hexadecimal digits"
+            )
+    return keys
 
 
 def parse_buyer_keys(text: str) -> tuple[BuyerKey, ...]:

@@ -58,7 +58,7 @@ class SignatureVerifier:
         if missing := [name for name, value in zip(names, values, strict=True) if not value]:
             raise Problem(INVALID_SIGNATURE, f"Missing signature headers: {', '.join(missing)}.")
         signature = Signature._make(value or "" for value in values)
-        _check_timestamp(signature.timestamp)
+        check_timestamp(signature.timestamp)
         return signature
 
     def verify(self, signature: Signature, data: bytes) -> None:
@@ -79,7 +79,11 @@ class SignatureVerifier:
         raise Problem(INVALID_SIGNATURE, detail)
 
 
-def _check_timestamp(text: str) -> None:
+def check_timestamp(text: str) -> None:
+    """Check that the time of a signature is at most TOLERANCE_SECONDS away, in either direction.
+
+    :raises Problem: invalid_signature
+    """
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise Problem(INVALID_SIGNATURE, "The timestamp is not a number of seconds since 1970.")
     off = int(text) - time.time()

@@ -168,7 +168,7 @@ async def _run_buyer(
     key = f"order-{name}"
     order = await writes.retry(client, lambda: client.create_order(hold, key), key, random)
     writes.orders[key] = (order, hold)
-    status = random.choice(["success", "success", "success", "failed", "cancelled"])
+    status = random.choice(["success", "success", "success", "failed", "cancelled", "declined"])
     key = f"pay-{name}"
     payment = await writes.retry(client, lambda: client.apply_payment(key, order, status), key, random)
     writes.payments[key] = payment

@@ -121,7 +121,7 @@ class HostileRequests:
             "webhook": {
                 b"idempotency_key": b'"pay %d"' % number,
                 b"order_id": b"%d" % rng.choice((1, 2, number)),
-                b"status": b'"%s"' % rng.choice((b"success", b"failed", b"cancelled")),
+                b"status": b'"%s"' % rng.choice((b"success", b"failed", b"cancelled", b"declined")),
             },
         }[kind]
         target = {"hold": b"/api/holds", "order": b"/api/orders", "webhook": b"/api/payments/webhook"}[kind]

@@ -442,6 +442,8 @@ class Model:
         if replayed:
             if self.payments[key].body != fresh.body:
                 return "SA008"
+        elif status == "declined" and order_id not in self.orders:
+            return {"order_id": order_id, "status": None, "result": "no_change", "replayed": False}
         elif order_id in self.orders:
             result, order_status = self.settle(fresh)
             self.payments[key] = replace(fresh, result=result, order_status=order_status)
@@ -467,6 +469,8 @@ class Model:
         revivable = overdue or order.cancel_reason in ("payment_failed", "payment_overdue")
         if mismatch:
             result = "amount_mismatch"
+        elif payment.status == "declined":
+            result = "no_change"
         elif payment.status != "success":
             result = "applied" if order.status == "pending_payment" and not overdue else "no_change"
             if result == "applied":

@@ -25,7 +25,7 @@ CONNECTIONS = 5
 
 pick = st.integers(0, 10**6)
 maybe_key = st.one_of(st.none(), st.integers(0, 40))
-statuses = st.sampled_from(["success", "success", "failed", "cancelled"])
+statuses = st.sampled_from(["success", "success", "failed", "cancelled", "declined"])
 amounts = st.sampled_from([None, None, None, "right", "wrong"])
 currencies = st.sampled_from([None, None, None, CURRENCY, "EUR"])
 buyers = st.sampled_from([None, "ann", "ann", "ann", "bob"])

@@ -78,7 +78,7 @@ class Sale:
 
 
 Step = Callable[[Sale], object]
-STATUSES = ["success", "failed", "cancelled"]
+STATUSES = ["success", "failed", "cancelled", "declined"]
 
 
 def random_step(random: Random, sale: Sale, number: int) -> Step:

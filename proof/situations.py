@@ -180,6 +180,7 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "success": lambda s: scalar("apply_payment", "pays", s.order, "success", None, None),
     "failed": lambda s: scalar("apply_payment", "fails", s.order, "failed", None, None),
     "cancelled": lambda s: scalar("apply_payment", "cancels", s.order, "cancelled", None, None),
+    "declined": lambda s: scalar("apply_payment", "declines", s.order, "declined", None, None),
     "sweep": lambda s: scalar("expire_due", 1000),
     "adjust_stock": lambda s: scalar("adjust_stock", s.product, -2, "write-off"),
     "second success": lambda s: scalar("apply_payment", "pays again", s.order, "success", None, None),

@@ -1,5 +1,5 @@
-"""Webhooks in any order: every permutation of an order, two payments, a duplicate, two failures, time and
-the sweep.
+"""Webhooks in any order: every permutation of an order, two payments, a duplicate, two failures (or a
+declined attempt instead of one), time and the sweep.
 
 The permutations of eight events are the leaves of a tree. It is tree with savepoints, so that a common
 prefix is run once, and each response is compared with the contract.
@@ -28,19 +28,25 @@ WEBHOOKS = {
     "second success": scalar("apply_payment", "pays again", ORDER, "success", None, None),
     "failed": scalar("apply_payment", "fails", ORDER, "failed", None, None),
     "cancelled": scalar("apply_payment", "cancels", ORDER, "cancelled", None, None),
+    "declined": scalar("apply_payment", "declines", ORDER, "declined", None, None),
 }
-EVENTS = ("create_order", *WEBHOOKS, "lapse", "sweep")
+EVENTS = ("create_order", "success", "duplicate", "second success", "failed", "cancelled", "lapse", "sweep")
+DECLINED = tuple("declined" if event == "cancelled" else event for event in EVENTS)
 
 
 class Walk:
     """One walk of the tree.
 
+    :param events: to permute
     :param scarce: another buyer holds the units whenever they are available
     :param prefix: only permutations that begin with these events
     """
 
-    def __init__(self, conn: psycopg.Connection, *, scarce: bool, prefix: tuple[str, ...]) -> None:
+    def __init__(
+        self, conn: psycopg.Connection, events: tuple[str, ...], *, scarce: bool, prefix: tuple[str, ...]
+    ) -> None:
         self.conn = conn
+        self.events = events
         self.scarce = scarce
         self.prefix = prefix
         self.permutations = 0
@@ -52,11 +58,11 @@ class Walk:
         self.after((), model)
 
     def after(self, done: tuple[str, ...], model: Model) -> None:
-        if len(done) == len(EVENTS):
+        if len(done) == len(self.events):
             self.permutations += 1
             self.compare(done, model)
             return
-        coming = [event for event in EVENTS if event not in done]
+        coming = [event for event in self.events if event not in done]
         if len(done) < len(self.prefix):
             coming = [self.prefix[len(done)]]
         for event in coming:
@@ -101,7 +107,7 @@ class Walk:
 def walk(db: psycopg.Connection) -> Callable[..., Walk]:
     keep_plan(db)
 
-    def run(prefix: tuple[str, ...], *, hold_ticks: int, scarce: bool) -> Walk:
+    def run(events: tuple[str, ...], prefix: tuple[str, ...], *, hold_ticks: int, scarce: bool) -> Walk:
         with db.transaction(force_rollback=True):
             model = Model(hold_ticks=hold_ticks)
             change_settings(
@@ -112,7 +118,7 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             model.totals[product] = UNITS
             (observed,) = execute(db, scalar("place_hold", product, UNITS, None, None))
             hold = model.place_hold(product, UNITS, None, None, observed)["hold_id"]
-            tree = Walk(db, scarce=scarce, prefix=prefix)
+            tree = Walk(db, events, scarce=scarce, prefix=prefix)
             tree.run(model, product, hold)
         # Rolled back rows would be read again and again.
         db.execute("vacuum")
@@ -122,24 +128,40 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
 
 
 @pytest.mark.parametrize(
-    ("hold_ticks", "scarce", "circumstances"),
+    ("events", "hold_ticks", "scarce", "circumstances"),
     [
-        (3, False, "the hold expires with the order, its units stay available"),
-        (20, True, "the hold outlives the order, another buyer holds its units whenever they are available"),
+        (EVENTS, 3, False, "the hold expires with the order, its units stay available"),
+        (
+            EVENTS,
+            20,
+            True,
+            "the hold outlives the order, another buyer holds its units whenever they are available",
+        ),
+        (
+            DECLINED,
+            3,
+            False,
+            "an attempt is declined, the hold expires with the order, its units stay available",
+        ),
     ],
-    ids=["plenty", "scarce"],
+    ids=["plenty", "scarce", "declined"],
 )
 def test_every_permutation_of_events_agrees_with_the_contract(
-    walk: Callable[..., Walk], campaign: Campaign, hold_ticks: int, scarce: bool, circumstances: str
+    walk: Callable[..., Walk],
+    campaign: Campaign,
+    events: tuple[str, ...],
+    hold_ticks: int,
+    scarce: bool,
+    circumstances: str,
 ) -> None:
     prefix = campaign.size(
-        [tuple(campaign.random.sample(EVENTS, 5)) for _ in range(8)], list(itertools.permutations(EVENTS, 3))
+        [tuple(campaign.random.sample(events, 5)) for _ in range(8)], list(itertools.permutations(events, 3))
     )
-    walks = [walk(events, hold_ticks=hold_ticks, scarce=scarce) for events in prefix]
+    walks = [walk(events, first, hold_ticks=hold_ticks, scarce=scarce) for first in prefix]
     permutations = sum(tree.permutations for tree in walks)
     assert permutations == campaign.size(8 * math.factorial(3), math.factorial(8))
     campaign.record(
-        f"{permutations:,} permutations of {', '.join(EVENTS)}: {circumstances};"
+        f"{permutations:,} permutations of {', '.join(events)}: {circumstances};"
         " money and audit() compared after each",
         permutations_of_8_events=permutations,
     )

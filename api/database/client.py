@@ -31,6 +31,7 @@ from api.database.functions import (
     GetSaleMetricsRow,
     GetStockRow,
     ListProductsRow,
+    RecordRefundRow,
     RecordRejectedWebhookRow,
     Row,
 )
@@ -179,6 +180,25 @@ class CheckoutClient:
                 (webhook_id, body, code, detail, idempotency_key, order_id, status),
                 args_row(RecordRejectedWebhookRow),
             )
+        )[0]
+        return row
+
+    async def record_refund(
+        self,
+        refund_key: str,
+        payment_key: str,
+        amount: str | None,
+        status: str,
+        kind: str,
+        payload: str,
+    ) -> RecordRefundRow:
+        """Record what has become of a refund. Repeated after a lost response, it has no second effect.
+
+        :raises Unavailable, RolledBack:
+        """
+        arguments = (refund_key, payment_key, amount, status, kind, payload)
+        row: RecordRefundRow = (
+            await self._query(functions.RECORD_REFUND, arguments, args_row(RecordRefundRow))
         )[0]
         return row
 

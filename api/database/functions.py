@@ -256,6 +256,12 @@ class RecordRejectedWebhookRow(NamedTuple):
     deliveries: int | None
 
 
+class RecordRefundRow(NamedTuple):
+    sqlstate: str | None
+    detail: str | None
+    replayed: bool
+
+
 LIST_PRODUCTS = (
     "select id, name, price, currency, total_stock, available_stock, sale_status, starts_at, ends_at,"
     " max_per_buyer, now from flashsale.list_products(%s::bigint, %s::int)"
@@ -267,5 +273,10 @@ GET_SALE_METRICS = "select metric, product_id, value from flashsale.get_sale_met
 RECORD_REJECTED_WEBHOOK = (
     "select result, deliveries from flashsale.record_rejected_webhook("
     "%s::text, %b::bytea, %s::text, %s::text, %s::text, %s::bigint, %s::text)"
+)
+RECORD_REFUND = (
+    "select sqlstate, detail, replayed from flashsale.record_refunds("
+    "array[1], array[%s::text], array[%s::text], array[%s::numeric], array[%s::text], array[%s::text],"
+    " array[%s::jsonb])"
 )
 READINESS = "select * from flashsale.readiness()"

@@ -468,6 +468,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                     "paid": responses.Payment(ORDER_ID, "paid", "applied"),
                     "cancelled": responses.Payment(ORDER_ID, "cancelled", "applied"),
                     "failed after success": responses.Payment(ORDER_ID, "paid", "no_change"),
+                    "declined": responses.Payment(ORDER_ID, "pending_payment", "no_change"),
                     "paid twice": responses.Payment(ORDER_ID, "paid", "refund_due"),
                     "another amount": responses.Payment(ORDER_ID, "pending_payment", "amount_mismatch"),
                 },
@@ -501,8 +502,32 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 "pay_abc_123:success", ORDER_ID, "success", "99.00", "USD",
             ),
             "failed": requests.PaymentEvent("pay_abc_124:failed", ORDER_ID, "failed"),
+            "declined": requests.PaymentEvent("pay_abc_125:declined", ORDER_ID, "declined"),
         },
         signed=True,
+    ),
+    ("POST", "/api/payments/webhook/{provider}"): Operation(
+        "take_provider_webhook", "Payments", "Report a payment, in a provider's own words",
+        "For Stripe and Adyen, as they send it. Its effect is that of `POST /api/payments/webhook` with the "
+        "key `stripe:` or `adyen:`, the payment, and the status. Events that concern no order of this shop "
+        "are ignored. What a further delivery cannot mend is answered 200 and kept for the operators.",
+        responses=(SuccessResponse(200, "Taken, in the words that the provider expects."),),
+        problems=(
+            ProblemExample(
+                problems.INVALID_SIGNATURE, "The request is not signed: it has no header Stripe-Signature."
+            ),
+            ProblemExample(
+                problems.NOT_FOUND, "No secret of a payment provider 'stripe' is configured.",
+            ),
+            ProblemExample(problems.INBOX_FULL, "Too many webhooks wait for orders that do not exist."),
+            *BODY_PROBLEMS, *WRITE_PROBLEMS,
+        ),
+        parameters=(
+            Parameter(
+                "provider", "path", Annotated[str, Meta(description="`stripe` or `adyen`.")], "stripe",
+                required=True,
+            ),
+        ),
     ),
     ("GET", "/healthz"): Operation(
         "alive", "Health", "Is the process alive?", "The database is not checked.",

@@ -62,7 +62,10 @@ class PaymentEvent(msgspec.Struct):
         ]
     )
     status: Annotated[
-        Literal["success", "failed", "cancelled"], Meta(description="The outcome of the payment.")
+        Literal["success", "failed", "cancelled", "declined"],
+        Meta(
+            description="The outcome of the payment. declined: one attempt was refused, the next may succeed."
+        ),
     ]
     amount: (
         Annotated[

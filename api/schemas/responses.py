@@ -121,8 +121,8 @@ class Payment(msgspec.Struct):
     status: Annotated[
         OrderStatus | None,
         Meta(
-            description="The order's status after the webhook; null if the order was never created and the"
-            " payment is due for a refund."
+            description="The order's status after the webhook; null if the order does not exist: the"
+            " payment is due for a refund, or a declined attempt changed nothing."
         ),
     ]
     result: Annotated[

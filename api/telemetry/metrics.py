@@ -133,6 +133,12 @@ webhooks_refused = BufferedCounter(
     "flashsale_webhooks_refused", "Webhooks answered 4xx, also under a path that does not exist.", "code"
 )
 replays = BufferedCounter("flashsale_replays", "Responses with the result of an earlier request.", "route")
+provider_events_ignored = BufferedCounter(
+    "flashsale_provider_events_ignored",
+    "Statements of providers' webhooks that concern no order of this shop.",
+    "provider",
+    "reason",
+)
 webhooks = BufferedCounter("flashsale_webhooks", "Recorded webhooks, without replays.", "status", "result")
 stock_feed_subscribers = _gauge("flashsale_stock_feed_subscribers", "Subscribers of the stock feed.")
 

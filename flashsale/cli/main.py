@@ -12,6 +12,7 @@ from flashsale.cli.events import events
 from flashsale.cli.migrate import migrate
 from flashsale.cli.product import product
 from flashsale.cli.psql import psql
+from flashsale.cli.refunds import refunds
 from flashsale.cli.rehearse import rehearse
 from flashsale.cli.up import up
 from flashsale.cli.watch import watch
@@ -48,6 +49,7 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, rehearse, watch, webhook, events, audit, cron, psql, migrate, destroy, completion,
+    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, destroy,
+    completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -36,7 +36,10 @@ def webhook() -> None:
 @click.option("--order", "order_id", type=ID, help="The order that is paid.")
 @click.option("--early", is_flag=True, help="Send it for the id of the next order, before that is created.")
 @click.option(
-    "--status", type=click.Choice(["success", "failed", "cancelled"]), default="success", show_default=True
+    "--status",
+    type=click.Choice(["success", "failed", "cancelled", "declined"]),
+    default="success",
+    show_default=True,
 )
 @click.option("--amount", type=MONEY, help="Captured amount, such as 99.00.")
 @click.option("--currency", help="ISO 4217 code.")

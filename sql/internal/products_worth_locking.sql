@@ -47,7 +47,7 @@ begin
       into p_product_ids, existing, closed, v_all_open
     from (
       select p.product_id, p as product,
-             flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, v_now) = 'open' as is_open
+             flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, v_now) = 'open' as is_open
       from unnest(p_product_ids) with ordinality as wanted (product_id, slot)
       left join flashsale_data.products p on p.product_id = wanted.product_id
       order by wanted.slot) requested;

@@ -1,16 +1,17 @@
 -- Payment state machine: how a webhook changes an order. The only place that decides it.
 --
---   order                          success                      failed, cancelled
---   pending, in time               paid: applied                cancelled: applied
---   paid                           refund_due                   no_change
---   paid, of the amount 0          no_change                    no_change
---   cancelled, payment_failed      units taken again: applied   no_change
+--   order                          success                      failed, cancelled    declined
+--   pending, in time               paid: applied                cancelled: applied   no_change
+--   paid                           refund_due                   no_change            no_change
+--   paid, of the amount 0          no_change                    no_change            no_change
+--   cancelled, payment_failed      units taken again: applied   no_change            no_change
 --     or payment_overdue           none left: refund_due
 --                                  more than the buyer's limit: refund_due, limit_reached
---   cancelled, any other reason    refund_due                   no_change
+--   cancelled, any other reason    refund_due                   no_change            no_change
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
 --
--- An overdue order is cancelled for payment_overdue from its instant on, swept or not.
+-- declined is one refused attempt, and the next may succeed: the order keeps its units until it is
+-- overdue. An overdue order is cancelled for payment_overdue from its instant on, swept or not.
 --
 -- Decides in memory, payment by payment in array order, then writes each table once. Takes
 -- rows of payments, either new webhooks (result null) or stored ones, and the orders that
@@ -30,6 +31,7 @@ declare
   v_order          flashsale_data.orders;
   v_overdue        boolean;
   v_result         text;
+  v_reason         text;
   v_reasons        text[];
   v_delta          int;
   v_order_slot     int;
@@ -84,6 +86,7 @@ begin
   v_paid := v_awaiting;
   results := array_fill(null::text, array[cardinality(p_payments)]);
   order_statuses := results;
+  v_reasons := results;
 
   -- 2 Decide in array order
   for v_i in 1 .. cardinality(p_payments) loop
@@ -98,6 +101,7 @@ begin
     v_result := case
       when v_payment.amount <> v_order.amount then 'amount_mismatch' -- guard: amount-matches
       when v_payment.currency <> v_order.currency then 'amount_mismatch' -- guard: currency-matches
+      when v_payment.status = 'declined' then 'no_change' -- guard: declined-changes-nothing
       when v_order.status = 'pending_payment' and not v_overdue then 'applied'
       when v_payment.status <> 'success' then 'no_change' -- guard: failed-payment-in-time
       when v_order.status = 'paid' and v_order.amount = 0 then 'no_change' -- guard: nothing-to-refund
@@ -112,8 +116,17 @@ begin
        and (v_overdue or v_order.status = 'cancelled')
        and v_order.qty > v_limits[v_product_slot] - v_taken[v_claim_slots[v_i]] then -- guard: limit-to-revive
       v_result := 'refund_due';
-      v_reasons[v_i] := 'limit_reached';
+      v_reason := 'limit_reached';
+    else
+      v_reason := case
+        when v_payment.status <> 'success' then null
+        when v_result = 'amount_mismatch' then v_result
+        when v_result <> 'refund_due' then null
+        when v_order.status = 'paid' then 'paid_twice'
+        when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
+        else 'sold_out' end;
     end if;
+    v_reasons[v_i] := v_reason;
 
     -- A captured payment settles an overdue order: its cancellation is recorded first.
     if v_overdue and v_payment.status = 'success' and v_result <> 'amount_mismatch' then
@@ -157,7 +170,7 @@ begin
     elsif v_result in ('refund_due', 'amount_mismatch') then -- guard: refund-in-ledger
       v_events := v_events || row(null, v_result, null, v_order.product_id, v_order.hold_id,
         v_order.order_id, v_payment.idempotency_key, 0,
-        case when v_reasons[v_i] is not null then jsonb_build_object('reason', v_reasons[v_i])
+        case when v_reason is not null then jsonb_build_object('reason', v_reason)
         end)::flashsale_data.events;
     end if;
     results[v_i] := v_result;
@@ -168,7 +181,8 @@ begin
   -- 3 Write each table once
   if v_are_stored then
     update flashsale_data.payments p
-    set result = r.result, order_status = r.order_status, refund_reason = r.reason
+    set result = r.result, order_status = r.order_status, refund_reason = r.reason,
+        refund_state = case when r.reason is not null then 'due' end
     from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses, v_reasons)
       as r (key, result, order_status, reason)
     -- || '': docs/design.md
@@ -177,12 +191,12 @@ begin
     -- A caller above READ COMMITTED that cannot see the key's row gets 40001 here.
     insert into flashsale_data.payments
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at,
-       result, order_status, refund_reason)
+       result, order_status, refund_reason, refund_state)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
-           results[p.i], order_statuses[p.i], v_reasons[p.i]
+           results[p.i], order_statuses[p.i], v_reasons[p.i], case when v_reasons[p.i] is not null then 'due' end
     from unnest(p_payments) with ordinality
       as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
-            order_status, wait_ends_at, refund_reason, i)
+            order_status, wait_ends_at, refund_reason, refund_state, refunded, i)
     where results[p.i] is not null
     order by p.i
     on conflict (idempotency_key) do nothing;

@@ -13,8 +13,8 @@ as $$
   select p.product_id, p.name, p.price, p.currency, s.total_stock,
          s.total_stock - (s.held - due.held) - (s.awaiting - due.awaiting) - s.paid,
          s.held - due.held, s.awaiting - due.awaiting, s.paid, clock.now,
-         p.is_test, flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, clock.now), p.starts_at,
-         p.ends_at, p.max_per_buyer, p.listed
+         p.is_test, flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, clock.now),
+         p.starts_at, p.ends_at, p.max_per_buyer, p.listed
   from flashsale_data.products p
   cross join lateral (
     select s.* from flashsale_data.stock s

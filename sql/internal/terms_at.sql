@@ -8,7 +8,7 @@ language sql stable
 as $$
   select p.product_id, p.starts_at, p.ends_at, p.max_per_buyer, p.limit_group, p.hold_time,
          p.payment_window, p.listed, p.max_per_hold,
-         flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p_now), p_now
+         flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, p_now), p_now
   from flashsale_data.products p
   where p.product_id = any (p_product_ids)
   order by p.product_id;

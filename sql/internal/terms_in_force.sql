@@ -21,7 +21,7 @@ begin
   from (
     select p as product, p.max_per_buyer, p.max_per_hold,
            case when p.product_id is not null
-                then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, wanted.effective_now) -- guard: window-after-lock
+                then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, wanted.effective_now) -- guard: window-after-lock
                 end as sale_status,
            case when num_nonnulls(p.max_per_buyer, p.limit_group) > 0
                 then flashsale_data.claim_scope(p.product_id, p.limit_group) end as scope

@@ -10,8 +10,8 @@ as $$
       then 'A webhook needs an idempotency_key of 1 to 255 characters.'
     when p_order_id is null or p_order_id < 1
       then 'A webhook needs a positive order_id.'
-    when p_status is null or p_status not in ('success', 'failed', 'cancelled')
-      then 'The status of a webhook is success, failed or cancelled.'
+    when p_status is null or p_status not in ('success', 'failed', 'cancelled', 'declined')
+      then 'The status of a webhook is success, failed, cancelled or declined.'
     when p_payload is null or jsonb_typeof(p_payload) <> 'object'
       then 'The payload of a webhook is an object.'
     -- A number of jsonb keeps its digits. -> and ->> of a null are 'null' and null.

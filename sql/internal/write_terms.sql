@@ -19,21 +19,23 @@ begin
 
   update flashsale_data.products p
   set starts_at = p_after.starts_at, ends_at = p_after.ends_at, paused = p_after.paused,
+      cancelled = p_after.cancelled,
       max_per_buyer = p_after.max_per_buyer, max_per_hold = p_after.max_per_hold,
       limit_group = p_after.limit_group, hold_time = p_after.hold_time,
       payment_window = p_after.payment_window, listed = p_after.listed,
-      has_terms = p_after.paused or num_nonnulls(p_after.starts_at, p_after.ends_at, p_after.max_per_buyer,
+      has_terms = p_after.paused or p_after.cancelled or num_nonnulls(p_after.starts_at, p_after.ends_at, p_after.max_per_buyer,
                                                  p_after.max_per_hold, p_after.limit_group) > 0
   where p.product_id = p_after.product_id;
   -- A caller above READ COMMITTED whose snapshot has the old terms gets 40001 at the lock.
   update flashsale_data.stock s
   set version = s.version + 1,
-      gated = p_after.paused or num_nonnulls(p_after.starts_at, p_after.ends_at) > 0
+      gated = p_after.paused or p_after.cancelled or num_nonnulls(p_after.starts_at, p_after.ends_at) > 0
   where s.ctid = p_ctid; -- guard: terms-in-snapshot
   perform flashsale_data.announce_ledger_write();
   insert into flashsale_data.events (kind, at, product_id, data)
   values (p_kind, clock_timestamp(), p_after.product_id, jsonb_build_object(
     'starts_at', p_after.starts_at, 'ends_at', p_after.ends_at, 'paused', p_after.paused,
+    'cancelled', p_after.cancelled,
     'max_per_buyer', p_after.max_per_buyer, 'max_per_hold', p_after.max_per_hold,
     'limit_group', p_after.limit_group, 'listed', p_after.listed,
     'hold_time', p_after.hold_time, 'payment_window', p_after.payment_window));

@@ -21,7 +21,7 @@ as $$
     select e.product_id, sum(e.available_delta) as delta from flashsale_data.events e group by 1
   ), money as materialized (
     select p.order_id,
-           count(*) filter (where p.status = 'success' and p.result = 'applied') as paying
+           count(*) filter (where p.status = 'success' and p.result = 'applied' and p.refund_state is null) as paying
     from flashsale_data.payments p group by 1
   ), units as materialized (
     -- Each product's sums of rows, beside its counters.
@@ -154,13 +154,14 @@ as $$
   where c.qty > 0 and c.units > c.max_per_buyer -- guard: audit-limit
   union all
   select 'held_in_time', format('hold %s of product %s was placed at %s, the sale %s', t.hold_id, t.product_id,
-                                h.placed_at, case when (t.terms ->> 'paused')::boolean then 'was paused'
+                                h.placed_at, case when (t.terms ->> 'cancelled')::boolean then 'was cancelled'
+                                when (t.terms ->> 'paused')::boolean then 'was paused'
                                 else format('is from %s to %s', t.terms ->> 'starts_at', t.terms ->> 'ends_at') end)
   from taking t
   join flashsale_data.holds h on h.hold_id = t.hold_id
   where t.kind = 'hold_placed'
     and flashsale_data.sale_status((t.terms ->> 'starts_at')::timestamptz, (t.terms ->> 'ends_at')::timestamptz,
-          (t.terms ->> 'paused')::boolean, h.placed_at) <> 'open' -- guard: audit-window
+          (t.terms ->> 'paused')::boolean, (t.terms ->> 'cancelled')::boolean, h.placed_at) <> 'open' -- guard: audit-window
 
   -- states
   union all
@@ -219,19 +220,33 @@ as $$
   where coalesce(m.paying, 0) <> case when o.status = 'paid' then 1 else 0 end
     and (o.amount > 0 or o.status <> 'paid') -- an order of the amount 0 is paid without
   union all
-  -- A success for an order of the amount 0 captures nothing.
-  select 'money_adds_up', format('%s captured payments, %s paid orders, %s refunds due',
-                                 sums.captured, sums.paid, sums.refunds)
+  -- Of payments whose amount is known. A success for an order of the amount 0 captures nothing.
+  select 'money_adds_up', format('%s: %s captured, %s kept by paid orders, %s due, %s refunded',
+                                 sums.currency, sums.captured, sums.kept, sums.due, sums.refunded)
   from (
-    select (select count(*) from flashsale_data.payments p
-            where p.status = 'success' and p.result <> 'stored'
-              and not (p.result = 'no_change' and p.order_id in (
-                select o.order_id from flashsale_data.orders o where o.amount = 0))) as captured,
-           (select count(*) from flashsale_data.orders o left join money m on m.order_id = o.order_id
-            where o.status = 'paid' and (o.amount > 0 or m.paying > 0)) as paid,
-           (select count(*) from flashsale_data.payments p
-            where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')) as refunds) sums
-  where sums.captured <> sums.paid + sums.refunds -- guard: audit-money
+    select part.currency, sum(part.captured) as captured, sum(part.kept) as kept, sum(part.due) as due,
+           sum(part.refunded) as refunded
+    from (
+      select coalesce(p.currency, o.currency) as currency, c.captured,
+             case when p.refund_state is null then -p.refunded else 0 end as kept,
+             case when p.refund_state is null then 0 else c.captured - p.refunded end as due, p.refunded
+      from flashsale_data.payments p
+      left join flashsale_data.orders o on o.order_id = p.order_id
+      cross join lateral (select flashsale_data.captured_amount(p, o) as captured offset 0) c
+      where p.status = 'success' and p.result <> 'stored' and c.captured is not null
+        and (p.result = 'no_change' and o.amount = 0) is not true
+      union all
+      select o.currency, 0, o.amount, 0, 0 from flashsale_data.orders o where o.status = 'paid') part
+    group by 1) sums
+  where sums.captured <> sums.kept + sums.due + sums.refunded -- guard: audit-money
+  union all
+  select 'refunds_add_up', format('payment %s counts %s refunded, its refunds add up to %s', p.idempotency_key,
+                                  p.refunded, coalesce(r.refunded, 0))
+  from flashsale_data.payments p
+  left join (
+    select r.payment_key, sum(r.amount) as refunded
+    from flashsale_data.refunds r where r.status = 'done' group by 1) r on r.payment_key = p.idempotency_key
+  where p.refunded <> coalesce(r.refunded, 0) -- guard: audit-refunds
   union all
   select 'paid_its_amount', format('order %s of %s %s was paid by payment %s of %s %s', o.order_id, o.amount,
                                    o.currency, p.idempotency_key, p.amount, p.currency)
@@ -243,7 +258,7 @@ as $$
   select 'refund_has_an_amount', format('payment %s is a refund due for order %s, which does not exist any more',
                                         p.idempotency_key, p.order_id)
   from flashsale_data.payments p
-  where p.status = 'success' and p.result in ('refund_due', 'amount_mismatch')
+  where p.refund_state = 'due'
     and p.order_status is not null and (p.amount is null or p.currency is null)
     and not exists (select from flashsale_data.orders o where o.order_id = p.order_id)
   union all

@@ -137,6 +137,11 @@ begin
   select array_agg(r.rows order by product.i) into v_events
   from unnest(v_product_ids) with ordinality as product (id, i)
   cross join lateral (select count(*) as rows from removed where removed.product_id = product.id) r;
+  delete from flashsale_data.refunds r
+  where r.payment_key in (
+    select p.idempotency_key from flashsale_data.payments p
+    join flashsale_data.orders o on o.order_id = p.order_id
+    where o.product_id = any (v_forgotten)); -- guard: refunds-forgotten
   with removed as (
     delete from flashsale_data.payments p
     using flashsale_data.orders o

@@ -1,4 +1,5 @@
--- Captured payments that paid no order, at most p_limit of them (null: all). They include
+-- Captured payments for which money is owed back, at most p_limit of them (null: all), with what is
+-- still owed: what was captured, less what record_refunds() has recorded as done. They include
 -- those whose order did not come within their wait, recorded by a sweep or not, as soon as it
 -- is certain: a refund that has been listed stays due. Payments for orders of test products are
 -- left out unless p_tests.
@@ -43,32 +44,24 @@ begin
     and announced.behind < 1073741824;
 
   return query
-  select p.idempotency_key, p.order_id,
-         coalesce(p.amount,
-                  case when coalesce(p.currency, o.currency) = o.currency -- guard: amount-in-its-currency
-                       then o.amount end),
-         coalesce(p.currency, o.currency),
-         p.received_at,
-         case when p.refund_reason is not null then p.refund_reason
-              when p.result = 'amount_mismatch' then 'amount_mismatch'
-              when p.order_status is null then 'order_unknown'
-              when p.order_status = 'paid' then 'paid_twice'
-              when o.cancel_reason not in ('payment_failed', 'payment_overdue') then 'order_cancelled'
-              else 'sold_out' end
+  select (due.payment).idempotency_key, (due.payment).order_id,
+         flashsale_data.captured_amount(due.payment, o) - (due.payment).refunded,
+         coalesce((due.payment).currency, o.currency), (due.payment).received_at,
+         coalesce((due.payment).refund_reason, 'order_unknown')
   from (
-    select d.* from flashsale_data.payments d
-    where d.status = 'success' and d.result in ('refund_due', 'amount_mismatch') -- guard: refunds-recorded
+    select d as payment from flashsale_data.payments d
+    where d.refund_state = 'due' -- guard: refunds-recorded
     union all
-    select w.* from flashsale_data.payments w
+    select w from flashsale_data.payments w
     -- guard: refunds-unswept
-    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) p
-  left join flashsale_data.orders o on o.order_id = p.order_id
+    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) due
+  left join flashsale_data.orders o on o.order_id = (due.payment).order_id
   -- Of an order that does not exist, or not yet, nothing is known: its payment is listed.
   where p_tests or (o.product_id in (
     select t.product_id from flashsale_data.products t where t.is_test)) is not true -- guard: tests-not-refunded
   limit p_limit;
 end
 $$;
-comment on function flashsale.list_refunds_due(int, boolean) is 'Captured payments that paid no order, as far as that is certain';
+comment on function flashsale.list_refunds_due(int, boolean) is 'Captured payments for which money is owed back, as far as that is certain';
 revoke execute on function flashsale.list_refunds_due(int, boolean) from public;
 grant execute on function flashsale.list_refunds_due(int, boolean) to flashsale_ops;

@@ -1,7 +1,8 @@
--- Applies the payment provider's webhooks: success, failed or cancelled, for an order.
+-- Applies the payment provider's webhooks: success, failed, cancelled or declined, for an order.
 -- flashsale_data.settle_payments() decides their effect. A webhook for an order that does not
 -- exist (yet) is stored, and applied when the order is created, unless settings.inbox_keep has
--- passed by then (flashsale_data.end_waits()). A rejected webhook (record_rejected_webhooks())
+-- passed by then (flashsale_data.end_waits()); one that says declined is not stored, since it
+-- would change nothing: its result is no_change, its order's status null. A rejected webhook (record_rejected_webhooks())
 -- goes when its id, one of p_webhook_ids, is served. One row a request, in order.
 --
 -- Locks    idempotency keys (a payment and its outcome), orders by row or by id, stored
@@ -82,6 +83,20 @@ begin
   v_order_ids := array(
     select case when r.to_apply then r.order_id end
     from unnest(p_order_ids, v_to_apply) as r (order_id, to_apply));
+  -- The first of two declined webhooks with one new key leaves nothing that could answer the second.
+  if 'declined' = any (p_statuses) then
+    v_order_ids := array(
+      select case when r.to_apply or r.status = 'declined' and r.is_new then r.order_id end -- guard: declined-twice
+      from (
+        select request.order_id, request.status, request.to_apply, request.i,
+               request.error is null and recorded.idempotency_key is null
+                 and request.key in (select unnest(v_keys)) as is_new
+        from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_errors, v_to_apply) with ordinality
+          as request (key, order_id, status, error, to_apply, i)
+        left join flashsale_data.payments recorded on recorded.idempotency_key = request.key
+        offset 0) r
+      order by r.i);
+  end if;
   -- Above READ COMMITTED the lock on its order's id raises 40001 if an order has taken a
   -- webhook that the snapshot shows as stored.
   if flashsale_data.keeps_snapshot() then -- guard: webhook-replay-in-snapshot
@@ -122,11 +137,11 @@ begin
   if true = any (v_to_apply) then
     select array_agg(r.payment) filter (where r.is_known),
            array_agg(r.slot) filter (where r.is_known),
-           array_agg(r.payment) filter (where r.is_absent)
+           array_agg(r.payment) filter (where r.is_absent and (r.payment).status <> 'declined') -- guard: declined-not-stored
       into v_new_payments, v_new_slots, v_to_store
     from (
       select row(request.key, null, request.order_id, request.status, request.amount, request.currency,
-                 request.payload, v_now, null, null, null, null)::flashsale_data.payments as payment,
+                 request.payload, v_now, null, null, null, null, null, null)::flashsale_data.payments as payment,
              v_order_slots[request.i] as slot,
              v_ctids[v_order_slots[request.i]] is not null as is_known,
              v_absent[v_order_slots[request.i]] as is_absent
@@ -166,10 +181,10 @@ begin
            when 'SA008' then 'This idempotency key came with another order, status, amount or currency.'
            when 'SA009' then request.error
            when 'SA011' then 'Too many webhooks wait for orders that do not exist.' end,
-         outcome.refusal is null and not request.to_apply,
-         case when outcome.refusal is null then (payment.recorded).order_id end,
+         outcome.refusal is null and not request.to_apply and (payment.recorded).idempotency_key is not null,
+         case when outcome.refusal is null then request.order_id end,
          case when outcome.refusal is null then (payment.recorded).order_status end,
-         case when outcome.refusal is null then (payment.recorded).result end
+         case when outcome.refusal is null then coalesce((payment.recorded).result, 'no_change') end
   from unnest(p_idempotency_keys, p_order_ids, p_statuses, v_amounts, v_currencies, v_errors, v_to_apply)
     with ordinality as request (key, order_id, status, amount, currency, error, to_apply, i)
   left join flashsale_data.payments p on p.idempotency_key = request.key
@@ -186,6 +201,8 @@ begin
     select case
       when request.error is not null then 'SA009'
       when not request.key in (select unnest(v_keys)) then '55P03'
+      when (payment.recorded).idempotency_key is null and request.status = 'declined'
+           and v_absent[v_order_slots[request.i]] then null
       -- Only the first request of its key, the one to apply, is refused for want of room.
       when (payment.recorded).idempotency_key is null and request.to_apply
            and v_absent[v_order_slots[request.i]] then 'SA011'

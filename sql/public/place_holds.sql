@@ -14,7 +14,7 @@
 -- Replays  a key that has placed a hold returns that hold as it now stands, to the same buyer.
 -- Refuses  SA001 product_not_found, SA002 insufficient_stock, SA008 idempotency_key_reused,
 --          SA009 invalid_request, SA012 sale_not_started, SA013 sale_ended, SA014 sale_paused,
---          SA016 buyer_required, SA017 limit_reached. members has what a refusal says beside its
+--          SA015 sale_cancelled, SA016 buyer_required, SA017 limit_reached. members has what a refusal says beside its
 --          sentence: starts_at, ends_at, or the limit that was reached, what the buyer has taken of
 --          it, and what is remaining (of the limit of a hold: nothing is taken). One column, since
 --          each costs a call of one hold 1 %.
@@ -169,7 +169,7 @@ begin
         v_products[v_i] := v_worth.closed[v_i];
         -- One that has opened since was scheduled then.
         v_sale_statuses[v_i] := coalesce(nullif(flashsale_data.sale_status((v_products[v_i]).starts_at,
-          (v_products[v_i]).ends_at, (v_products[v_i]).paused, clock_timestamp()), 'open'), 'scheduled');
+          (v_products[v_i]).ends_at, (v_products[v_i]).paused, (v_products[v_i]).cancelled, clock_timestamp()), 'open'), 'scheduled');
       end if;
     end loop;
   end if;
@@ -202,6 +202,7 @@ begin
       v_claim_slot := v_claim_slots[v_i];
       v_denial := case
         when length(p_buyers[v_i]) not between 1 and 255 then 'SA009'
+        when v_sale_statuses[v_slot] = 'cancelled' then 'SA015'
         when v_sale_statuses[v_slot] = 'scheduled' then 'SA012'
         when v_sale_statuses[v_slot] = 'ended' then 'SA013'
         when v_sale_statuses[v_slot] = 'paused' then 'SA014' -- guard: sale-paused
@@ -255,6 +256,8 @@ begin
               (v_products[v_slot]).ends_at);
           when 'SA014' then
             v_details[v_i] := format('The sale of product %s is paused.', p_product_ids[v_i]);
+          when 'SA015' then
+            v_details[v_i] := format('The sale of product %s was cancelled.', p_product_ids[v_i]);
           when 'SA016' then
             v_details[v_i] := format('Product %s has a limit for each buyer, and the request names none.',
               p_product_ids[v_i]);

@@ -21,6 +21,9 @@ values
   ('SA017', 'limit_reached',          409, 'Limit reached'),
   ('SA018', 'extension_refused',      409, 'Extension refused'),
   ('SA019', 'order_settled',          409, 'Order settled'),
+  ('SA020', 'payment_not_found',      404, 'Payment not found'),
+  ('SA021', 'refund_too_large',       409, 'Refund too large'),
+  ('SA022', 'preview_changed',        409, 'Preview changed'),
   ('SA030', 'not_primary',            503, 'Not the primary');
 comment on view flashsale.refusals is 'Every refusal: its SQLSTATE, stable code, HTTP status and title';
 revoke all on flashsale.refusals from public;

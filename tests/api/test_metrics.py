@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from api.resources.payment_webhook import RESULTS
+from api.payment_events import RESULTS
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.api.test_openapi_examples import send_raw

@@ -119,13 +119,22 @@ CORRUPTIONS = {
         "update flashsale_data.payments set order_id = {paid} where idempotency_key = 'second'",
     ],
     "money_adds_up": [
-        "update flashsale_data.payments set result = 'no_change' where idempotency_key = 'twice'"
+        "update flashsale_data.payments set refund_state = null, refund_reason = null, result = 'no_change'"
+        " where idempotency_key = 'twice'"
     ],
-    "paid_its_amount": ["update flashsale_data.payments set amount = 1 where idempotency_key = 'first'"],
+    "refunds_add_up": [
+        "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, recorded_at)"
+        " values ('re_1', 'twice', 1, 'refund', 'done', now())"
+    ],
+    "paid_its_amount": [
+        "update flashsale_data.payments set amount = case idempotency_key when 'first' then 98 else 100 end"
+        " where idempotency_key in ('first', 'second')"
+    ],
     "refund_has_an_amount": [
         "insert into flashsale_data.payments"
-        " (idempotency_key, order_id, status, payload, received_at, result, order_status)"
-        " values ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled')"
+        " (idempotency_key, order_id, status, payload, received_at, result, order_status, refund_state,"
+        " refund_reason) values"
+        " ('of a purged order', 999, 'success', '{{}}', now(), 'refund_due', 'cancelled', 'due', 'sold_out')"
     ],
     "inbox_counter": ["update flashsale_data.inbox set stored = stored + 1"],
     "webhook_missed_its_order": [

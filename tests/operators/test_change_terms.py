@@ -104,7 +104,7 @@ def test_a_sale_opens_and_ends_by_itself_at_its_instants(db):
     [(-1, "scheduled"), (0, "open"), (1, "open"), (59, "open"), (60, "ended"), (61, "ended")],
 )
 def test_a_window_includes_its_start_and_not_its_end(db, at, status):
-    query = "select flashsale_data.sale_status(%s, %s, false, %s)"
+    query = "select flashsale_data.sale_status(%s, %s, false, false, %s)"
     assert value(db, query, NOON, NOON + timedelta(minutes=1), NOON + timedelta(seconds=at)) == status
 
 

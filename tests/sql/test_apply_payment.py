@@ -8,10 +8,12 @@ from tests.support.sql_calls import (
     apply_payment,
     apply_payments,
     available,
+    change_settings,
     create_overdue_order,
     create_product,
     expire_due,
     get_order,
+    next_order_id,
     order_units,
     place_hold,
     refused,
@@ -65,24 +67,30 @@ OVERDUE, FAILED, CANCELLED = "payment_overdue", "payment_failed", "payment_cance
     (a_pending_order,       "sold", "success",   "paid",      "applied",    None,      0),
     (a_pending_order,       "",     "failed",    "cancelled", "applied",    FAILED,    UNITS),
     (a_pending_order,       "",     "cancelled", "cancelled", "applied",    CANCELLED, UNITS),
+    (a_pending_order,        "",     "declined",  "pending_payment", "no_change", None,      0),
     (an_overdue_order,      "",     "success",   "paid",      "applied",    None,      -UNITS),
     (an_overdue_order,      "sold", "success",   "cancelled", "refund_due", OVERDUE,   0),
     (an_overdue_order,      "",     "failed",    "cancelled", "no_change",  OVERDUE,   0),
     (an_overdue_order,      "",     "cancelled", "cancelled", "no_change",  OVERDUE,   0),
+    (an_overdue_order,       "",     "declined",  "cancelled", "no_change",  OVERDUE,   0),
     (a_swept_overdue_order, "",     "success",   "paid",      "applied",    None,      -UNITS),
     (a_swept_overdue_order, "sold", "success",   "cancelled", "refund_due", OVERDUE,   0),
     (a_swept_overdue_order, "",     "failed",    "cancelled", "no_change",  OVERDUE,   0),
     (a_swept_overdue_order, "",     "cancelled", "cancelled", "no_change",  OVERDUE,   0),
+    (a_swept_overdue_order,  "",     "declined",  "cancelled", "no_change",  OVERDUE,   0),
     (a_paid_order,          "",     "success",   "paid",      "refund_due", None,      0),
     (a_paid_order,          "",     "failed",    "paid",      "no_change",  None,      0),
     (a_paid_order,          "",     "cancelled", "paid",      "no_change",  None,      0),
+    (a_paid_order,           "",     "declined",  "paid",      "no_change",  None,      0),
     (a_failed_order,        "",     "success",   "paid",      "applied",    None,      -UNITS),
     (a_failed_order,        "sold", "success",   "cancelled", "refund_due", FAILED,    0),
     (a_failed_order,        "",     "failed",    "cancelled", "no_change",  FAILED,    0),
     (a_failed_order,        "",     "cancelled", "cancelled", "no_change",  FAILED,    0),
+    (a_failed_order,         "",     "declined",  "cancelled", "no_change",  FAILED,    0),
     (a_cancelled_order,     "",     "success",   "cancelled", "refund_due", CANCELLED, 0),
     (a_cancelled_order,     "",     "failed",    "cancelled", "no_change",  CANCELLED, 0),
     (a_cancelled_order,     "",     "cancelled", "cancelled", "no_change",  CANCELLED, 0),
+    (a_cancelled_order,     "",     "declined",  "cancelled", "no_change",  CANCELLED, 0),
 ])  # fmt: skip
 def test_the_table(db, given, others, word, status, result, reason, available_delta):
     product = create_product(db, stock=10)
@@ -116,6 +124,66 @@ def test_units_of_an_order_revived_do_not_come_back_with_the_sweep(db):
     apply_payment(db, "p", order.order_id)
     assert expire_due(db) == 0
     assert available(db, product) == 2
+
+
+# --- declined attempts ---
+
+
+def test_an_order_is_paid_after_declined_attempts(db):
+    product = create_product(db, stock=5)
+    order = order_units(db, product, UNITS)
+    words = ("declined", "declined again", "paid", "declined")
+    outcomes = [
+        apply_payment(db, word, order.order_id, "success" if word == "paid" else "declined") for word in words
+    ]
+    assert [(each.status, each.result, each.replayed) for each in outcomes] == [
+        ("pending_payment", "no_change", False),
+        ("pending_payment", "no_change", False),
+        ("paid", "applied", False),
+        ("pending_payment", "no_change", True),
+    ]
+    assert get_order(db, order.order_id).status == "paid"
+    assert rows(db, "select * from flashsale.refunds_due") == []
+
+
+def test_a_declined_attempt_for_an_unknown_order_leaves_nothing(db):
+    unknown = next_order_id(db)
+    for _ in range(2):
+        assert apply_payment(db, "p", unknown, "declined") == (unknown, None, "no_change", False)
+    assert value(db, "select count(*) from flashsale_data.payments") == 0
+    assert apply_payment(db, "p", unknown, "success") == (unknown, None, "stored", False)
+
+
+def test_declined_attempts_for_unknown_orders_take_no_room(db):
+    unknown = next_order_id(db)
+    change_settings(db, inbox_limit=0)
+    outcomes = apply_payments(
+        db, ("a", unknown, "declined"), ("b", unknown, "success"), ("c", unknown, "declined")
+    )
+    assert [(each.sqlstate, each.result) for each in outcomes] == [
+        (None, "no_change"),
+        ("SA011", None),
+        (None, "no_change"),
+    ]
+
+
+def test_two_declined_attempts_with_one_key_in_one_call(db):
+    """The first leaves nothing that could answer the second."""
+    known = order_units(db, create_product(db, stock=5), UNITS).order_id
+    unknown = known + 10
+    outcomes = apply_payments(
+        db,
+        ("p", unknown, "declined"),
+        ("p", unknown, "declined"),
+        ("q", known, "declined"),
+        ("q", known, "declined"),
+    )
+    assert [(each.order_id, each.sqlstate, each.status, each.result, each.replayed) for each in outcomes] == [
+        (unknown, None, None, "no_change", False),
+        (unknown, None, None, "no_change", False),
+        (known, None, "pending_payment", "no_change", False),
+        (known, None, "pending_payment", "no_change", True),
+    ]
 
 
 # --- amounts ---

@@ -19,6 +19,7 @@ TITLES = {
     "SA010": "Stock in use", "SA011": "Too many unmatched webhooks", "SA012": "Sale not started",
     "SA013": "Sale ended", "SA014": "Sale paused", "SA015": "Sale cancelled", "SA016": "Buyer required",
     "SA017": "Limit reached", "SA018": "Extension refused", "SA019": "Order settled",
+    "SA020": "Payment not found", "SA021": "Refund too large", "SA022": "Preview changed",
     "SA030": "Not the primary",
 }  # fmt: skip
 LOCKED = "55P03"
