@@ -15,11 +15,11 @@ from api.database.client import CheckoutClient
 from api.database.schema_version import digest, migration_ids
 from api.openapi.document import OpenApi, problem_types
 from api.openapi.pages import docs_routes, problem_routes
-from api.resources.allowance import Allowance
 from api.payment_events import PaymentEvents
 from api.providers import Provider
 from api.providers.adyen import Adyen
 from api.providers.stripe import Stripe
+from api.resources.allowance import Allowance
 from api.resources.health import Liveness, Readiness
 from api.resources.holds import Extension, Hold, Holds
 from api.resources.metrics import Metrics
