@@ -1,6 +1,6 @@
 """Each alert of ops/alerts.yml fires when it should, and ends: by promtool, with the series of the server.
 
-tests/test_alerts_live.py provokes in a real Prometheus what can be provoked there.
+tests/test_alerts_live.py restarts PostgreSQL and the server before a real Prometheus.
 """
 
 import subprocess
