@@ -314,7 +314,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             ),
             ProblemExample(problems.SALE_PAUSED, "The sale of product 1 is paused."),
             ProblemExample(
-                problems.BUYER_REQUIRED, "Product 1 is sold to named buyers: it has a limit for each.",
+                problems.BUYER_REQUIRED,
+                "Product 1 has a limit for each buyer, and the request names none.",
             ),
             ProblemExample(
                 problems.LIMIT_REACHED,

@@ -19,7 +19,7 @@ _QUALIFIED_NAME = re.compile(
     r"(?:flashsale|flashsale_data)\.",
     re.IGNORECASE | re.MULTILINE,
 )
-_GRANTED = re.compile(r"^grant \w+ on .* to (\w+);", re.IGNORECASE | re.MULTILINE)
+_GRANTED = re.compile(r"^grant \w+ on [^;]* to (\w+);", re.IGNORECASE | re.MULTILINE)
 
 _DEFINITION = {
     "routine": """

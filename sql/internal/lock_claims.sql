@@ -7,8 +7,12 @@ create or replace function flashsale_data.lock_claims(p_product_ids bigint[], p_
 returns void
 language plpgsql
 as $$
+declare
+  v_keys text[] := flashsale_data.claim_keys(p_product_ids, p_slots, p_buyers);
 begin
-  perform flashsale_data.lock_keys('claim', flashsale_data.claim_keys(p_product_ids, p_slots, p_buyers)); -- guard: claim-lock
+  if v_keys is not null then
+    perform flashsale_data.lock_keys('claim', v_keys); -- guard: claim-lock
+  end if;
 end
 $$;
 comment on function flashsale_data.lock_claims(bigint[], int[], text[]) is

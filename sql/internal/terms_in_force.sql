@@ -14,12 +14,16 @@ create or replace function flashsale_data.terms_in_force(
   out claim_slots int[], out taken int[], out locked_elsewhere boolean[])
 language plpgsql
 as $$
+declare
+  v_counted boolean;
+  v_grouped boolean;
 begin
   select array_agg(locked.product), array_agg(locked.sale_status),
-         array_agg(locked.max_per_buyer), array_agg(locked.max_per_hold), array_agg(locked.scope)
-    into products, sale_statuses, max_per_buyers, max_per_holds, scopes
+         array_agg(locked.max_per_buyer), array_agg(locked.max_per_hold), array_agg(locked.scope),
+         bool_or(locked.scope is not null), bool_or(locked.limit_group is not null)
+    into products, sale_statuses, max_per_buyers, max_per_holds, scopes, v_counted, v_grouped
   from (
-    select p as product, p.max_per_buyer, p.max_per_hold,
+    select p as product, p.max_per_buyer, p.max_per_hold, p.limit_group,
            case when p.product_id is not null
                 then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, wanted.effective_now) -- guard: window-after-lock
                 end as sale_status,
@@ -29,12 +33,13 @@ begin
     left join flashsale_data.products p
       on p.product_id = wanted.product_id and wanted.effective_now is not null
     order by wanted.slot) locked;
-  if p_buyers is null or cardinality(array_remove(scopes, null)) = 0 then
+  if p_buyers is null or not v_counted then
     return;
   end if;
-
-  -- The units are read in a statement of its own, after the locks.
-  locked_elsewhere := flashsale_data.claims_locked_elsewhere(p_product_ids, p_slots, p_buyers);
+  if v_grouped then
+    locked_elsewhere := flashsale_data.claims_locked_elsewhere(p_product_ids, p_slots, p_buyers);
+  end if;
+  -- A statement of its own, after the locks.
   select array_agg(request.claim_slot),
          array_agg(case when request.claim_slot = request.i then (
            select least(coalesce(sum(c.qty), 0), 2147483647)::int
@@ -44,7 +49,7 @@ begin
     into claim_slots, taken
   from (
     select r.*, case when r.scope is not null and r.buyer is not null
-                     then min(r.i) over (partition by r.scope, r.buyer) end::int as claim_slot
+                     then min(r.i) over (partition by r.scope collate "C", r.buyer collate "C") end::int as claim_slot
     from (
       select u.slot, u.buyer, u.i, scopes[u.slot] as scope
       from unnest(p_slots, p_buyers) with ordinality as u (slot, buyer, i)

@@ -43,10 +43,7 @@ begin
   return query select t.* from flashsale_data.terms_at(v_locked.ids, clock_timestamp()) t;
 end
 $$;
-comment on function flashsale.change_terms(
-  bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) is
+comment on function flashsale.change_terms(bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) is
   'Changes when, how and to whom products are sold; returns their terms';
-revoke execute on function flashsale.change_terms(
-  bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) from public;
-grant execute on function flashsale.change_terms(
-  bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) to flashsale_ops;
+revoke execute on function flashsale.change_terms(bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) from public;
+grant execute on function flashsale.change_terms(bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) to flashsale_ops;

@@ -69,10 +69,7 @@ begin
   perform flashsale_data.record_operation('create_product', p_idempotency_key, v_arguments, product_id);
 end
 $$;
-comment on function flashsale.create_product(
-  text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) is
+comment on function flashsale.create_product(text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) is
   'Puts a product on sale; returns its id';
-revoke execute on function flashsale.create_product(
-  text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) from public;
-grant execute on function flashsale.create_product(
-  text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) to flashsale_ops;
+revoke execute on function flashsale.create_product(text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) from public;
+grant execute on function flashsale.create_product(text, int, numeric, text, text, boolean, timestamptz, timestamptz, int, text, interval, interval, boolean, int) to flashsale_ops;

@@ -133,6 +133,30 @@ def test_a_sold_out_product_before_its_start_has_not_started(db):
         place_hold(db, product)
 
 
+@pytest.mark.parametrize("buyer", [None, "ann"])
+@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+def test_a_batch_of_products_in_every_state(db, buyer, level):
+    window = {"starts_at": clock(db) - HOUR, "ends_at": clock(db) + HOUR}
+    products = {
+        create_product(db): None,
+        create_product(db, starts_at=clock(db) + HOUR): "SA012",
+        create_product(db, ends_at=clock(db)): "SA013",
+        create_product(db, **window): None,
+        create_product(db, stock=0, **window): "SA002",
+        create_product(db, stock=0): "SA002",
+        create_product(db, max_per_buyer=1): None if buyer else "SA016",
+        create_product(db, max_per_buyer=1, limit_group="shoe", **window): None if buyer else "SA016",
+        create_product(db, max_per_hold=1, stock=0, starts_at=clock(db) + HOUR): "SA012",
+        10**9: "SA001",
+    }
+    with db.transaction():
+        db.execute(f"set transaction isolation level {level}")
+        for order in (list(products), list(reversed(products))):
+            with db.transaction(force_rollback=True):
+                found = place_holds(db, *[(product, 1, None, buyer) for product in order])
+                assert sqlstates(found) == [products[product] for product in order]
+
+
 def test_what_was_held_in_time_is_ordered_and_paid_after_the_end(db):
     product = create_product(db)
     hold = place_hold(db, product)
