@@ -93,7 +93,9 @@ def test_a_sequence_behind_its_rows_is_found(db, name):
     db.execute(f"alter sequence {name} restart")
     assert behind(db) == [(name, 0, highest)]
     if name != "flashsale_data.arrivals":
-        assert problem(db).startswith(f"{name} stands at 0, behind {highest}. Ids would be given out again")
+        assert (problem(db) or "").startswith(
+            f"{name} stands at 0, behind {highest}. Ids would be given out again"
+        )
     db.execute("select setval(%s, %s)", (name, highest))
     assert behind(db) == []
 
