@@ -43,7 +43,7 @@ def webhook() -> None:
 )
 @click.option("--amount", type=MONEY, help="Captured amount, such as 99.00.")
 @click.option("--currency", help="ISO 4217 code.")
-@click.option("--key", help="Idempotency key of the event. [default: a new one]")
+@click.option("--key", help="Idempotency key, which names the payment and its outcome. [default: a new one]")
 @click.option(
     "--times", type=click.IntRange(1, 10_000), default=1, help="How often the same webhook is sent."
 )
