@@ -156,7 +156,7 @@ def test_a_narrow_terminal_keeps_names(database_url, db, sale, columns):
     assert len(numbers) <= len(heads) <= columns
     assert heads.split()[-7:] == ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
     assert numbers.split()[-7:] == ["100000", "100000", "0", "0", "0", "0", "0"], numbers
-    assert ("Sneaker" in next(line for line in lines if line.endswith("0.1"))) == (columns > 60)
+    assert ("Sneaker" in next(line for line in lines if line.endswith("0.1"))) == (columns > 80)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
