@@ -15,8 +15,8 @@ import pytest
 
 from flashsale.database.migrations import migrate
 from flashsale.local.cluster import SUPERUSER, Cluster, stop_server
-from tests.support import neighbours
-from tests.support.clusters import cluster_folder
+from tests.support import neighbours, servers
+from tests.support.clusters import cluster_folder, new_cluster
 from tests.support.flashsale_up import FLASHSALE
 from tests.support.sale_steps import one, order
 
@@ -103,12 +103,11 @@ class Shop:
         raise AssertionError(f"still after {MAX_ROUNDS} rounds: {found}")
 
 
-@pytest.fixture(scope="module")
-def new_shop() -> Iterator[Shop]:
+@pytest.fixture(scope="module", params=[None, servers.versions()[-1]])
+def new_shop(request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """On the installed version of PostgreSQL and on the newest: since 16, members do not inherit always."""
     with cluster_folder() as folder:
-        cluster = Cluster(folder)
-        cluster.create()
-        shop = Shop(cluster)
+        shop = Shop(new_cluster(folder, request.param))
         shop.start()
         try:
             yield shop

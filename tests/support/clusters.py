@@ -25,21 +25,27 @@ def cluster_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def new_cluster(folder: Path, version: str | None = None) -> Cluster:
+    """A new cluster in `folder`, with the settings of `make up`, that has not been started.
+
+    :param version: of PostgreSQL, one of servers.VERSIONS; None: the installed one
+    """
+    if version is None:
+        cluster = Cluster(folder)
+        cluster.create()
+    else:
+        cluster = Cluster(folder / "cluster", servers.programs(version, folder / "programs"))
+        cluster.create(PORTABLE_CONFIGURATION)
+    return cluster
+
+
 @contextmanager
 def running_cluster(
     settings: Mapping[str, str] | None = None, *, with_pg_cron: bool = True, version: str | None = None
 ) -> Iterator[Cluster]:
-    """A new cluster, stopped and removed at the end.
-
-    :param version: of PostgreSQL, one of servers.VERSIONS; None: the installed one
-    """
+    """A new cluster, stopped and removed at the end; `version` as in new_cluster()."""
     with cluster_folder() as folder:
-        if version is None:
-            cluster = Cluster(folder)
-            cluster.create()
-        else:
-            cluster = Cluster(folder / "cluster", servers.programs(version, folder / "programs"))
-            cluster.create(PORTABLE_CONFIGURATION)
+        cluster = new_cluster(folder, version)
         server = cluster.start(settings, with_pg_cron=with_pg_cron)
         try:
             yield cluster
