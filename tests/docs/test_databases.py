@@ -183,7 +183,9 @@ def test_pg_upgrade(tmp_path: Path) -> None:
         home = cluster.directory / "home"
         account.make_private_directory(home)
         instead = {
-            "sudo -u postgres": " ".join(account.prefix) or "env",
+            # An ordinary user's clusters belong to that account, and have the superuser postgres, too.
+            "sudo -u postgres": " ".join(account.prefix) or f"env PGUSER={SUPERUSER}",
+            "initdb -D": f"initdb -U {SUPERUSER} -D",
             "/usr/lib/postgresql/15/bin": str(find_binary("postgres").parent),
             "/usr/lib/postgresql/18/bin": str(programs),
             "/var/lib/postgresql": str(home),
