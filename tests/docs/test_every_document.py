@@ -69,3 +69,9 @@ def test_every_command_of_make_and_flashsale_exists(path: Path) -> None:
                 break
             command = command.commands.get(word)
             assert command, f"flashsale {words}"
+
+
+def test_contributing_says_what_ci_runs() -> None:
+    (sentence,) = re.findall(r"^CI runs (.+?)\.$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    script = (ROOT / ".ci/run").read_text()
+    assert re.findall(r"`(.+?)`", sentence) == re.findall(r"^(?:make|bin/).*$", script, re.MULTILINE)
