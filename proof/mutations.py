@@ -9,6 +9,7 @@ BATCHES = "tests/sql/test_batches.py::"
 BATCHING = "tests/api/test_batching.py::"
 CONCURRENCY = "tests/sql/test_concurrency.py::"
 CONCURRENT_LIMITS = "tests/sql/test_concurrent_limits.py::"
+CANCEL = "tests/operators/test_cancel.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_superuser"
 CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
@@ -36,6 +37,8 @@ REFUSED = "tests/api/test_rejected_webhooks.py::"
 REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
 SESSION = "tests/api/test_session.py::"
+PROVIDERS = "tests/api/test_provider_webhooks.py::"
+REFUNDS = "tests/operators/test_refunds.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
@@ -260,7 +263,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation(
         "Payments of a wrong amount are missing from the refunds due",
         "refunds-recorded",
-        ["where d.status = 'success' and d.result = 'refund_due'"],
+        ["where d.refund_state = 'due' and d.refund_reason <> 'amount_mismatch'"],
         [
             PAYMENTS + "test_distinct_captured_payments_are_paid_orders_and_refunds_due",
             "tests/operators/test_views.py::test_a_payment_of_a_wrong_amount",
@@ -606,7 +609,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Early requests lock the product", "early-without-lock", ["case when true"],
         [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
     Mutation("The window is judged by the time before the lock", "window-after-lock",
-        ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled, transaction_timestamp())"],
+        ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled,"
+         " transaction_timestamp())"],
         [TERMS + "test_a_window_is_judged_after_the_lock"]),
     Mutation("A pause stops nothing", "sale-paused", [""],
         [TERMS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
@@ -690,5 +694,63 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("The audit overlooks holds outside the window", "audit-window",
         ["(t.terms ->> 'paused')::boolean, h.placed_at) = 'never'"],
         [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[held_in_time]"]),
+    # Providers.
+    Mutation("Stripe's signature is not compared", "stripe-signature", ["if True:"],
+        [PROVIDERS + "test_only_stripes_signature_lets_an_event_in"]),
+    Mutation("An unpaid Checkout Session pays its order", "unpaid-session", ["if False:"],
+        [PROVIDERS + "test_an_unpaid_session_pays_when_its_payment_has_succeeded"]),
+    Mutation("Only the first item of a notification is verified", "every-item", ["for item in items[:1]:"],
+        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+    Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
+        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+    # Refunds.
+    Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],
+        [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),
+    Mutation("Two workers take the same refunds", "refund-payment-lock", [");"],
+        [REFUNDS + "test_a_worker_passes_over_what_another_has_taken"]),
+    Mutation("A worker with an old snapshot takes refunds", "refunds-isolation", ["elsif false then"],
+        [REFUNDS + "test_refunds_are_begun_at_read_committed_only"]),
+    Mutation("Two records of one payment are written at the same time", "recorded-payment-lock", [");"],
+        [REFUNDS + "test_records_of_one_payment_are_written_in_turn"]),
+    Mutation("A batch of records waits for a payment", "recorded-payments-lock", ["for no key update);"],
+        [REFUNDS + "test_a_batch_does_not_wait_for_a_payment_that_is_locked"]),
+    Mutation("A refund key can be used for another payment", "refund-key-reused", ["sqlstate := null;"],
+        [REFUNDS + "test_a_key_belongs_to_one_payment_and_one_amount"]),
+    Mutation("A refund that failed is done after all", "failed-overrides-done",
+        ["elsif v_known.status = p_statuses[v_i] then"],
+        [REFUNDS + "test_a_failed_refund_is_due_again_under_another_key"]),
+    Mutation("More is refunded than was captured", "refund-too-large", ["and false then"],
+        [REFUNDS + "test_what_is_more_than_was_captured_is_refused_and_a_chargeback_is_a_fact"]),
+    Mutation("A refund that the bank sends back is not due again", "failed-is-due-again", [""],
+        [REFUNDS + "test_a_failed_refund_is_due_again_under_another_key"]),
+    Mutation("A refund that is done stays due", "refund-settles", ["then 'due'"],
+        [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),
+    Mutation("Refunds are not in the ledger", "refunds-in-ledger", [""],
+        [REFUNDS + "test_every_step_is_in_the_ledger"]),
+    Mutation("The refunds of a test product stay", "refunds-forgotten", ["where false);"],
+        [FORGET + "test_refunds_go_with_their_product"]),
+    Mutation("The audit does not add up refunds", "audit-refunds", ["where false"],
+        [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[refunds_add_up]"]),
+    # Cancelled orders and sales.
+    Mutation("The units of an overdue order are returned twice", "cancelled-overdue",
+        ["o.status = 'pending_payment' as awaited,"],
+        [CANCEL + "test_an_overdue_order_is_not_revived_once_the_shop_has_cancelled_it"]),
+    Mutation("An order that the buyer cancelled becomes the shop's", "cancelled-for-good", [""],
+        [CANCEL + "test_an_order_that_was_cancelled_for_another_reason_stays_as_it_is"]),
+    Mutation("The payment of a cancelled order is not due back", "cancelled-is-refunded", ["where false"],
+        [CANCEL + "test_an_order_is_cancelled_for_the_shop"]),
+    Mutation("Units that are lost are missing in the ledger", "not-restocked", ["from target t where false"],
+        [CANCEL + "test_an_order_is_cancelled_for_the_shop"]),
+    Mutation("The units of a cancelled order stay taken", "cancelled-returns-units",
+        ["set version = s.version + 1,"],
+        [CANCEL + "test_an_order_is_cancelled_for_the_shop"]),
+    Mutation("A cancelled sale goes on", "sale-cancelled", [""],
+        [CANCEL + "test_a_sale_is_cancelled_as_it_was_previewed"]),
+    Mutation("A sale is cancelled for another sum than previewed", "preview-changed", ["elsif false then"],
+        [CANCEL + "test_a_sale_is_cancelled_as_it_was_previewed"]),
+    Mutation("A sale is cancelled by an old snapshot", "cancel-isolation", ["if false then"],
+        [CANCEL + "test_a_sale_that_does_not_exist_or_an_old_snapshot_is_refused"]),
+    Mutation("Cancelling a sale waits for what waits for it", "cancel-locks-all", ["for no key update;"],
+        [CANCEL + "test_an_order_that_came_meanwhile_is_not_waited_for"]),
 ]
 # fmt: on

@@ -16,6 +16,7 @@ from tests.support.sql_calls import (
     get_hold,
     get_order,
     order_units,
+    outcome,
     place_hold,
     place_short_hold,
     refused,
@@ -24,6 +25,7 @@ from tests.support.sql_calls import (
     value,
     wait_until_past,
 )
+from tests.support.waiting import wait_until_blocked
 
 CANCEL = "select * from flashsale.cancel_order(%s, %s)"
 PREVIEW = "select * from flashsale.preview_cancel_sale(%s)"
@@ -153,6 +155,24 @@ def test_a_sale_that_does_not_exist_or_an_old_snapshot_is_refused(db):
     with db.transaction(), refused("SA009"):
         db.execute("set transaction isolation level serializable")
         row(db, CANCEL_SALE, 1, 0)
+
+
+def test_an_order_that_came_meanwhile_is_not_waited_for(db, connect):
+    """The order is locked by a payment, which waits for the product, which the cancellation has locked."""
+    product = create_product(db, stock=5)
+    seller, payer, canceller = connect(), connect(), connect()
+    seller.execute("begin")
+    hold = place_hold(seller, product, 1)  # locks the product
+    with ThreadPoolExecutor(2) as callers:
+        cancelled = callers.submit(outcome, row, canceller, CANCEL_SALE, product, 0)
+        wait_until_blocked(canceller, watcher=db)
+        late = create_order(seller, hold.hold_id)
+        seller.execute("commit")
+        # Whichever comes first: the payment, or the cancellation.
+        paid = callers.submit(outcome, apply_payment, payer, "p", late.order_id)
+        answers = {str(cancelled.result(30)), str(paid.result(30).result)}
+    assert "57014" not in answers, answers
+    assert audit(db) == []
 
 
 def test_buyers_and_webhooks_meet_a_sale_that_is_cancelled(db, connect):

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.usefixtures("books_balance")]
 
 TABLES = (
     *("products", "stock", "lapses", "holds", "orders", "payments", "inbox", "events", "ledger_carried"),
-    *("operations", "settings"),
+    *("operations", "settings", "claims", "refunds"),
 )
 
 
@@ -137,6 +137,17 @@ def test_every_test_is_forgotten_or_those_that_are_named(db, real):
 def test_a_repetition_has_nothing_to_do(db, a_test):
     assert forgotten(db, a_test) == {a_test: True}
     assert forget(db, a_test) == []
+
+
+def test_refunds_go_with_their_product(db, real):
+    product = mark_as_test(db, create_product(db))
+    number = order(db, product)
+    pay(db, number, key="test pays")
+    pay(db, number, key="test pays again")
+    db.execute("select flashsale.record_refund('re_test', 'test pays again', 40, 'done')")
+    before = tables(db)["refunds"]
+    assert forgotten(db, product) == {product: True}
+    assert len(tables(db)["refunds"]) == len(before) - 1
 
 
 def test_a_real_product_is_refused(db, real, a_test):

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.support.sql_calls import (
+    LOCKED,
     age_inbox,
     apply_payment,
     audit,
@@ -13,11 +14,13 @@ from tests.support.sql_calls import (
     get_order,
     next_order_id,
     order_units,
+    outcome,
     refused,
     row,
     rows,
     value,
 )
+from tests.support.waiting import wait_until_blocked
 
 BEGIN = "select * from flashsale.begin_refunds(%s)"
 RECORD = "select * from flashsale.record_refund(%s, %s, %s, %s, %s)"
@@ -193,6 +196,45 @@ def test_two_workers_never_get_one_refund(db, connect):
     keys = [each.payment_key for each in begun]
     assert len(keys) == len(set(keys))
     assert len(keys) + len(begin(db)) == 39
+
+
+def test_a_worker_passes_over_what_another_has_taken(db, connect):
+    order = order_units(db, create_product(db), 1)
+    for i in range(3):
+        apply_payment(db, f"p{i}", order.order_id)
+    first = connect()
+    first.execute("begin")
+    (taken,) = begin(first, 1)
+    (other,) = begin(db)
+    assert {taken.payment_key, other.payment_key} == {"p1", "p2"}
+    first.execute("commit")
+    assert begin(db) == []
+
+
+def test_records_of_one_payment_are_written_in_turn(db, order, connect):
+    first, second = connect(), connect()
+    first.execute("begin")
+    record(first, "re_1", "again", "60.00")
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(outcome, record, second, "re_2", "again", "60.00")
+        wait_until_blocked(second, watcher=db)
+        first.execute("commit")
+        assert answer.result() == "SA021"
+    assert due(db) == [("again", "39.00", "paid_twice")]
+
+
+def test_a_batch_does_not_wait_for_a_payment_that_is_locked(db, order, connect):
+    first = connect()
+    first.execute("begin")
+    record(first, "re_1", "again", "60.00")
+    batch = (
+        "select * from flashsale.record_refunds(array[1, 2], '{re_2, re_3}', '{again, pays}', '{1, 1}',"
+        " '{done, done}')"
+    )
+    db.execute("set lock_timeout = '10s'")
+    assert [each.sqlstate for each in rows(db, batch)] == [LOCKED, None]
+    first.execute("commit")
+    assert [each.replayed for each in rows(db, batch)] == [False, True]
 
 
 def test_a_batch_answers_each_request(db, order):
