@@ -313,6 +313,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 {"ends_at": "2025-01-12T10:00:00Z"},
             ),
             ProblemExample(problems.SALE_PAUSED, "The sale of product 1 is paused."),
+            ProblemExample(problems.SALE_CANCELLED, "The sale of product 1 was cancelled."),
             ProblemExample(
                 problems.BUYER_REQUIRED,
                 "Product 1 has a limit for each buyer, and the request names none.",
@@ -542,7 +543,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0009.byte-order-and-purged-ids", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0013.refunds", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -551,7 +552,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0009.byte-order-and-purged-ids",
+                "schema_version": "0013.refunds",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",

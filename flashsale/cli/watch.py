@@ -157,35 +157,39 @@ def _render(snapshot: _Snapshot) -> RenderableType:
 
 
 class _Products:
-    """A line a product; where its name would be folded, the name has a line of its own."""
+    """A line a product; where its name would be folded, the name has a line of its own, with the sale."""
 
     MIN_NAME_WIDTH = 24
+    COLUMNS = ("total", "available", "held", "awaiting", "paid", "holds/s", "paid/s")
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.names = [(row["product_id"], row["name"]) for row in rows]
+        self.sales = [_sale(row) for row in rows]
         self.numbers = [
             [
                 row["total_stock"], _available(row), row["held"], row["awaiting"], row["paid"],
-                row["holds_per_second"], row["paid_per_second"], _sale(row),
+                row["holds_per_second"], row["paid_per_second"],
             ]
             for row in rows
         ]  # fmt: skip
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s", "sale"]
         wide = table(
-            ["id", "product", *columns],
-            [[*name, *numbers] for name, numbers in zip(self.names, self.numbers, strict=True)],
+            ["id", "product", *self.COLUMNS, "sale"],
+            [
+                [*name, *numbers, sale]
+                for name, numbers, sale in zip(self.names, self.numbers, self.sales, strict=True)
+            ],
         )
         longest = max(text(name).cell_len for _, name in self.names)
         missing = Measurement.get(console, options.update(max_width=WIDTH), wide).maximum - options.max_width
         if missing <= max(0, longest - self.MIN_NAME_WIDTH):
             yield wide
             return
-        head, *lines = console.render_lines(table(columns, self.numbers), options)
+        head, *lines = console.render_lines(table(self.COLUMNS, self.numbers), options)
         yield from [*head, Segment.line()]
-        for (product_id, name), line in zip(self.names, lines, strict=True):
-            yield Text.assemble((f"{product_id}  ", "bold"), text(name), overflow="fold")
+        for (product_id, name), sale, line in zip(self.names, self.sales, lines, strict=True):
+            yield Text.assemble((f"{product_id}  ", "bold"), text(name), "  ", sale, overflow="fold")
             yield from [*line, Segment.line()]
 
 

@@ -130,7 +130,7 @@ def test_a_database_that_goes_and_comes_back(
     assert time.monotonic() - began < 5
 
 
-IDLE_CONNECTIONS = 7
+IDLE_CONNECTIONS = 10
 """of a server that has not been asked anything"""
 
 
@@ -171,7 +171,7 @@ def test_a_connection_that_broke_during_a_call_is_opened_again_without_another(
         (pid,) = backends(db, "test")
         db.execute("alter function flashsale.place_holds rename to hidden")
         with pytest.raises(RolledBack):
-            await one.call([(1, 1, None)])
+            await one.call([(1, 1, None, None)])
         db.execute("alter function flashsale.hidden rename to place_holds")
         async with asyncio.timeout(30):
             while backends(db, "test") in ([], [pid]):
@@ -193,7 +193,7 @@ def test_a_connection_that_is_opened_on_demand_is_not_opened_again(
         one = FunctionConnection(
             database_url, "test", PLACE_HOLDS, lock_timeout_ms=100, writes=True, metrics=metrics
         )
-        await one.call([(1, 1, None)])
+        await one.call([(1, 1, None, None)])
         gauge = telemetry.db_connections.labels("test", "slow")
         assert gauge._value.get() == 1
         db.execute("select pg_terminate_backend(%s, 5000)", backends(db, "test"))

@@ -51,8 +51,13 @@ def test_every_problem_of_the_http_interface_is_described() -> None:
     known = {value for value in vars(problems).values() if isinstance(value, ProblemType)} | set(
         problems.REFUSALS.values()
     )
-    rest = {problems.STOCK_IN_USE, problems.NOT_PRIMARY, problems.SALE_CANCELLED}
-    assert known - set(problem_types()) == rest
+    assert known - set(problem_types()) == {
+        problems.STOCK_IN_USE,
+        problems.NOT_PRIMARY,
+        problems.PAYMENT_NOT_FOUND,
+        problems.REFUND_TOO_LARGE,
+        problems.PREVIEW_CHANGED,
+    }
     assert all(type_.detail.endswith(".") for type_ in known)
 
 

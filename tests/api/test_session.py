@@ -183,7 +183,7 @@ def test_a_pooler_in_transaction_mode_is_refused(shop: Cluster, tmp_path: Path) 
     with pooler(shop, "pgbouncer", pool_settings("transaction")) as pool:
         url = pool.url(ROLE)
         with pytest.raises(Unavailable, match=TRANSACTION_POOLER):
-            call(url, functions.PLACE_HOLDS, (1, 1, None))
+            call(url, functions.PLACE_HOLDS, (1, 1, None, None))
         with running_server(url, tmp_path / "log") as base, httpx.Client(base_url=base) as client:
             assert client.post("/api/holds", json={"product_id": 1, "qty": 1}).status_code == 503
             ready = client.get("/readyz")

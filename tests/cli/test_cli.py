@@ -76,8 +76,10 @@ def test_a_shell_completes_commands_options_and_choices():
         return done.stdout.split()
 
     assert {"up", "doctor", "rehearse", "watch", "webhook"} <= set(complete("flashsale"))
-    assert complete("flashsale", "product") == ["create", "forget-tests", "list", "price", "restock"]
-    assert complete("flashsale", "webhook", "send", "--status") == ["success", "failed", "cancelled"]
+    commands = ["create", "forget-tests", "list", "pause", "price", "restock", "resume", "terms"]
+    assert complete("flashsale", "product") == commands
+    statuses = ["success", "failed", "cancelled", "declined"]
+    assert complete("flashsale", "webhook", "send", "--status") == statuses
 
 
 @pytest.mark.parametrize(

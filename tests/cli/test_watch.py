@@ -154,9 +154,10 @@ def test_a_narrow_terminal_keeps_names(database_url, db, sale, columns):
     (heads,) = [line for line in lines if "available" in line]
     numbers = next(line for line in lines if "100000" in line)
     assert len(numbers) <= len(heads) <= columns
-    assert heads.split()[-7:] == ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
-    assert numbers.split()[-7:] == ["100000", "100000", "0", "0", "0", "0", "0"], numbers
-    assert ("Sneaker" in next(line for line in lines if line.endswith("0.1"))) == (columns > 80)
+    columns_of_numbers = ["total", "available", "held", "awaiting", "paid", "holds/s", "paid/s"]
+    assert [head for head in heads.split() if head not in ("id", "product", "sale")] == columns_of_numbers
+    assert "100000 100000 0 0 0 0 0" in " ".join(numbers.split())
+    assert ("Sneaker" in next(line for line in lines if " 0.1" in line)) == (columns > 80)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
