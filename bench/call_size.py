@@ -97,7 +97,7 @@ def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) ->
         costs[function] = Cost((run_time(connection.info.backend_pid) - before) / count)
         return rows
 
-    one_unit = [(1, 1, None)] * count
+    one_unit = [(1, 1, None, None)] * count
     holds = [row.hold_id for row in measure(functions.PLACE_HOLDS, one_unit)]
     measure(functions.GET_HOLDS, [(hold_id,) for hold_id in holds])
     created = measure(functions.CREATE_ORDERS, [(hold_id, None) for hold_id in holds])

@@ -620,8 +620,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
             " order by s.version desc limit 1) l;"
         ],
         [TERMS + "test_a_change_waits_for_the_holds_before_it"]),
-    Mutation("An old snapshot judges by old terms", "terms-in-snapshot", ["where false;"],
-        [TERMS + "test_an_old_snapshot_does_not_judge_by_old_terms"]),
+    Mutation("An order has the payment window of an old snapshot", "terms-in-snapshot", ["where false;"],
+        [TERMS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
     Mutation("A key creates a product whatever its terms are", "terms-of-key", ["'nothing', null));"],
         [TERMS + "test_a_key_creates_a_product_with_its_terms_once"]),
     Mutation("An unlisted product is listed", "unlisted", ["where s.product_id > p_after"],

@@ -17,7 +17,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  c_lease constant interval := '5 minutes';
+  c_lease constant interval := interval '5 minutes';
   v_keys  text[];
   v_now   timestamptz;
 begin

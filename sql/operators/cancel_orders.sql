@@ -14,6 +14,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
+                     array_dims(p_order_ids),
+                     case when p_restocks is null then array_dims(p_request_nos) else array_dims(p_restocks) end);
   v_restocks       boolean[];
   v_order_ids      bigint[];
   v_restock        boolean[];
@@ -23,10 +26,8 @@ declare
   v_effective_nows timestamptz[];
   v_now            timestamptz;
 begin
-  perform flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos), array_dims(p_order_ids),
-    case when p_restocks is null then array_dims(p_request_nos) else array_dims(p_restocks) end);
   perform flashsale_data.reject_stale_snapshot(p_order_ids => p_order_ids);
-  v_restocks := coalesce(p_restocks, array_fill(true, array[cardinality(p_request_nos)]));
+  v_restocks := coalesce(p_restocks, array_fill(true, array[v_size]));
 
   -- 1 Find the orders, lock them, then their products; the clock is read last
   select array_agg(r.order_id order by r.order_id), array_agg(r.restock order by r.order_id)

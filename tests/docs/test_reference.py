@@ -75,11 +75,12 @@ def test_payment_results_are_those_there_are(db: psycopg.Connection) -> None:
     assert {result for result in results if f"`{result}`" in section} == results
 
 
-def test_reasons_of_refunds_are_those_of_the_view() -> None:
-    view = (ROOT / "sql/operators/list_refunds_due.sql").read_text()
-    reasons = set(re.findall(r"(?:then|else) '(\w+)'", view))
-    cancelled = {"payment_failed", "payment_overdue", "payment_cancelled", "buyer_cancelled"}
+def test_reasons_and_statuses_of_refunds_are_those_of_the_tables(db: psycopg.Connection) -> None:
+    reasons = {reason for ((reason,),) in db.execute(DOMAIN, ("payments_refund_reason",))}
+    statuses = {status for ((status,),) in db.execute(DOMAIN, ("refunds_status",))}
+    cancelled = {"payment_failed", "payment_overdue"}
     assert first_cells("Payments") - cancelled == reasons
+    assert first_cells("Money back") == statuses
 
 
 def test_checks_are_those_of_the_audit() -> None:

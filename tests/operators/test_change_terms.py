@@ -409,6 +409,7 @@ def test_a_change_waits_for_the_holds_before_it(db, connect):
         buyer.commit()
         assert change.result()[0].sale_status == "paused"
     assert available(db, product) == 9
+    assert value(db, "select gated from flashsale_data.stock") is True
 
 
 @pytest.mark.slow
@@ -460,6 +461,20 @@ def test_an_old_snapshot_does_not_judge_by_old_terms(db, connect, level):
     change_terms(db, product, max_per_hold=1)
     with pytest.raises(psycopg.errors.SerializationFailure):
         place_hold(conn, product, 5)
+    conn.execute("rollback")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_order_has_no_payment_window_of_an_old_snapshot(db, connect, level):
+    product = create_product(db)
+    hold = place_hold(db, product)
+    conn = connect()
+    conn.execute(f"begin isolation level {level}")
+    conn.execute("select count(*) from flashsale_data.products")
+    change_terms(db, product, payment_window="1 hour")
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        create_order(conn, hold.hold_id)
     conn.execute("rollback")
 
 

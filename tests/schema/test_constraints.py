@@ -19,6 +19,7 @@ class Shop:
         self.pending = order(db, self.product)
         pay(db, self.paid, key="paying")
         pay(db, 1_000_000, key="stored")
+        db.execute("select flashsale.record_refund('re_1', 'paying', 1, 'done')")
         db.execute("select flashsale.record_rejected_webhook('msg', '{}', 'code', 'detail')")
         db.execute("select flashsale.adjust_stock(%s, 1, 'delivery')", (self.product,))
         db.execute("select flashsale.adjust_stock(%s, -1)", (self.product,))
@@ -53,6 +54,7 @@ SET_STOCK = "update flashsale_data.stock set {}"
 SET_PAYMENT = "update flashsale_data.payments set {} where idempotency_key = 'paying'"
 SET_STORED = "update flashsale_data.payments set {} where idempotency_key = 'stored'"
 SET_PRODUCT = "update flashsale_data.products set {}"
+SET_REFUND = "update flashsale_data.refunds set {}"
 SET_REJECTED = "update flashsale_data.rejected_webhooks set {}"
 SET_SETTINGS = "update flashsale_data.settings set {}"
 
@@ -122,7 +124,20 @@ REFUSED = [
     ("payments_status", SET_PAYMENT.format("status = 'perhaps'")),
     ("payments_result", SET_PAYMENT.format("result = 'ignored'")),
     ("payments_order_status", SET_PAYMENT.format("order_status = 'shipped'")),
-    ("payments_refund_reason", SET_PAYMENT.format("refund_reason = 'limit_reached'")),
+    ("payments_refund_reason", SET_PAYMENT.format("refund_reason = 'whim', refund_state = 'due'")),
+    ("payments_refund_state", SET_PAYMENT.format("refund_reason = 'sold_out', refund_state = 'perhaps'")),
+    ("payments_state_has_a_reason", SET_PAYMENT.format("refund_state = 'due'")),
+    ("payments_refunded", SET_PAYMENT.format("refunded = -1")),
+    ("refunds_pkey", "insert into flashsale_data.refunds select * from flashsale_data.refunds"),
+    ("refunds_amount", SET_REFUND.format("amount = 0")),
+    ("refunds_kind", SET_REFUND.format("kind = 'gift'")),
+    ("refunds_status", SET_REFUND.format("status = 'perhaps'")),
+    ("refunds_requested", SET_REFUND.format("status = 'requested', recorded_at = null")),
+    ("refunds_recorded", SET_REFUND.format("recorded_at = null")),
+    ("refunds_one_request",
+     "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, lease_ends_at)"
+     " values ('rf_1', 'paying', 1, 'refund', 'requested', now()),"
+     " ('rf_2', 'paying', 1, 'refund', 'requested', now())"),
     ("payments_stored_has_a_deadline", SET_STORED.format("wait_ends_at = null")),
     ("payments_stored_has_no_order", SET_STORED.format("order_status = 'paid'")),
     ("inbox_stored", "update flashsale_data.inbox set stored = -1"),

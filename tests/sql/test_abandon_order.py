@@ -69,6 +69,7 @@ def test_only_the_order_of_the_hold_is_given_back(db, product):
     for arguments in ((None, hold), (order, None)):
         with refused("SA009"):
             abandon_order(db, *arguments)
+    assert sqlstates(abandon_orders(db, (order, other))) == ["SA007"]
     assert get_order(db, order).status == "pending_payment"
 
 

@@ -88,7 +88,8 @@ def test_refunds_inbox_and_ledger(db):
 def test_refunds_are_counted_up_to_a_bound(db):
     db.execute(
         "insert into flashsale_data.payments"
-        " (idempotency_key, order_id, status, payload, received_at, result)"
-        " select 'k' || i, i, 'success', '{}', now(), 'refund_due' from generate_series(1, 10001) i"
+        " (idempotency_key, order_id, status, payload, received_at, result, refund_state, refund_reason)"
+        " select 'k' || i, i, 'success', '{}', now(), 'refund_due', 'due', 'order_unknown'"
+        " from generate_series(1, 10001) i"
     )
     assert sale_metrics(db)["refunds_due"] == 10_000

@@ -14,6 +14,7 @@ from tests.support.sql_calls import (
     apply_payments,
     audit,
     available,
+    change_terms,
     create_order,
     create_orders,
     create_overdue_order,
@@ -29,6 +30,7 @@ from tests.support.sql_calls import (
     place_short_hold,
     release_hold,
     sqlstates,
+    value,
     wait_until_blocked_or_done,
     wait_until_past,
 )
@@ -323,3 +325,80 @@ def test_a_repeatable_read_caller_is_not_told_of_an_old_count(db, old_snapshot):
 def test_a_repeatable_read_caller_is_not_told_of_an_old_count_control(db, old_snapshot, without):
     without("sold-out-in-snapshot", "")
     assert buy_what_has_come_back_since(db, old_snapshot) == "SA002"
+
+
+# --- a limit that counts finished orders only ---
+
+
+def hold_three_units(db, *buyers):
+    """One after the other, of a product of which a buyer gets 2."""
+    product = create_product(db, max_per_buyer=2)
+    return [sqlstates(place_holds(db, (product, 1, None, buyer)))[0] for buyer in buyers]
+
+
+def test_holds_count_towards_the_limit(db):
+    assert hold_three_units(db, "ann", "ann", "ann") == [None, None, "SA017"]
+
+
+def test_holds_count_towards_the_limit_control(db, without):
+    without("claim-recorded", "where false;")
+    assert hold_three_units(db, "ann", "ann", "ann") == [None, None, None]
+    assert audit(db) == ["claims_add_up", "limit_kept"]
+
+
+# --- a guest who avoids the limit ---
+
+
+def test_a_guest_does_not_avoid_the_limit(db):
+    assert hold_three_units(db, "ann", "ann", None) == [None, None, "SA016"]
+
+
+def test_a_guest_does_not_avoid_the_limit_control(db, without):
+    without("buyer-required", "")
+    assert hold_three_units(db, "ann", "ann", None) == [None, None, None]
+
+
+# --- a limit by the cart, not by the buyer ---
+
+
+def hold_the_limit_twice(db):
+    product = create_product(db, max_per_buyer=2)
+    return [outcome(place_hold, db, product, 2, cart, "ann") for cart in ("cart 1", "cart 2")]
+
+
+def test_a_second_cart_is_no_second_limit(db):
+    assert hold_the_limit_twice(db)[1] == "SA017"
+
+
+def test_a_second_cart_is_no_second_limit_control(db, without):
+    without("limit-reached", "end;")
+    assert hold_the_limit_twice(db)[1].status == "active"
+    assert audit(db) == ["limit_kept"]
+
+
+# --- a window checked before the lock ---
+
+
+def buy_while_the_sale_ends(db, first, second, blocked):
+    """A buyer waits for the product's lock until the sale is over."""
+    product = create_product(db, hold_time="1 minute")
+    ends_at = value(db, "select clock_timestamp() + interval '1 second'")
+    change_terms(db, product, ends_at=ends_at)
+    place_hold(first, product)
+    hold = blocked(place_hold, second, product)
+    wait_until_past(db, ends_at)
+    first.commit()
+    return hold.result()
+
+
+def test_a_sale_ends_for_who_waits(db, first, second, blocked):
+    assert buy_while_the_sale_ends(db, first, second, blocked) == "SA013"
+
+
+def test_a_sale_ends_for_who_waits_control(db, first, second, blocked, without):
+    without(
+        "window-after-lock",
+        "then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, transaction_timestamp())",
+    )
+    assert buy_while_the_sale_ends(db, first, second, blocked).status == "active"
+    assert audit(db) == ["held_in_time"]

@@ -82,6 +82,9 @@ SANE = {
     "p_webhook_id": "msg_1", "p_body": "{}", "p_code": "invalid_request", "p_detail": "Why.",
     "p_webhook_ids": "msg_2", "p_bodies": "{}", "p_codes": "invalid_request", "p_details": "Why.",
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
+    "p_refund_key": "re_1", "p_payment_key": "paying", "p_amount": "1.00", "p_kind": "refund",
+    "p_refund_keys": "re_2", "p_payment_keys": "paying", "p_amounts": "1.00", "p_kinds": "refund",
+    "p_restock": "true", "p_restocks": "true", "p_refund_total": "0",
     "p_hold_ids": "@held", "p_order_ids": "1", "p_statuses": "success", "p_payloads": "{}",
 }  # fmt: skip
 
