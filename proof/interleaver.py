@@ -211,7 +211,8 @@ REFILL = "; ".join(
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),
         # forget_tests() may have deleted it.
         "insert into flashsale_data.products overriding system value"
-        " select p.* from proof.products p where not exists (select from flashsale_data.products)",
+        " select p.* from proof.products p"
+        " where not exists (select from flashsale_data.products q where q.product_id = p.product_id)",
         *(f"insert into flashsale_data.{name} table proof.{name}" for name in TABLES),
         f"update flashsale_data.products set price = {PRICE}.00 where price <> {PRICE}",
         f"update flashsale_data.products p set {', '.join(f'{name} = s.{name}' for name in TERMS)}"

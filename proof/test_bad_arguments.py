@@ -74,10 +74,12 @@ def test_hostile_arguments_are_refused_without_a_trace(
             if number % CALLS_A_REFRESH == 0:
                 # Earlier calls may have changed the settings and used the holds up.
                 db.execute("select flashsale.change_settings('2 minutes', '15 minutes', 1000000, '24 hours')")
-                ordered = order(db, 1)
+                # A new product: calls may have given the one before terms that refuse a hold.
+                product = one(db, "select flashsale.create_product('Shoe', 1000000, 99)")
+                ordered = order(db, product)
                 stand_ins |= {
-                    "@held": str(place_hold(db, 1)),
-                    "@used": str(place_hold(db, 1, 1, f"key {number}")),
+                    "@held": str(place_hold(db, product)),
+                    "@used": str(place_hold(db, product, 1, f"key {number}")),
                     "@order": str(ordered),
                 }
                 pay(db, ordered + 1000, key=f"early {number}")

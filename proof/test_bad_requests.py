@@ -109,6 +109,8 @@ class Tally:
                 response.body.startswith(b'{"order_id":')
                 and b'"result":"' in response.body
                 and response.headers.get("idempotency-replayed") != "true"
+                # A declined attempt for an unknown order leaves nothing.
+                and not response.body.endswith(b'"status":null,"result":"no_change"}')
             ):
                 self.payments += 1
 

@@ -48,7 +48,7 @@ def test_a_wrong_grant_is_found_and_its_remedy_works(db, statement, said):
 
 
 def test_grants_to_other_roles_are_ignored(db):
-    with after(db, "grant execute on function flashsale.read_events(bigint, int) to flashsale_app"):
+    with after(db, "grant execute on function flashsale.read_events(bigint, int, boolean) to flashsale_app"):
         assert problems(roles.grants, db) == []
 
 

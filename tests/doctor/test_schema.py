@@ -63,7 +63,7 @@ DRIFT = {
         "flashsale_data.announce_ledger_write differs from its file"),
     "a view": (
         "create or replace view flashsale.settings as select hold_time, payment_window, 0 as inbox_limit,"
-        " inbox_keep, rejected_limit from flashsale_data.settings",
+        " inbox_keep, rejected_limit, extension_time, max_extensions from flashsale_data.settings",
         "flashsale.settings differs from its file",
     ),
     "one missing": ("drop function flashsale.release_hold(bigint)", "flashsale.release_hold is missing"),
