@@ -214,7 +214,7 @@ def test_a_migrate_that_stopped_after(
     [
         "alter table flashsale_data.holds drop constraint holds_qty",
         "grant select on flashsale_data.holds to flashsale_api",
-        "alter function flashsale.place_hold(bigint, int, text) reset search_path",
+        "alter function flashsale.place_hold(bigint, int, text, text) reset search_path",
     ],
 )
 def test_control_a_difference_fails(change: str, database_url: str, empty_database: str) -> None:

@@ -59,6 +59,7 @@ FAST, SLOW = (
 HOLDS = 'flashsale_http_requests_total{{method="POST",route="/api/holds",status="{}"}}'
 DURATION = 'flashsale_http_request_duration_seconds_bucket{{method="{}",route="{}",le="{}"}}'
 WEBHOOK = 'flashsale_webhooks_total{{status="success",result="{}"}}'
+START = 'flashsale_sale_starts_at_seconds{product_id="1"}'
 UNSIGNED = 'flashsale_webhooks_refused_total{code="invalid_signature"}'
 WORKERS = "flashsale_workers"
 
@@ -188,6 +189,14 @@ FIRING = [
         {"flashsale_sweep_lag_seconds": stays(0, 2) + grows(0, 15, 8) + stays(0, 3)},
         [7.5, 9.5],
         [4.5, 6.5, 10.5],
+    ),
+    # It opens after 20 minutes, while there is no scheduler.
+    Situation(
+        "FlashsaleNotReadyForSale",
+        {START: stays(1200, 24), "flashsale_scheduler_alive": stays(0, 24)},
+        [11, 19.5],
+        [9, 20.5],
+        beside="FlashsaleSchedulerDead",
     ),
     Situation(
         "FlashsaleRefundsDue", {"flashsale_refunds_due": stays(3, 2) + stays(4, 20)}, [3, 16], [1.5, 18]

@@ -519,7 +519,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 problems.INVALID_SIGNATURE, "The request is not signed: it has no header Stripe-Signature."
             ),
             ProblemExample(
-                problems.NOT_FOUND, "No secret of a payment provider 'stripe' is configured.",
+                problems.NOT_FOUND, "No secret of a payment provider 'adyen' is configured.",
             ),
             ProblemExample(problems.INBOX_FULL, "Too many webhooks wait for orders that do not exist."),
             *BODY_PROBLEMS, *WRITE_PROBLEMS,

@@ -19,6 +19,8 @@ from tests.api.raw_connection import send_raw
 from tests.api.test_openapi import Json, fits, operations, resolved
 from tests.support.buyer_tokens import bearer
 from tests.support.database import unreachable
+from tests.support.provider_events import payment_intent, sign_stripe, stripe_event
+from tests.support.sql_calls import value
 
 MACHINES_OWN = ("schema_digest", "scheduler", "scheduler_detail")
 
@@ -124,6 +126,7 @@ def test_each_example_is_true(
         of_abandoned_orders(examples)
         of_orders(examples, db)
         of_payments(examples, db)
+        of_cancelled_sales(examples, db)
         of_any_request(examples, server)
         of_failures(examples, db, connect)
         examples.came("alive", "request_timeout", never_ends.result())
@@ -323,10 +326,27 @@ def of_payments(examples: Examples, db: psycopg.Connection) -> None:
     examples.came("apply_payment", "idempotency_key_reused", pay(examples, "failed", three, "pay_6"))
     refunded = pay(examples, "success", three, "pay_7", status="refunded")
     examples.came("apply_payment", "invalid_request", refunded)
+    declined = pay(examples, "declined", ordered(examples), "pay_9")
+    examples.came("apply_payment", "declined", declined)
     half_signed = examples.send("apply_payment", "success", headers={"webhook-id": "msg_1"})
     examples.came("apply_payment", "invalid_signature", half_signed)
     db.execute("select flashsale.change_settings(p_inbox_limit => 0)")
     examples.came("apply_payment", "inbox_full", pay(examples, "success", 10**6, "pay_8"))
+
+    def take(provider: str, headers: dict[str, str]) -> httpx.Response:
+        return examples.send("take_provider_webhook", provider=provider, content=event, headers=headers)
+
+    event = stripe_event("payment_intent.succeeded", payment_intent(10**6))
+    examples.came("take_provider_webhook", "not_found", take("adyen", {}))
+    examples.came("take_provider_webhook", "invalid_signature", take("stripe", {}))
+    examples.came("take_provider_webhook", "inbox_full", take("stripe", sign_stripe(event)))
+
+
+def of_cancelled_sales(examples: Examples, db: psycopg.Connection) -> None:
+    product_id = value(db, "select flashsale.create_product('Cancelled', 1, 1)")
+    db.execute("select flashsale.cancel_sale(%s, 0)", (product_id,))
+    cancelled = examples.send("place_hold", "one_unit", {"product_id": product_id})
+    examples.came("place_hold", "sale_cancelled", cancelled)
 
 
 def of_any_request(examples: Examples, server: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from flashsale.local.os_account import with_pdeathsig
 from tests.support import ROOT
 from tests.support.buyer_tokens import HS256
+from tests.support.provider_events import STRIPE_SECRET
 from tests.support.waiting import wait_until
 
 
@@ -51,6 +52,7 @@ def running_server(
         "FLASHSALE_HOST": "127.0.0.1",
         "FLASHSALE_PORT": str(port),
         "FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS": "1",
+        "FLASHSALE_STRIPE_SECRETS": STRIPE_SECRET,
         "FLASHSALE_PAGE": "1",
         "FLASHSALE_TRUST_BUYER": "1",
         "FLASHSALE_BUYER_KEYS": HS256,
