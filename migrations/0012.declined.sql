@@ -2,6 +2,7 @@
 
 -- Callers wait for the table while its rows are checked.
 -- squawk-ignore-file require-lock-timeout, require-statement-timeout, constraint-missing-not-valid
+-- squawk-ignore-file ban-drop-constraint
 
 set local role flashsale_owner;
 
