@@ -1,4 +1,4 @@
--- depends: 0008.replica-identity
+-- depends: 0011.terms
 
 -- Callers wait for the table while its rows are checked.
 -- squawk-ignore-file require-lock-timeout, require-statement-timeout, constraint-missing-not-valid

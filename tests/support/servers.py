@@ -17,6 +17,7 @@ VERSIONS = ("16", "17", "18")
 NAMES = (
     *(f"postgresql-{version}" for version in VERSIONS),
     *("pgbouncer", "pgpool", "nginx", "prometheus", "openapi-typescript", "openapi-python-client"),
+    "webhook-signers",
 )
 """of all servers and tools"""
 
