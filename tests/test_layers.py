@@ -26,7 +26,7 @@ LAYERS = [
     {"api.server"},
     {"api.app"},
     {"flashsale.errors", "flashsale.durations"},
-    {"flashsale.settings", "flashsale.webhooks"},
+    {"flashsale.settings", "flashsale.stripe_events", "flashsale.webhooks"},
     {"flashsale.local"},
     {"flashsale.database"},
     {"flashsale.doctor", "flashsale.refunds", "flashsale.rehearsal"},

@@ -15,6 +15,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from flashsale import stripe_events
 from flashsale.cli.output import console, json_option, printable, to_json
 from flashsale.cli.types import ID, MONEY
 from flashsale.database.connection import connect, fetch_value
@@ -43,7 +44,12 @@ def webhook() -> None:
 )
 @click.option("--amount", type=MONEY, help="Captured amount, such as 99.00.")
 @click.option("--currency", help="ISO 4217 code.")
-@click.option("--key", help="Idempotency key, which names the payment and its outcome. [default: a new one]")
+@click.option(
+    "--key",
+    help="Idempotency key, which names the payment and its outcome; with --provider, the provider's id of the"
+    " payment. [default: a new one]",
+)
+@click.option("--provider", type=click.Choice(["stripe"]), help="Send it as this provider does.")
 @click.option(
     "--times", type=click.IntRange(1, 10_000), default=1, help="How often the same webhook is sent."
 )
@@ -56,37 +62,33 @@ def send(
     amount: Decimal | None,
     currency: str | None,
     key: str | None,
+    provider: str | None,
     times: int,
     url: str | None,
     as_json: bool,
 ) -> None:
     """Send a payment webhook and print each response.
 
-    It is signed with the first of FLASHSALE_WEBHOOK_SECRETS, and unsigned if that is not set. Exits with 1 if
-    the server rejected one.
+    It is signed with the first of FLASHSALE_WEBHOOK_SECRETS, and unsigned if that is not set; as Stripe sends
+    it, with the first of FLASHSALE_STRIPE_SECRETS. Exits with 1 if the server rejected one.
     """
     if early == (order_id is not None):
         raise click.UsageError("give either --order N, or --early for the next order")
-    if early:
+    if order_id is None:
         with connect("webhook send") as conn:
-            order_id = fetch_value(conn, "select flashsale.next_order_id()")
-    event = {
-        "idempotency_key": key if key is not None else f"pay_{uuid.uuid4().hex}",
-        "order_id": order_id,
-        "status": status,
-        "amount": None if amount is None else f"{amount:f}",
-        "currency": currency,
-    }
-    body = json.dumps({name: value for name, value in event.items() if value is not None}).encode()
-    target = (url or Settings.from_environment().base_url).rstrip("/").removesuffix(PATH) + PATH
-    secrets = webhook_secrets()
+            order_id = int(fetch_value(conn, "select flashsale.next_order_id()"))
+    if provider is None:
+        webhook = _own(order_id, status, amount, currency, key)
+    else:
+        webhook = _stripe(order_id, status, amount, currency, key)
+    target = (url or Settings.from_environment().base_url).rstrip("/").removesuffix(PATH) + webhook.path
     out = console()
     if not as_json:
-        signed = "signed" if secrets else "unsigned"
-        out.print(Text(f"{target}  {printable(body.decode())}  {signed}", "dim"), soft_wrap=True)
+        signed = "signed" if webhook.headers else "unsigned"
+        out.print(Text(f"{target}  {printable(webhook.body.decode())}  {signed}", "dim"), soft_wrap=True)
     rejected = False
     for number in range(1, times + 1):
-        response = _post(target, body, str(event["idempotency_key"]), secrets)
+        response = _post(target, webhook)
         rejected |= response.status >= 300
         if as_json:
             click.echo(
@@ -102,16 +104,59 @@ def send(
 
 
 @dataclass(frozen=True)
+class _Webhook:
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    """that sign it"""
+    key: str
+    """with which the command is repeated"""
+
+
+def _own(
+    order_id: int, status: str, amount: Decimal | None, currency: str | None, key: str | None
+) -> _Webhook:
+    event = {
+        "idempotency_key": key if key is not None else f"pay_{uuid.uuid4().hex}",
+        "order_id": order_id,
+        "status": status,
+        "amount": None if amount is None else f"{amount:f}",
+        "currency": currency,
+    }
+    body = json.dumps({name: value for name, value in event.items() if value is not None}).encode()
+    name = str(event["idempotency_key"])
+    return _Webhook(PATH, body, signature_headers(body, name, webhook_secrets()), name)
+
+
+def _stripe(
+    order_id: int, status: str, amount: Decimal | None, currency: str | None, key: str | None
+) -> _Webhook:
+    if status not in stripe_events.EVENTS:
+        raise click.UsageError(f"Stripe has no event for {status}; choose failed or declined")
+    if amount is None or currency is None:
+        with connect("webhook send") as conn:
+            row = conn.execute(
+                "select o.amount, o.currency from flashsale_data.orders o where o.order_id = %s", (order_id,)
+            ).fetchone()
+        if row is None:
+            raise click.UsageError("the order does not exist: give --amount and --currency")
+        amount, currency = amount if amount is not None else row[0], currency or row[1]
+    payment = key if key is not None else f"pi_{uuid.uuid4().hex}"
+    body = stripe_events.payment_event(payment, order_id, status, amount, str(currency))
+    return _Webhook(f"{PATH}/stripe", body, stripe_events.signature_headers(body), payment)
+
+
+@dataclass(frozen=True)
 class _Response:
     status: int
     replayed: bool
     body: Any
 
 
-def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Response:
-    headers = {"Content-Type": "application/json", **signature_headers(body, key, secrets)}
+def _post(url: str, webhook: _Webhook) -> _Response:
+    headers = {"Content-Type": "application/json", **webhook.headers}
     try:
-        request = urllib.request.Request(url, body, headers)  # noqa: S310
+        request = urllib.request.Request(url, webhook.body, headers)  # noqa: S310
         if request.type not in ("http", "https"):
             raise UserError(f"{url} is not an http or https URL")
         try:
@@ -129,7 +174,7 @@ def _post(url: str, body: bytes, key: str, secrets: tuple[str, ...]) -> _Respons
         said = " ".join(str(reason).split()) or type(reason).__name__
         raise UserError(
             f"no response from {url}: {said}; the webhook may have been applied. Repeat the command with"
-            f" --key {shlex.quote(key)}: if it has been applied, that has no second effect"
+            f" --key {shlex.quote(webhook.key)}: if it has been applied, that has no second effect"
         ) from error
 
 

@@ -10,6 +10,7 @@ from standardwebhooks import Webhook
 
 from flashsale.database.seed import APP_ROLE
 from tests.support.http import free_port, running_server
+from tests.support.provider_events import STRIPE_SECRET
 from tests.support.sale_steps import create_order, create_product, one, order, order_status, place_hold
 
 SECRET, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
@@ -98,6 +99,29 @@ def test_it_is_signed_with_the_first_secret(send, provider):
 def test_it_is_unsigned_without_a_secret(send, provider):
     send("--order", 7)
     assert not provider.requests[0][1].keys() & {"webhook-id", "webhook-timestamp", "webhook-signature"}
+
+
+def test_it_plays_stripe(flashsale, db, database_url, cluster, tmp_path):
+    """A card is declined first; then it is charged."""
+    create_product(db, stock=5)
+    paid = order(db, 1)
+    app = cluster.url(APP_ROLE, db.info.dbname)
+    secrets = {"FLASHSALE_STRIPE_SECRETS": STRIPE_SECRET}
+
+    def send(*options, **environment):
+        arguments = ("--provider", "stripe", "--order", paid, "--key", "pi_1", "--url", url, *options)
+        return flashsale("webhook", "send", *arguments, **(secrets | environment))
+
+    with running_server(app, tmp_path / "gunicorn.log") as url:
+        assert send("--status", "declined").stdout.splitlines()[1] == '1/1  200  {"received": true}'
+        assert order_status(db, paid)[0] == "pending_payment"
+        assert send("--times", 2).exit_code == 0
+        assert order_status(db, paid)[0] == "paid"
+    assert one(db, "select amount from flashsale.payments where status = 'success'") == 99
+    assert "set FLASHSALE_STRIPE_SECRETS" in send(FLASHSALE_STRIPE_SECRETS="").stderr
+    assert "Stripe has no event for cancelled" in send("--status", "cancelled").stderr
+    unknown = flashsale("webhook", "send", "--provider", "stripe", "--order", 10**6, **secrets)
+    assert "give --amount and --currency" in unknown.stderr
 
 
 def test_times_repeats_the_same_webhook(send, provider):
