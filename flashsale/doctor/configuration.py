@@ -4,31 +4,51 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from api.cross_origin import ANY_ORIGIN
-from api.settings import InvalidSettings, parse_buyer_keys, parse_cors_origins, parse_flag, parse_keepalive
+from api.settings import (
+    InvalidSettings,
+    parse_adyen_keys,
+    parse_buyer_keys,
+    parse_cors_origins,
+    parse_flag,
+    parse_keepalive,
+    parse_stripe_secrets,
+)
 from flashsale.database.connection import Connection, fetch_row
 from flashsale.doctor.finding import Finding, Findings
 from flashsale.durations import format_duration
 from flashsale.errors import UserError
 from flashsale.webhooks import SECRETS_VARIABLE, webhook_secrets
 
+STRIPE_SECRETS = "FLASHSALE_STRIPE_SECRETS"
+ADYEN_KEYS = "FLASHSALE_ADYEN_HMAC_KEYS"
+STRIPE_SESSION = timedelta(minutes=30)
+"""the shortest Checkout Session: https://docs.stripe.com/api/checkout/sessions/create"""
 BUYER_KEYS = "FLASHSALE_BUYER_KEYS"
 TRUST_BUYER = "FLASHSALE_TRUST_BUYER"
 
 
 def secrets(environment: Mapping[str, str]) -> Findings:
     try:
-        count = len(webhook_secrets(environment))
-    except UserError as error:
+        counts = {
+            SECRETS_VARIABLE: len(webhook_secrets(environment)),
+            STRIPE_SECRETS: len(parse_stripe_secrets(environment.get(STRIPE_SECRETS, ""))),
+            ADYEN_KEYS: len(parse_adyen_keys(environment.get(ADYEN_KEYS, ""))),
+        }
+    except (UserError, InvalidSettings) as error:
         yield Finding("secrets", "failed", str(error), "copy the secret from the payment provider again")
         return
-    if count:
-        yield Finding(
-            "secrets", "ok", f"{count} webhook secret{'s' if count > 1 else ''} in {SECRETS_VARIABLE}"
-        )
+    found = [
+        f"{count} webhook secret{'s' if count > 1 else ''} in {name}"
+        for name, count in counts.items()
+        if count
+    ]
+    if found:
+        yield Finding("secrets", "ok", ", ".join(found))
     else:
         yield Finding(
             "secrets", "warning", f"{SECRETS_VARIABLE} is not set here: webhooks cannot be verified",
-            "set it for the server (and here) to the payment provider's whsec_ secret before the sale",
+            "set it for the server (and here) to the payment provider's secret before the sale, or"
+            f" {STRIPE_SECRETS} or {ADYEN_KEYS}",
         )  # fmt: skip
 
 
@@ -96,7 +116,7 @@ def server_environment(environment: Mapping[str, str]) -> Findings:
     yield Finding("environment", "ok", f"{detail}idle connections are kept for {keepalive} seconds")
 
 
-def sale_settings(conn: Connection) -> Findings:
+def sale_settings(conn: Connection, environment: Mapping[str, str]) -> Findings:
     hold_time, payment_window, inbox_limit = fetch_row(
         conn, "select hold_time, payment_window, inbox_limit from flashsale.settings"
     )
@@ -104,6 +124,10 @@ def sale_settings(conn: Connection) -> Findings:
     if hold_time < timedelta(seconds=10) or payment_window < timedelta(minutes=1):
         remedy = "flashsale psql -c \"select flashsale.change_settings('2 minutes', '15 minutes')\""
         yield Finding("sale_settings", "warning", f"{detail}: too short for buyers", remedy)
+    elif environment.get(STRIPE_SECRETS) and payment_window < STRIPE_SESSION:
+        detail += ": shorter than Stripe's shortest Checkout Session, so that payments come late"
+        remedy = "flashsale psql -c \"select flashsale.change_settings(p_payment_window => '35 minutes')\""
+        yield Finding("sale_settings", "warning", detail, remedy)
     elif inbox_limit == 0:
         remedy = 'flashsale psql -c "select flashsale.change_settings(p_inbox_limit => 10000)"'
         yield Finding("sale_settings", "warning", "inbox_limit is 0: early webhooks are refused", remedy)

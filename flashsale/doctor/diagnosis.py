@@ -49,7 +49,7 @@ def _if_migrated(environment: Mapping[str, str]) -> dict[str, Callable[[Connecti
         "publications": replication.publications,
         "sequences": replication.sequences,
         "orphans": orphans.orphans,
-        "sale_settings": configuration.sale_settings,
+        "sale_settings": partial(configuration.sale_settings, environment=environment),
         "sale_terms": partial(configuration.sale_terms, environment=environment),
         "rejected_webhooks": configuration.rejected_webhooks,
         "test_products": configuration.test_products,

@@ -5,6 +5,7 @@ import pytest
 from flashsale.doctor import configuration
 from tests.doctor.findings import SECRET, only, problems
 from tests.support.buyer_tokens import HS256
+from tests.support.provider_events import STRIPE_SECRET
 from tests.support.sale_steps import create_product
 
 
@@ -56,14 +57,31 @@ def test_buyer_keys_are_counted_and_not_printed():
 
 
 def test_the_settings_of_the_sale_are_printed(db):
-    assert only(configuration.sale_settings, db).detail == "hold time 2 min, payment window 15 min"
+    assert only(configuration.sale_settings, db, {}).detail == "hold time 2 min, payment window 15 min"
 
 
 @pytest.mark.parametrize("change", ["'1 second'", "p_payment_window => '1 second'", "p_inbox_limit => 0"])
 def test_settings_of_a_trial_are_a_warning(db, change):
     db.execute(f"select flashsale.change_settings({change})")
-    ((status, _),) = problems(configuration.sale_settings, db)
+    ((status, _),) = problems(configuration.sale_settings, db, {})
     assert status == "warning"
+
+
+def test_a_window_shorter_than_stripes_sessions_is_a_warning(db):
+    stripe = {"FLASHSALE_STRIPE_SECRETS": STRIPE_SECRET}
+    ((status, said),) = problems(configuration.sale_settings, db, stripe)
+    assert (status, "Stripe's shortest Checkout Session" in said) == ("warning", True)
+    db.execute(f"select flashsale.change_settings(p_payment_window => '{configuration.STRIPE_SESSION}')")
+    assert only(configuration.sale_settings, db, stripe).status == "ok"
+
+
+def test_secrets_of_providers_are_counted_and_examined():
+    found = only(configuration.secrets, {"FLASHSALE_STRIPE_SECRETS": STRIPE_SECRET})
+    assert found.detail == "1 webhook secret in FLASHSALE_STRIPE_SECRETS"
+    # That of another scheme, and half a key.
+    for wrong in ({"FLASHSALE_STRIPE_SECRETS": f"{SECRET}+/=="}, {"FLASHSALE_ADYEN_HMAC_KEYS": "abc"}):
+        ((status, said),) = problems(configuration.secrets, wrong)
+        assert (status, next(iter(wrong)) in said) == ("failed", True)
 
 
 # test_products
