@@ -369,6 +369,7 @@ def test_an_alert_fires_and_is_resolved_and_no_other_fires(tmp_path: Path, situa
 @pytest.fixture
 def exported(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> Iterator[list[Any]]:
     """The samples of a server that has refused a request."""
+    db.execute("select flashsale.create_product('Drop', 1, 1, p_starts_at => '2099-01-01 00:00Z')")
     url = cluster.url(APP_ROLE, db.info.dbname)
     with watched_server(url, tmp_path / "gunicorn.log") as (client, metrics):
         client.post("/api/holds", json={"product_id": 1, "qty": 1})

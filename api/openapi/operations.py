@@ -522,7 +522,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 problems.NOT_FOUND, "No secret of a payment provider 'adyen' is configured.",
             ),
             ProblemExample(problems.INBOX_FULL, "Too many webhooks wait for orders that do not exist."),
-            *BODY_PROBLEMS, *WRITE_PROBLEMS,
+            problems.PAYLOAD_TOO_LARGE, *WRITE_PROBLEMS,
         ),
         parameters=(
             Parameter(

@@ -398,7 +398,8 @@ def test_a_sale_ends_for_who_waits(db, first, second, blocked):
 def test_a_sale_ends_for_who_waits_control(db, first, second, blocked, without):
     without(
         "window-after-lock",
-        "then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, transaction_timestamp())",
+        "then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled,"
+        " transaction_timestamp())",
     )
     assert buy_while_the_sale_ends(db, first, second, blocked).status == "active"
     assert audit(db) == ["held_in_time"]
