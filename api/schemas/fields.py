@@ -53,6 +53,13 @@ SaleStatus = Annotated[
     ),
 ]
 CancelReason = Annotated[
-    Literal["payment_failed", "payment_cancelled", "payment_overdue", "buyer_cancelled"],
+    Literal[
+        "payment_failed",
+        "payment_cancelled",
+        "payment_overdue",
+        "buyer_cancelled",
+        "shop_cancelled",
+        "sale_cancelled",
+    ],
     Meta(description="Present if the order is cancelled."),
 ]

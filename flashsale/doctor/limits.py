@@ -11,7 +11,7 @@ from api.server.open_files import RESERVED_FILES
 from flashsale.database.connection import Connection, fetch_row
 from flashsale.doctor.finding import Finding, Findings
 
-CONNECTIONS_PER_WORKER = 14
+CONNECTIONS_PER_WORKER = 19
 """at most, the one for metrics included (api/database/client.py)"""
 FILES = MAX_CONCURRENT_REQUESTS + RESERVED_FILES
 

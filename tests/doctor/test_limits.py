@@ -46,7 +46,7 @@ def test_few_connections_of_the_server_are_a_warning(db):
     (found,) = limits.connections(db, {"WEB_CONCURRENCY": "40"})
     assert found.status == "warning"
     assert found.detail == f"the workers open up to {40 * NEEDED} connections, the server admits {admitted}"
-    assert found.remedy == "alter system set max_connections = 580; restart PostgreSQL"
+    assert found.remedy == f"alter system set max_connections = {40 * NEEDED + 20}; restart PostgreSQL"
 
 
 @pytest.mark.parametrize("whom", ["database flashsale_doctor", "role flashsale_app"])
