@@ -234,12 +234,16 @@ class Model:
         return order is not None and order.product_id in self.tests
 
     def owed(self) -> list[str]:
-        """The captured payments that paid no order."""
+        """The captured payments that pay no order, or one that the shop has cancelled since."""
         owed = ("refund_due", "amount_mismatch")
         return [
             key
             for key, payment in self.payments.items()
-            if payment.status == "success" and self.result(key) in owed
+            if payment.status == "success"
+            and (
+                self.result(key) in owed
+                or (self.result(key) == "applied" and self.orders[payment.order_id].status == "cancelled")
+            )
         ]
 
     def refunds_due(self) -> list[str]:
@@ -425,6 +429,21 @@ class Model:
                 self.orders[order_id], status="cancelled", cancel_reason="buyer_cancelled"
             )
         return {"order_id": order_id, "status": "cancelled"}
+
+    def cancel_order(self, order_id: int, restock: bool, observed: Response) -> Response:
+        """For the shop: what has paid it is due back."""
+        if order_id not in self.orders:
+            return "SA007"
+        order, (status, reason) = self.orders[order_id], self.order_status(order_id)
+        if status != "cancelled" and not restock:
+            self.totals[order.product_id] -= order.qty
+        if status != "cancelled" or reason in ("payment_failed", "payment_overdue"):
+            self.orders[order_id] = replace(order, status="cancelled", cancel_reason="shop_cancelled")
+        return {
+            "order_id": order_id,
+            "status": "cancelled",
+            "cancel_reason": self.orders[order_id].cancel_reason,
+        }
 
     def apply_payment(
         self,

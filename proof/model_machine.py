@@ -45,6 +45,7 @@ arguments = {
         pick, st.one_of(st.integers(-3, 3), st.just("all that is available")), maybe_key
     ),
     "expire_due": st.just(()),
+    "cancel_order": st.tuples(pick, st.booleans()),
     "purge": st.just(()),
     "change_settings": st.tuples(st.sampled_from([2, 4, 12, 20])),
     "change_price": st.tuples(pick, st.sampled_from([0, PRICE, 150])),
@@ -58,7 +59,7 @@ arguments = {
     ),
     "pause_sale": st.tuples(pick),
 }
-batched = ("place_hold", "release_hold", "create_order", "apply_payment", "abandon_order")
+batched = ("place_hold", "release_hold", "create_order", "apply_payment", "abandon_order", "cancel_order")
 
 
 def batch(function: str) -> st.SearchStrategy:
@@ -132,8 +133,8 @@ class ShopMachine(RuleBasedStateMachine):
     # --- single calls ---
 
     (
-        place_hold, release_hold, extend_hold, abandon_order, create_order, apply_payment, adjust_stock,
-        sweep, purge, change_settings, change_price, change_terms, pause_sale,
+        place_hold, release_hold, extend_hold, abandon_order, cancel_order, create_order, apply_payment,
+        adjust_stock, sweep, purge, change_settings, change_price, change_terms, pause_sale,
         forget_tests,
     ) = (single_call(function) for function in arguments)  # fmt: skip
 
@@ -198,6 +199,9 @@ class ShopMachine(RuleBasedStateMachine):
                 )
                 made = self.model.orders.get(order)
                 return Request(function, (order, 1 if made is None or number % 20 == 18 else made.hold_id))
+            case "cancel_order":
+                number, restock = drawn
+                return Request(function, (self.order(number), restock))
             case "change_terms":
                 product, max_per_buyer, limit_group, max_per_hold, window = drawn
                 return Request(

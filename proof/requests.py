@@ -18,7 +18,7 @@ NOT_SERIALIZABLE = "40001"
 COLUMNS = {
     "place_hold": ("bigint", "int", "text", "text"), "release_hold": ("bigint",),
     "extend_hold": ("bigint", "timestamptz"), "create_order": ("bigint", "text"),
-    "abandon_order": ("bigint", "bigint"),
+    "abandon_order": ("bigint", "bigint"), "cancel_order": ("bigint", "boolean"),
     "apply_payment": ("text", "bigint", "text", "jsonb"), "adjust_stock": ("bigint", "int", "text"),
     "change_price": ("bigint", "numeric"),
     "change_terms": ("bigint", "int", "text", "int", "text", "text"), "pause_sale": ("bigint",),
@@ -49,7 +49,8 @@ OF_THE_BATCH = ("request_no", "sqlstate", "detail", "members")
 class Request:
     """One request: place_hold(product_id, qty, key, buyer), release_hold(hold_id),
     extend_hold(hold_id, the end that was seen, the same in ticks), create_order(hold_id, key),
-    abandon_order(order_id, hold_id), apply_payment(key, order_id, status, amount, currency),
+    abandon_order(order_id, hold_id), cancel_order(order_id, restock), apply_payment(key, order_id, status,
+    amount, currency),
     adjust_stock(product_id, delta, key), change_price(product_id, price), change_terms(product_id,
     max_per_buyer, limit_group, max_per_hold, ticks until the start, ticks until the end),
     pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks),

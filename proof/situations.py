@@ -180,7 +180,6 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "success": lambda s: scalar("apply_payment", "pays", s.order, "success", None, None),
     "failed": lambda s: scalar("apply_payment", "fails", s.order, "failed", None, None),
     "cancelled": lambda s: scalar("apply_payment", "cancels", s.order, "cancelled", None, None),
-    "declined": lambda s: scalar("apply_payment", "declines", s.order, "declined", None, None),
     "sweep": lambda s: scalar("expire_due", 1000),
     "adjust_stock": lambda s: scalar("adjust_stock", s.product, -2, "write-off"),
     "second success": lambda s: scalar("apply_payment", "pays again", s.order, "success", None, None),
@@ -196,6 +195,9 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "lower limit": lambda s: scalar("change_terms", s.product, 2, None, None, None, None),
     "leave group": lambda s: scalar("change_terms", s.product, None, "", None, None, None),
     "stored replay": lambda s: scalar("apply_payment", FAILED_STORED, s.order, "failed", None, None),
+    "declined": lambda s: scalar("apply_payment", "declines", s.order, "declined", None, None),
+    "cancel_order": lambda s: scalar("cancel_order", s.order, True),
+    "write off": lambda s: scalar("cancel_order", s.order, False),
 }
 FORGET = "forget_tests"
 OF_TESTS = OPERATIONS | {FORGET: lambda s: scalar("forget_tests", None)}

@@ -29,9 +29,11 @@ WEBHOOKS = {
     "failed": scalar("apply_payment", "fails", ORDER, "failed", None, None),
     "cancelled": scalar("apply_payment", "cancels", ORDER, "cancelled", None, None),
     "declined": scalar("apply_payment", "declines", ORDER, "declined", None, None),
+    "shop cancels": scalar("cancel_order", ORDER, True),
 }
 EVENTS = ("create_order", "success", "duplicate", "second success", "failed", "cancelled", "lapse", "sweep")
 DECLINED = tuple("declined" if event == "cancelled" else event for event in EVENTS)
+SHOP_CANCELS = tuple("shop cancels" if event == "cancelled" else event for event in EVENTS)
 
 
 class Walk:
@@ -143,8 +145,9 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             False,
             "an attempt is declined, the hold expires with the order, its units stay available",
         ),
+        (SHOP_CANCELS, 20, True, "the shop cancels the order, another buyer holds its units"),
     ],
-    ids=["plenty", "scarce", "declined"],
+    ids=["plenty", "scarce", "declined", "shop cancels"],
 )
 def test_every_permutation_of_events_agrees_with_the_contract(
     walk: Callable[..., Walk],
