@@ -127,7 +127,7 @@ def create(
 
     --max-per-hold none allows any number of units in one hold.
 
-    A test product is sold as any other to whoever knows its id. It is not listed, is left out of metrics,
+    A test product is sold as any other to clients that know its id. It is not listed, is left out of metrics,
     views and the events of other services, and is removed by `flashsale product forget-tests`.
     """
     terms["listed"] = not unlisted

@@ -106,7 +106,7 @@ def server_environment(environment: Mapping[str, str]) -> Findings:
     if trusts_callers:
         yield Finding(
             "environment", "warning",
-            f"{TRUST_BUYER} is set: whoever reaches the server can name any buyer, and so avoid every limit",
+            f"{TRUST_BUYER} is set: any client of the server can name any buyer, and so avoid every limit",
             f"let only your own servers reach it, or verify tokens with {BUYER_KEYS} instead",
         )  # fmt: skip
         return
