@@ -615,7 +615,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [TERMS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
     Mutation("A key creates a product whatever its terms are", "terms-of-key", ["'nothing', null));"],
         [TERMS + "test_a_key_creates_a_product_with_its_terms_once"]),
-    Mutation("An unlisted product is listed", "unlisted", ["where s.product_id > p_after"],
+    Mutation("An unlisted product is listed", "unlisted", [""],
         [TERMS + "test_an_unlisted_product_is_sold_and_not_listed"]),
     # The limit for each buyer.
     Mutation("A buyer may exceed the limit", "limit-reached", ["end;"],
@@ -628,7 +628,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [LIMITS + "test_a_hold_has_at_most_so_many_units_whoever_places_it"]),
     Mutation("A hold does not count towards the limit", "claim-recorded", ["where false;"],
         [LIMITS + "test_a_buyer_gets_no_more_than_the_limit"]),
-    Mutation("What has lapsed counts until the sweep", "ended-claims", ["end)"],
+    Mutation("What has lapsed counts until the sweep", "ended-claims", [") end)"],
         [LIMITS + "test_a_lapsed_hold_counts_no_more_swept_or_not"]),
     Mutation("A released hold counts until it would have expired", "claim-follows-release", ["where false;"],
         [LIMITS + "test_what_is_given_back_counts_no_more"]),

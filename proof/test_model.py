@@ -55,7 +55,7 @@ def run_machines(database_url: str, first_seed: int, steps: int) -> Counter[str]
 
 
 def test_the_database_behaves_as_the_model(campaign: Campaign, clone: Callable[[], str]) -> None:
-    steps = campaign.size(600, 500_000)
+    steps = campaign.size(600, 400_000)
     processes = campaign.size(1, PROCESSES)
     seeds = [campaign.random.randrange(2**32) for _ in range(processes)]
     # Spawned, because a fork would share the connections of this process.

@@ -1,7 +1,7 @@
 """Webhooks in any order: every permutation of an order, two payments, a duplicate, two failures (or a
 declined attempt instead of one), time and the sweep.
 
-The permutations of eight events are the leaves of a tree. It is tree with savepoints, so that a common
+The permutations of the events are the leaves of a tree. It is tree with savepoints, so that a common
 prefix is run once, and each response is compared with the contract.
 """
 
@@ -32,8 +32,8 @@ WEBHOOKS = {
     "shop cancels": scalar("cancel_order", ORDER, True),
 }
 EVENTS = ("create_order", "success", "duplicate", "second success", "failed", "cancelled", "lapse", "sweep")
-DECLINED = tuple("declined" if event == "cancelled" else event for event in EVENTS)
-SHOP_CANCELS = tuple("shop cancels" if event == "cancelled" else event for event in EVENTS)
+DECLINED = ("create_order", "success", "second success", "failed", "declined", "lapse", "sweep")
+SHOP_CANCELS = ("create_order", "success", "second success", "failed", "shop cancels", "lapse", "sweep")
 
 
 class Walk:
@@ -158,13 +158,14 @@ def test_every_permutation_of_events_agrees_with_the_contract(
     circumstances: str,
 ) -> None:
     prefix = campaign.size(
-        [tuple(campaign.random.sample(events, 5)) for _ in range(8)], list(itertools.permutations(events, 3))
+        [tuple(campaign.random.sample(events, len(events) - 3)) for _ in range(8)],
+        list(itertools.permutations(events, 3)),
     )
     walks = [walk(events, first, hold_ticks=hold_ticks, scarce=scarce) for first in prefix]
     permutations = sum(tree.permutations for tree in walks)
-    assert permutations == campaign.size(8 * math.factorial(3), math.factorial(8))
+    assert permutations == campaign.size(8 * math.factorial(3), math.factorial(len(events)))
     campaign.record(
         f"{permutations:,} permutations of {', '.join(events)}: {circumstances};"
         " money and audit() compared after each",
-        permutations_of_8_events=permutations,
+        permutations_of_events=permutations,
     )
