@@ -25,7 +25,7 @@ from tests.support.sql_calls import (
     value,
     wait_until_past,
 )
-from tests.support.waiting import wait_until_blocked
+from tests.support.waiting import wait_until, wait_until_blocked
 
 CANCEL = "select * from flashsale.cancel_order(%s, %s)"
 PREVIEW = "select * from flashsale.preview_cancel_sale(%s)"
@@ -161,17 +161,34 @@ def test_an_order_that_came_meanwhile_is_not_waited_for(db, connect):
     """The order is locked by a payment, which waits for the product, which the cancellation has locked."""
     product = create_product(db, stock=5)
     seller, payer, canceller = connect(), connect(), connect()
+    # The cancellation stops where it has locked the product.
+    db.execute("alter function flashsale_data.lock_stock rename to lock_stock_at_once")
+    db.execute(
+        "create function flashsale_data.lock_stock(p_product_ids bigint[], p_wait boolean default true,"
+        " out ctids tid[], out available int[], out effective_nows timestamptz[]) language plpgsql as $$ begin"
+        " select l.* into ctids, available, effective_nows"
+        " from flashsale_data.lock_stock_at_once(p_product_ids, p_wait) l;"
+        " if current_setting('test.stops', true) = 'yes' then perform pg_advisory_xact_lock_shared(1); end if;"
+        " end $$"
+    )
+    canceller.execute("set test.stops = 'yes'")
     seller.execute("begin")
     hold = place_hold(seller, product, 1)  # locks the product
+    late = create_order(seller, hold.hold_id)
     with ThreadPoolExecutor(2) as callers:
         cancelled = callers.submit(outcome, row, canceller, CANCEL_SALE, product, 0)
         wait_until_blocked(canceller, watcher=db)
-        late = create_order(seller, hold.hold_id)
+        db.execute("select pg_advisory_lock(1)")
         seller.execute("commit")
-        # Whichever comes first: the payment, or the cancellation.
+        wait_until(
+            lambda: value(db, "select exists (select from pg_locks where locktype = 'advisory' and not granted)"),
+            "the cancellation has locked the product",
+        )
         paid = callers.submit(outcome, apply_payment, payer, "p", late.order_id)
-        answers = {str(cancelled.result(30)), str(paid.result(30).result)}
-    assert "57014" not in answers, answers
+        wait_until_blocked(payer, watcher=db)
+        db.execute("select pg_advisory_unlock(1)")
+        assert cancelled.result(30) == "SA022"  # after the payment
+        assert paid.result(30).status == "paid"
     assert audit(db) == []
 
 
