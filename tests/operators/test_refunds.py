@@ -205,6 +205,7 @@ def test_a_worker_passes_over_what_another_has_taken(db, connect):
     first = connect()
     first.execute("begin")
     (taken,) = begin(first, 1)
+    db.execute("set lock_timeout = '5s'")
     (other,) = begin(db)
     assert {taken.payment_key, other.payment_key} == {"p1", "p2"}
     first.execute("commit")
