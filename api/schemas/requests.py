@@ -155,12 +155,18 @@ def check_media_type(content_type: str | None) -> None:
 
 def parse_new_hold(data: bytes) -> NewHold:
     """:raises Problem: malformed_json, invalid_request"""
-    return _decode(_new_hold, data, members=2)
+    hold = _decode(_new_hold, data)
+    if hold.buyer is UNSET:
+        _check_members(data, names=2)
+    else:
+        _check_members(data, names=3, texts=1)
+    return hold
 
 
 def parse_extension(data: bytes) -> Extension:
     """:raises Problem: malformed_json, invalid_request"""
-    extension = _decode(_extension, data, members=1)
+    extension = _decode(_extension, data)
+    _check_members(data, names=1, texts=1)
     try:
         datetime.fromisoformat(extension.expires_at)
     except ValueError:
@@ -170,20 +176,28 @@ def parse_extension(data: bytes) -> Extension:
 
 def parse_new_order(data: bytes) -> NewOrder:
     """:raises Problem: malformed_json, invalid_request"""
-    return _decode(_new_order, data, members=1)
+    order = _decode(_new_order, data)
+    _check_members(data, names=1)
+    return order
 
 
-def _decode(decoder: msgspec.json.Decoder[Body], data: bytes, *, members: int) -> Body:
-    """Decode an object of `members` required members."""
+def _decode(decoder: msgspec.json.Decoder[Body], data: bytes) -> Body:
     try:
-        decoded = decoder.decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         _raise_problem(data, error)
-    # The names of required members, if no value is a string, have so many quotes. Others mean a string, which
-    # PostgreSQL may be unable to store, or a duplicate member.
-    if data.count(b'"') != 2 * members:
+
+
+def _check_members(data: bytes, *, names: int, texts: int = 0) -> None:
+    """Parse again, strictly, unless an object that was decoded can have no duplicate member, and no text that
+    PostgreSQL is unable to store.
+
+    :param names: how many members were found
+    :param texts: how many of them are strings
+    """
+    # More quotes mean a duplicate member; a backslash may write NUL, a lone surrogate or a quote.
+    if data.count(b'"') != 2 * (names + texts) or (texts and b"\\" in data):  # guard: text-with-escape
         check_well_formed(data)
-    return decoded
 
 
 def _raise_problem(data: bytes, error: Exception) -> NoReturn:

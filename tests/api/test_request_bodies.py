@@ -26,6 +26,26 @@ def test_a_hold_and_an_order_are_parsed() -> None:
     assert parse_new_order(b'{"hold_id":9007199254740991}').hold_id == 2**53 - 1
 
 
+@pytest.mark.parametrize("name", ["ann", "Zo\u00eb", 'a "b"', "\\u0000", "\U0001f600"])
+def test_a_buyer_is_parsed(name: str) -> None:
+    for data in (json.dumps(name), json.dumps(name, ensure_ascii=False)):
+        assert parse_new_hold(f'{{"product_id":1,"qty":2,"buyer":{data}}}'.encode()).buyer == name
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        (b'"buyer":"a\\u0000"', "invalid_request"),
+        (b'"buyer":"\\ud83d"', "malformed_json"),
+        (b'"buyer":"\xed\xa0\xbd"', "malformed_json"),
+        (b'"buyer":"a","buyer":"a"', "malformed_json"),
+        (b'"buyer":"a","qty":2', "malformed_json"),
+    ],
+)
+def test_a_buyer_that_postgresql_cannot_store_or_twice_is_refused(members: bytes, code: str) -> None:
+    assert problem(parse_new_hold, b'{"product_id":1,"qty":2,' + members + b"}")[1] == code
+
+
 @pytest.mark.parametrize("data", MALFORMED)
 def test_data_that_is_not_strict_json_is_malformed(data: bytes) -> None:
     assert problem(parse_new_hold, data)[:2] == (400, "malformed_json")
