@@ -57,28 +57,30 @@ as $$
     join terms t on t.product_id = e.product_id and t.era = e.era
     where e.available_delta < 0
   ), endings as materialized (
-    select distinct on (e.hold_id) e.hold_id, e.at, e.data
+    select e.hold_id, e.event_id, e.at
     from flashsale_data.events e
     where e.kind in ('hold_released', 'order_cancelled') and e.product_id in (select d.product_id from terms d)
-    order by e.hold_id, e.event_id
+  ), paid_in_time as materialized (
+    select e.hold_id
+    from flashsale_data.events e
+    where e.kind = 'order_paid' and e.available_delta = 0 and e.product_id in (select d.product_id from terms d)
   ), spans as materialized (
     -- From when to when they counted towards a limit: from the hold to its end or its order's, and
     -- from a payment that came too late on; in the scope that their product had then.
     select s.scope, h.buyer, s.event_id, s.hold_id, s.qty, (s.terms ->> 'max_per_buyer')::int as max_per_buyer,
            case when s.kind = 'hold_placed' then h.placed_at else s.at end as since,
            least(case when s.kind = 'order_paid' then 'infinity'
-                      when h.status = 'released' then ended.at
                       when o.order_id is null then h.expires_at
-                      when ended.data ->> 'cancel_reason' = 'payment_overdue' then o.payment_due_at
-                      when ended.at is not null then ended.at
-                      when o.status = 'paid' then 'infinity'
+                      when s.hold_id in (select i.hold_id from paid_in_time i) then 'infinity'
+                      -- swept, or cancelled by the shop, only later
                       else o.payment_due_at end,
+                 (select min(ended.at) from endings ended
+                  where ended.hold_id = s.hold_id and ended.event_id > s.event_id),
                  (select min(t.at) from terms t
                   where t.product_id = s.product_id and t.event_id > s.event_id and t.scope <> s.scope)) as until
     from taking s
     join flashsale_data.holds h on h.hold_id = s.hold_id and h.buyer is not null
     left join flashsale_data.orders o on o.hold_id = h.hold_id
-    left join endings ended on ended.hold_id = s.hold_id
   ), claims as materialized (
     -- What the rows of holds and orders say that counts, beside what is recorded.
     select h.hold_id, flashsale_data.claim_scope(h.product_id, p.limit_group) as scope, h.buyer, h.product_id, h.qty,

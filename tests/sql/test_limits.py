@@ -229,6 +229,29 @@ def test_a_late_payment_that_fits_counts_again(db, limited, swept):
     assert allowance(db, limited) == (2, 0)
 
 
+@pytest.mark.parametrize("swept", [False, True])
+def test_an_overdue_order_that_the_shop_cancels_has_counted_until_it_was_due(db, limited, swept):
+    order = overdue(db, limited, "ann", 2)
+    if swept:
+        expire_due(db)
+    place_hold(db, limited, 2, buyer="ann")
+    db.execute("select flashsale.cancel_order(%s)", (order,))
+    assert audit(db) == []
+
+
+@pytest.mark.parametrize("paid", ["in time", "late"])
+def test_a_paid_order_that_the_shop_cancels_counts_no_more(db, limited, paid):
+    if paid == "late":
+        order = overdue(db, limited, "ann", 2)
+        expire_due(db)
+    else:
+        order = create_order(db, place_hold(db, limited, 2, buyer="ann").hold_id).order_id
+    assert apply_payment(db, "pays", order).status == "paid"
+    db.execute("select flashsale.cancel_order(%s)", (order,))
+    place_hold(db, limited, 2, buyer="ann")
+    assert audit(db) == []
+
+
 def test_late_payments_of_one_call_count_together(db, limited):
     orders = [overdue(db, limited, "ann") for _ in range(3)]
     others = overdue(db, limited, "bob")
