@@ -105,7 +105,14 @@ def _measure_all(connection: psycopg.Connection[Any], batch: int, count: int) ->
     measure(functions.GET_ORDERS, list(zip(orders, holds, strict=True)))
     measure(functions.APPLY_PAYMENTS, [(f"pay_{order}", order, "success", PAYLOAD, None) for order in orders])
     others = _call(connection, functions.PLACE_HOLDS, one_unit, BATCH)
+    measure(functions.EXTEND_HOLDS, [(row.hold_id, row.expires_at.isoformat()) for row in others])
     measure(functions.RELEASE_HOLDS, [(row.hold_id,) for row in others])
+    given_back = _call(connection, functions.PLACE_HOLDS, one_unit, BATCH)
+    pending = _call(connection, functions.CREATE_ORDERS, [(row.hold_id, None) for row in given_back], BATCH)
+    measure(
+        functions.ABANDON_ORDERS,
+        [(order.order_id, hold.hold_id) for order, hold in zip(pending, given_back, strict=True)],
+    )
     measure(functions.GET_PRODUCTS, [(number % PRODUCTS + 1,) for number in range(count)])
     return costs
 

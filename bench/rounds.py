@@ -156,6 +156,8 @@ def _prepared(store: Store, workload: Workload, by: str, seconds: float) -> Iter
     if not isinstance(store, Database):
         yield (str(workload.products),)
         return
+    if workload.limit is not None:
+        store.execute("select flashsale.change_terms('{1}', p_max_per_buyer => %s)", workload.limit)
     if workload.needs:
         # To the ceiling all holds are one.
         store.place_holds(round(MOST_PER_SECOND * seconds) if by == FLASHSALE else 1)

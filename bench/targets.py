@@ -49,6 +49,7 @@ class Verdict:
 
 HOT = Key(workloads.HOT_HOLD.name, FLASHSALE)
 HOT_256 = Key(workloads.HOT_HOLD_256.name, FLASHSALE)
+LIMITED = Key(workloads.LIMITED_HOLD.name, FLASHSALE)
 CEILING_OF_HOLDS = Key(workloads.HOT_HOLD.name, CEILING)
 
 RATES = (
@@ -64,6 +65,7 @@ RATES = (
     ),
     Target("hot hold ÷ one call each (b)", HOT, Key(workloads.HOT_HOLD.name, CALL_EACH), 8),
     Target("hot hold ÷ lock and sum (c)", HOT, Key(workloads.HOT_HOLD.name, LOCK_AND_SUM), 10),
+    Target("hold with a limit for each buyer ÷ without one", LIMITED, HOT, 0.8),
     Target("sold-out hold ÷ ceiling", Key(workloads.SOLD_OUT.name, FLASHSALE), CEILING_OF_HOLDS, 0.85),
     Target(
         "hot GET ÷ ceiling",

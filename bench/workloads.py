@@ -19,6 +19,7 @@ class Workload:
     :param products: how many products are on sale
     :param sold_out: they have no units, and every request must be refused; else none may be
     :param held: product 1 has so many active holds at the start
+    :param limit: units of product 1 that a buyer may have
     :param needs: "holds" or "orders": as many of them as flashsale may use up are made beforehand
     :param selling: another client buys 1,000 units a second meanwhile, straight in SQL
     :param quick: measured in the quick form, too
@@ -31,6 +32,7 @@ class Workload:
     products: int = 1
     sold_out: bool = False
     held: int = 0
+    limit: int | None = None
     needs: str = ""
     selling: bool = False
     quick: bool = True
@@ -51,6 +53,9 @@ HOT_HOLD_256 = Workload(
     held=10_000,
     connections=256,
 )
+LIMITED_HOLD = Workload(
+    "hold, limit for each buyer", "limited_hold", servers=(FLASHSALE,), held=10_000, limit=2
+)
 SOLD_OUT = Workload("hold, sold out", "hold", servers=(FLASHSALE,), sold_out=True)
 SPREAD = Workload("hold, 1,000 products", "hold", servers=(FLASHSALE,), products=1000)
 HOT_GET = Workload("GET one hot product", "product", selling=True)
@@ -62,7 +67,7 @@ FLOW = Workload("hold, order, paid", "flow")
 EMPTY_HOLD = Workload("hold, empty tables", "hold", servers=(FLASHSALE,))
 GROWN_HOLD = Workload("hold, grown tables", "hold", servers=(FLASHSALE,))
 
-WORKLOADS = (HOT_HOLD, HOT_HOLD_256, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
+WORKLOADS = (HOT_HOLD, HOT_HOLD_256, LIMITED_HOLD, SOLD_OUT, SPREAD, HOT_GET, ORDER, WEBHOOK, FLOW)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ SET_BASED = (
     functions.CREATE_ORDERS,
     functions.APPLY_PAYMENTS,
     functions.RELEASE_HOLDS,
+    functions.EXTEND_HOLDS,
+    functions.ABANDON_ORDERS,
     functions.GET_PRODUCTS,
     functions.GET_HOLDS,
     functions.GET_ORDERS,
