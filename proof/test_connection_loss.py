@@ -125,7 +125,17 @@ def fail_at(server: ProxiedServer, make: MakeCall, point: FailurePoint) -> tuple
 
 
 def messages(server: ProxiedServer, make: MakeCall, fresh: bool) -> dict[Direction, list[str]]:
-    """The messages of a call without a failure, on a connection in use or a new one."""
+    """The messages of a call without a failure, on a connection in use or a new one.
+
+    The server may look after an idle connection meanwhile: two calls in succession have the same messages.
+    """
+    seen, again = messages_once(server, make, fresh), messages_once(server, make, fresh)
+    while seen != again:
+        seen, again = again, messages_once(server, make, fresh)
+    return seen
+
+
+def messages_once(server: ProxiedServer, make: MakeCall, fresh: bool) -> dict[Direction, list[str]]:
     call = make(server.db)
     if fresh:
         server.proxy.disconnect(CONNECTIONS[make])

@@ -181,7 +181,9 @@ def test_an_order_that_came_meanwhile_is_not_waited_for(db, connect):
         db.execute("select pg_advisory_lock(1)")
         seller.execute("commit")
         wait_until(
-            lambda: value(db, "select exists (select from pg_locks where locktype = 'advisory' and not granted)"),
+            lambda: value(
+                db, "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+            ),
             "the cancellation has locked the product",
         )
         paid = callers.submit(outcome, apply_payment, payer, "p", late.order_id)
