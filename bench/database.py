@@ -56,8 +56,8 @@ class Database:
         :param held: active holds of product 1, one unit each, in flashsale and for the baseline that sums
         """
         self.execute(
-            "truncate flashsale_data.products, flashsale_data.claims, flashsale_data.events, flashsale_data.payments,"
-            " bench.summed_products, bench.summed_holds, bench.counters, bench.counted_holds"
+            "truncate flashsale_data.products, flashsale_data.claims, flashsale_data.events,"
+            " flashsale_data.payments, bench.summed_products, bench.summed_holds, bench.counters, bench.counted_holds"
             " restart identity cascade"
         )
         self.execute("alter sequence flashsale_data.order_ids restart")

@@ -165,11 +165,11 @@ def test_an_order_that_came_meanwhile_is_not_waited_for(db, connect):
     db.execute("alter function flashsale_data.lock_stock rename to lock_stock_at_once")
     db.execute(
         "create function flashsale_data.lock_stock(p_product_ids bigint[], p_wait boolean default true,"
-        " out ctids tid[], out available int[], out effective_nows timestamptz[]) language plpgsql as $$ begin"
-        " select l.* into ctids, available, effective_nows"
+        " out ctids tid[], out available int[], out effective_nows timestamptz[])"
+        " language plpgsql as $$ begin select l.* into ctids, available, effective_nows"
         " from flashsale_data.lock_stock_at_once(p_product_ids, p_wait) l;"
-        " if current_setting('test.stops', true) = 'yes' then perform pg_advisory_xact_lock_shared(1); end if;"
-        " end $$"
+        " if current_setting('test.stops', true) = 'yes' then"
+        " perform pg_advisory_xact_lock_shared(1); end if; end $$"
     )
     canceller.execute("set test.stops = 'yes'")
     seller.execute("begin")
