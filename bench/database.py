@@ -57,8 +57,8 @@ class Database:
         """
         self.execute(
             "truncate flashsale_data.products, flashsale_data.claims, flashsale_data.events,"
-            " flashsale_data.payments, bench.summed_products, bench.summed_holds, bench.counters, bench.counted_holds"
-            " restart identity cascade"
+            " flashsale_data.payments, bench.summed_products, bench.summed_holds, bench.counters,"
+            " bench.counted_holds restart identity cascade"
         )
         self.execute("alter sequence flashsale_data.order_ids restart")
         self.execute("update flashsale_data.inbox set stored = 0")
