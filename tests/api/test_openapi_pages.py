@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.openapi.document import problem_types
+from api.openapi.components import problem_types
 from api.openapi.pages import docs_routes
 from api.problems import ProblemType, type_uri
 
