@@ -3,6 +3,7 @@
 from proof.mutation import Mutation, StatementMutation
 
 ABANDONED = "tests/sql/test_abandon_order.py::"
+ADYEN = "tests/api/providers/test_adyen.py::"
 AUDIT = "tests/operators/test_audit.py::"
 BUYERS = "tests/api/test_buyer_identity.py::"
 BATCHES = "tests/sql/test_batches.py::"
@@ -15,6 +16,7 @@ CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
 FORGET = "tests/operators/test_forget_tests.py::"
+FORGET_LOCKS = "tests/operators/test_forget_tests_locks.py::"
 EXTENSIONS = "tests/sql/test_extend_hold.py::"
 FREE = "tests/sql/test_free_orders.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
@@ -37,15 +39,17 @@ REFUSED = "tests/api/test_rejected_webhooks.py::"
 REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
 SESSION = "tests/api/test_session.py::"
-PROVIDERS = "tests/api/test_provider_webhooks.py::"
 REFUNDS = "tests/operators/test_refunds.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
+STRIPE = "tests/api/providers/test_stripe.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
 SWEEP_LOCKS = "tests/operators/test_expire_due_locks.py::"
 TESTS = "tests/operators/test_test_products.py::"
 TERMS = "tests/operators/test_change_terms.py::"
+TERMS_LOCKS = "tests/operators/test_change_terms_locks.py::"
 WEBHOOKS = "tests/sql/test_concurrent_webhooks.py::"
+WINDOWS = "tests/operators/test_sale_windows.py::"
 
 # fmt: off
 MUTATIONS: list[Mutation | StatementMutation] = [
@@ -433,24 +437,24 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Real products are removed with the test products", "real-products-stay", [""],
         [FORGET + "test_every_test_is_forgotten_or_those_that_are_named"]),
     Mutation("Tests are forgotten from an old snapshot", "forget-isolation", ["elsif false then"],
-        [FORGET + "test_it_is_refused_above_read_committed"]),
+        [FORGET_LOCKS + "test_it_is_refused_above_read_committed"]),
     Mutation("A purge and a removal of tests delete events at the same time", "forget-without-purge", [""],
-        [FORGET + "test_a_purge_and_a_call_do_not_meet"]),
+        [FORGET_LOCKS + "test_a_purge_and_a_call_do_not_meet"]),
     Mutation("With the product locked, a removal waits for an order", "forget-waits-for-no-order",
         ["for update"],
-        [FORGET + "test_a_payment_that_has_locked_its_order_is_not_waited_for"]),
+        [FORGET_LOCKS + "test_a_payment_that_has_locked_its_order_is_not_waited_for"]),
     Mutation("With the product locked, a removal waits for a hold", "forget-waits-for-no-hold",
         ["for update"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("With the product locked, a removal waits for a webhook", "forget-waits-for-no-webhook",
         ["for update of p"], [FORGET + "test_a_stored_webhook_that_missed_its_order_leaves_the_inbox"]),
     Mutation("A product in use is removed", "in-use-kept", ["select id from unnest(v_locked) as id);"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("A test product in use remains on sale", "forget-withdraws", ["and false"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("Units that are withdrawn are not in the ledger", "withdrawn-in-ledger",
         ["select 'stock_adjusted', clock_timestamp(), w.id, 0"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("The events of early webhooks outlive their test product", "early-events-forgotten",
         ["where false)"], [FORGET + "test_nothing_of_a_test_is_left_and_nothing_else_has_changed"]),
     Mutation("A stored webhook that is removed still counts in the inbox", "forgotten-left-inbox", [""],
@@ -499,7 +503,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [PROBLEMS + "test_the_table_of_refusals_equals_the_view"]),
     Mutation("A call whose outcome is unknown is reported as rolled back", "outcome-unknown",
         ['return RolledBack(error.sqlstate or "57014", str(error))'],
-        ["tests/api/test_database_failures.py::test_a_connection_without_a_response_is_closed_and_replaced"]),
+        ["tests/api/test_connection.py::test_a_connection_without_a_response_is_closed_and_replaced"]),
     Mutation("A write whose outcome is unknown is retried", "write-not-retried", ["if False:"],
         [RETRIES + "test_a_write_whose_outcome_is_unknown_is_never_retried"]),
     Mutation("Rows are assigned to requests by position instead of request_no", "row-of-request",
@@ -596,26 +600,26 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     # The terms of a sale.
     Mutation("A sale goes on at the instant of its end", "sale-ended",
         ["when p_ends_at < p_now then 'ended'"],
-        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+        [WINDOWS + "test_a_window_includes_its_start_and_not_its_end"]),
     Mutation("A sale has not started at the instant of its start", "sale-not-started",
         ["when p_starts_at >= p_now then 'scheduled'"],
-        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+        [WINDOWS + "test_a_window_includes_its_start_and_not_its_end"]),
     Mutation("Early requests lock the product", "early-without-lock", ["case when true"],
-        [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
+        [WINDOWS + "test_early_requests_cost_neither_lock_nor_write"]),
     Mutation("The window is judged by the time before the lock", "window-after-lock",
         ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled,"
          " transaction_timestamp())"],
-        [TERMS + "test_a_window_is_judged_after_the_lock"]),
+        [TERMS_LOCKS + "test_a_window_is_judged_after_the_lock"]),
     Mutation("A pause stops nothing", "sale-paused", [""],
-        [TERMS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
+        [WINDOWS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
     Mutation("Terms change without the lock of the product", "terms-lock",
         [
             "from (select array[s.ctid] as ctids from flashsale_data.stock s where s.product_id = ids[v_i]"
             " order by s.version desc limit 1) l;"
         ],
-        [TERMS + "test_a_change_waits_for_the_holds_before_it"]),
+        [TERMS_LOCKS + "test_a_change_waits_for_the_holds_before_it"]),
     Mutation("An order has the payment window of an old snapshot", "terms-in-snapshot", ["where false;"],
-        [TERMS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
+        [TERMS_LOCKS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
     Mutation("A key creates a product whatever its terms are", "terms-of-key", ["'nothing', null));"],
         [TERMS + "test_a_key_creates_a_product_with_its_terms_once"]),
     Mutation("An unlisted product is listed", "unlisted", [""],
@@ -655,7 +659,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A hold does not wait for what its buyer does with another size", "claim-before-product",
         ["null;"],
         [CONCURRENT_LIMITS + "test_a_buyer_waits_for_another_size_of_his"]),
-    Mutation("An extension does not wait for what its buyer does with another size", "extension-locks-claim",
+    Mutation("An extension does not wait for what its buyer does with another size", "claim-before-stock",
         ["null;"],
         [CONCURRENT_LIMITS + "test_a_hold_is_not_kept_after_its_end_has_made_room[extension]"]),
     Mutation("An old snapshot judges by what the buyer had", "claims-in-snapshot", ["if false then"],
@@ -690,13 +694,13 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[held_in_time]"]),
     # Providers.
     Mutation("Stripe's signature is not compared", "stripe-signature", ["if True:"],
-        [PROVIDERS + "test_only_stripes_signature_lets_an_event_in"]),
+        [STRIPE + "test_only_stripes_signature_lets_an_event_in"]),
     Mutation("An unpaid Checkout Session pays its order", "unpaid-session", ["if False:"],
-        [PROVIDERS + "test_an_unpaid_session_pays_when_its_payment_has_succeeded"]),
+        [STRIPE + "test_an_unpaid_session_pays_when_its_payment_has_succeeded"]),
     Mutation("Only the first item of a notification is verified", "every-item", ["for item in items[:1]:"],
-        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+        [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
-        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+        [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     # Refunds.
     Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],
         [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),
