@@ -107,7 +107,7 @@ IDLE_CONNECTIONS = 10
 """of a server that has not been asked anything"""
 
 
-def test_idle_connections_are_looked_after_without_a_request(
+def test_idle_connections_are_replaced_without_a_request(
     cluster: Cluster, db: psycopg.Connection, tmp_path: Path
 ) -> None:
     with watched_server(cluster.url(APP_ROLE, db.info.dbname), tmp_path / "gunicorn.log") as (_, metrics):

@@ -57,9 +57,7 @@ def instant(text: str) -> datetime:
 # The window and the pause.
 
 
-def test_a_product_tells_its_terms_and_the_databases_clock(
-    shop: httpx.Client, db: psycopg.Connection
-) -> None:
+def test_a_product_has_its_terms_and_the_databases_clock(shop: httpx.Client, db: psycopg.Connection) -> None:
     product = shop.get("/api/products/1").json()
     assert {name: product[name] for name in ("sale_status", "starts_at", "ends_at", "max_per_buyer")} == {
         "sale_status": "open", "starts_at": None, "ends_at": None, "max_per_buyer": None,
@@ -78,7 +76,7 @@ def test_a_product_tells_its_terms_and_the_databases_clock(
 
 
 @pytest.mark.parametrize(("starts_in", "most", "least"), [("1 day", 60, 60), ("30 seconds", 30, 1)])
-def test_an_early_request_is_told_when_to_come_again(
+def test_an_early_request_gets_a_retry_after(
     shop: httpx.Client, db: psycopg.Connection, starts_in: str, most: int, least: int
 ) -> None:
     starts_at = db.execute(
