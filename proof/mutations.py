@@ -570,7 +570,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Settings of the database reach the server", "session-settings", ["pass"],
         [SESSION + "test_settings_of_the_database_do_not_reach_the_server"]),
     Mutation("Settings of the database reach the commands", "settings-pinned", ["pass"],
-        ["tests/cli/test_settings.py::test_commands_say_the_same_under_every_setting"]),
+        ["tests/cli/test_settings.py::test_commands_print_the_same_under_every_setting"]),
     Mutation("The sweep runs at the isolation level of the database", "sweep-isolation", [""],
         ["tests/cli/test_settings.py::test_the_sweep_runs_at_read_committed"]),
     Mutation("A standby is taken for the primary", "not-in-recovery", ["when false then ''"],

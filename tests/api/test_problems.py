@@ -10,6 +10,9 @@ import pytest
 from api import problems
 from api.server.http_protocol import MAX_HEAD_BYTES
 from tests.api.raw_connection import exchange_raw, send_raw
+from tests.support.shared_server import shared_server
+
+shared, postgresql, started, server = shared_server("flashsale_problems", "module")
 
 JSON = {"content-type": "application/json"}
 

@@ -1,6 +1,5 @@
 """The terms of a sale over HTTP: window, pause, limits of buyers, extensions, abandoned orders."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,18 +13,15 @@ from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support.buyer_tokens import bearer
 from tests.support.http import running_server
+from tests.support.shared_server import shared_server
+
+shared, postgresql, started, server = shared_server("flashsale_terms", "module", FLASHSALE_TRUST_BUYER="0")
 
 
 @pytest.fixture
-def shop(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]:
+def shop(client: httpx.Client) -> httpx.Client:
     """A client of a server that verifies tokens and trusts no caller; product 1 has 50 units."""
-    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
-    url = cluster.url(APP_ROLE, db.info.dbname)
-    with (
-        running_server(url, tmp_path / "gunicorn.log", FLASHSALE_TRUST_BUYER="0") as base,
-        httpx.Client(base_url=base, timeout=10) as client,
-    ):
-        yield client
+    return client
 
 
 def place(

@@ -1,31 +1,26 @@
-"""A server with the secrets of both providers, and an order to be paid."""
+"""A server with the secrets of both providers, whose database is emptied before each test."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 
-from flashsale.database.seed import APP_ROLE
-from flashsale.local.cluster import Cluster
-from tests.support.http import running_server
 from tests.support.provider_events import ADYEN_KEY, STRIPE_SECRET
+from tests.support.shared_server import shared_server
 from tests.support.sql_calls import create_product, order_units
+
+shared, postgresql, started, server = shared_server(
+    "flashsale_providers",
+    FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS="",
+    FLASHSALE_STRIPE_SECRETS=f"whsec_TheNextSecretOfThisEndpoint012,{STRIPE_SECRET}",
+    FLASHSALE_ADYEN_HMAC_KEYS=ADYEN_KEY,
+)
 
 
 @pytest.fixture
-def client(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]:
-    with (
-        running_server(
-            cluster.url(APP_ROLE, db.info.dbname),
-            tmp_path / "gunicorn.log",
-            FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS="",
-            FLASHSALE_STRIPE_SECRETS=f"whsec_TheNextSecretOfThisEndpoint012,{STRIPE_SECRET}",
-            FLASHSALE_ADYEN_HMAC_KEYS=ADYEN_KEY,
-        ) as url,
-        httpx.Client(base_url=url, timeout=10) as client,
-    ):
+def client(server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server, timeout=10) as client:
         yield client
 
 
