@@ -16,18 +16,18 @@ up: ## start everything in the foreground on http://127.0.0.1:8000; Ctrl-C stops
 
 test: ## run the whole suite on all cores; pass options to pytest with ARGS='-k holds'
 	@bin/bootstrap test
-	@exec .venv/bin/python -m pytest -n auto $(ARGS)
+	@exec .venv/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-fast: ## run the rules in SQL and the units, in less than a minute
 	@bin/bootstrap test
-	@exec .venv/bin/python -m pytest -n auto -m 'not slow' tests/sql tests/operators tests/schema $(ARGS)
+	@exec .venv/bin/python -m pytest -n auto --dist worksteal -m 'not slow' tests/sql tests/operators tests/schema $(ARGS)
 
 # Each version that could be had; the tests of tests/versions are part of `make test`.
 test-versions: ## run the rules in SQL on PostgreSQL 16, 17 and 18; adds them if they can be had
 	@bin/bootstrap servers
 	@for server in .venv/servers/postgresql-*; do \
 	  [ -e "$$server" ] || continue; version=$${server#*postgresql-}; \
-	  .venv/bin/python -m pytest -n auto -m 'not slow' --postgresql "$${version%%-*}" \
+	  .venv/bin/python -m pytest -n auto --dist worksteal -m 'not slow' --postgresql "$${version%%-*}" \
 	    tests/sql tests/operators tests/schema tests/database tests/cli tests/doctor $(ARGS) || exit; \
 	done
 

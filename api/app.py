@@ -13,7 +13,8 @@ from api.context import CROSS_ORIGIN
 from api.cross_origin import CrossOrigin
 from api.database.client import CheckoutClient
 from api.database.schema_version import digest, migration_ids
-from api.openapi.document import OpenApi, problem_types
+from api.openapi.components import problem_types
+from api.openapi.document import OpenApi
 from api.openapi.pages import docs_routes, problem_routes
 from api.payment_events import PaymentEvents
 from api.providers import Provider

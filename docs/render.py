@@ -19,9 +19,8 @@ import psycopg
 
 from api import problems
 from api.database.schema_version import SQL_DIRECTORY
-from api.openapi import operations
 from api.openapi.operation import ProblemExample
-from api.openapi.operations import OPERATIONS
+from api.openapi.operations import OPERATIONS, shared
 from api.problems import ProblemType
 from flashsale.cli.main import main
 from flashsale.database.migrations import migrate
@@ -139,9 +138,9 @@ def _views(conn: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def _calls() -> Iterator[str]:
-    shared = (*operations.COMMON_PROBLEMS, *operations.BODY_PROBLEMS)
-    database = (*operations.READ_PROBLEMS, *operations.WRITE_PROBLEMS)
-    common = {type_.code for type_ in _types((*shared, *database))}
+    general = (*shared.COMMON_PROBLEMS, *shared.BODY_PROBLEMS)
+    database = (*shared.READ_PROBLEMS, *shared.WRITE_PROBLEMS)
+    common = {type_.code for type_ in _types((*general, *database))}
     yield "| call | | success | refusals of its own |\n|---|---|---|---|"
     for (method, path), operation in OPERATIONS.items():
         own = [f"`{type_.code}`" for type_ in _types(operation.problems) if type_.code not in common]

@@ -3,6 +3,7 @@
 from proof.mutation import Mutation, StatementMutation
 
 ABANDONED = "tests/sql/test_abandon_order.py::"
+ADYEN = "tests/api/providers/test_adyen.py::"
 AUDIT = "tests/operators/test_audit.py::"
 BUYERS = "tests/api/test_buyer_identity.py::"
 BATCHES = "tests/sql/test_batches.py::"
@@ -15,6 +16,7 @@ CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
 EVENTS = "tests/operators/test_read_events.py::"
 FORGET = "tests/operators/test_forget_tests.py::"
+FORGET_LOCKS = "tests/operators/test_forget_tests_locks.py::"
 EXTENSIONS = "tests/sql/test_extend_hold.py::"
 FREE = "tests/sql/test_free_orders.py::"
 HOLDS = "tests/sql/test_place_hold.py::"
@@ -37,15 +39,17 @@ REFUSED = "tests/api/test_rejected_webhooks.py::"
 REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
 SESSION = "tests/api/test_session.py::"
-PROVIDERS = "tests/api/test_provider_webhooks.py::"
 REFUNDS = "tests/operators/test_refunds.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SNAPSHOT = "tests/sql/test_read_consistency.py::"
+STRIPE = "tests/api/providers/test_stripe.py::"
 SWEEP = "tests/operators/test_expire_due.py::"
 SWEEP_LOCKS = "tests/operators/test_expire_due_locks.py::"
 TESTS = "tests/operators/test_test_products.py::"
 TERMS = "tests/operators/test_change_terms.py::"
+TERMS_LOCKS = "tests/operators/test_change_terms_locks.py::"
 WEBHOOKS = "tests/sql/test_concurrent_webhooks.py::"
+WINDOWS = "tests/operators/test_sale_windows.py::"
 
 # fmt: off
 MUTATIONS: list[Mutation | StatementMutation] = [
@@ -56,7 +60,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["when p_qtys[v_i] < v_available[v_slot] then null"],
         [HOLDS + "test_the_whole_stock_can_be_held_by_one"]),
     Mutation("A batch grants the same units to each of its requests", "units-left-in-batch", [""],
-        [BATCHES + "test_the_last_units_go_to_whoever_came_first"]),
+        [BATCHES + "test_the_last_units_go_to_the_first_requests"]),
     Mutation("The units of a pending order remain available", "order-takes-units", [""],
         [KNOWN + "test_pending_orders_count_as_taken"]),
     Mutation("A release returns no units", "release-returns-units", ["set"],
@@ -178,11 +182,11 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ],
     ),
     Mutation("A product is reported as sold out from an old snapshot", "sold-out-in-snapshot", [""],
-        [KNOWN + "test_a_repeatable_read_caller_is_not_told_of_an_old_count"]),
+        [KNOWN + "test_a_repeatable_read_caller_gets_no_old_count"]),
     Mutation("The replay of an order reports its state in an old snapshot", "order-replay-in-snapshot",
-        ["if false then"], [ISOLATION + "test_a_replayed_order_is_not_told_in_an_old_state"]),
+        ["if false then"], [ISOLATION + "test_a_replayed_order_is_not_returned_in_an_old_state"]),
     Mutation("The replay of a webhook reports its state in an old snapshot", "webhook-replay-in-snapshot",
-        ["if false then"], [ISOLATION + "test_a_replayed_webhook_is_not_told_in_an_old_state"]),
+        ["if false then"], [ISOLATION + "test_a_replayed_webhook_is_not_returned_in_an_old_state"]),
     # Idempotency.
     Mutation("A reused key of a hold is not compared with the request", "hold-key-reused", ["and false"],
         [HOLDS + "test_the_same_key_with_another_body_is_refused"]),
@@ -257,7 +261,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("An order that the buyer cancelled is revived", "cancelled-not-revived", [""],
         [PAYMENTS + "test_the_table[a_cancelled_order--success-cancelled-refund_due-payment_cancelled-0]"]),
     Mutation("A late payment revives an order whose units are sold", "units-left-to-revive",
-        ["when true then 'applied'"], [KNOWN + "test_success_after_failure_takes_nobodys_unit"]),
+        ["when true then 'applied'"], [KNOWN + "test_success_after_failure_takes_no_unit_of_another_order"]),
     Mutation("A second payment of a paid order is no refund", "paid-once", [""],
         [PAYMENTS + "test_the_table[a_paid_order--success-paid-refund_due-None-0]"]),
     Mutation(
@@ -275,7 +279,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A captured payment whose order never came is deleted", "captured-kept", [""],
         [SWEEP + "test_a_captured_payment_whose_order_never_came_becomes_a_refund"]),
     Mutation("A refund whose order never came is listed only after a sweep", "refunds-unswept",
-        ["where false) p"], [OPEN + "test_a_refund_that_was_told_stays_due"]),
+        ["where false) p"], [OPEN + "test_a_refund_that_was_reported_stays_due"]),
     Mutation("A webhook that its key's reuse has removed stays counted in the inbox", "inbox-counter", [""],
         [STORED + "test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox[False]"]),
     Mutation("A key is free while an open transaction may apply its webhook", "key-still-taken",
@@ -287,7 +291,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["else v_recorded[request.i]"],
         [
             STORED + "test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again",
-            STORED + "test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so",
+            STORED + "test_a_freed_key_without_room_in_the_inbox_is_refused",
         ],
     ),
     Mutation("A payment waits for an order while it holds the lock of another", "one-order-at-a-time",
@@ -300,23 +304,25 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A hold that cannot be recorded is reported as placed", "hold-recorded",
         ["{line}\non conflict do nothing"], [OPEN + "test_a_hold_that_is_not_recorded_is_an_error"]),
     Mutation("A payment is listed as a refund while an open order may take it", "refund-certain",
-        ["else coalesce(v_now, max(v_now)) end"], [OPEN + "test_a_refund_is_told_only_when_it_is_certain"]),
+        ["else coalesce(v_now, max(v_now)) end"],
+        [OPEN + "test_a_refund_is_reported_only_when_it_is_certain"]),
     Mutation("A transaction does not announce the stored webhooks that it may apply",
-        "stored-webhooks-announced", ["0, 0);"], [OPEN + "test_a_refund_is_told_only_when_it_is_certain"]),
+        "stored-webhooks-announced", ["0, 0);"],
+        [OPEN + "test_a_refund_is_reported_only_when_it_is_certain"]),
     Mutation("A listed refund disappears while its order is being created", "stored-webhooks-announced",
         ["hashtext('flashsale.stored_webhooks'), ((v_tenth - 36000) % 2147483648)::int);"],
-        [OPEN + "test_a_refund_that_was_told_stays_due"]),
+        [OPEN + "test_a_refund_that_was_reported_stays_due"]),
     Mutation("An order leaves webhooks whose wait has ended in the inbox", "wait-ended", ["and false"],
-        [OPEN + "test_a_refund_that_was_told_stays_due"]),
+        [OPEN + "test_a_refund_that_was_reported_stays_due"]),
     Mutation("An order applies webhooks whose wait has ended", "ended-wait-not-applied", [""],
-        [OPEN + "test_a_refund_that_was_told_stays_due"]),
+        [OPEN + "test_a_refund_that_was_reported_stays_due"]),
     Mutation("A longer inbox_keep resumes waits that have ended", "wait-only-shortened", [""],
         [OPEN + "test_a_shorter_inbox_keep_holds_for_what_is_stored_and_a_longer_one_for_what_comes"]),
     Mutation("The inbox limit is read before the lock", "inbox-limit-read",
         ["select * into v_settings from flashsale_data.settings;\n{line}", ""],
         [OPEN + "test_the_inbox_limit_is_read_after_its_lock"]),
     Mutation("A release reports success for a hold that was not released", "hold-released", [""],
-        [SNAPSHOT + "test_a_release_is_told_only_of_a_hold_that_is_released"]),
+        [SNAPSHOT + "test_a_release_is_reported_only_of_a_hold_that_is_released"]),
     Mutation(
         "A failed payment changes an overdue order",
         "failed-payment-in-time",
@@ -401,7 +407,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         "flashsale.place_hold", "alter function flashsale.place_hold reset search_path",
         [PRIVILEGES + "test_every_security_definer_function_pins_its_search_path"]),
     Mutation("An order is shown to callers who do not know its hold", "order-capability", [""],
-        ["tests/sql/test_reads.py::test_an_order_is_shown_only_to_whoever_knows_its_hold"]),
+        ["tests/sql/test_reads.py::test_an_order_is_shown_only_with_its_hold_id"]),
     Mutation("Hold ids can be guessed", "hold-id-entropy", ["select greatest(1, 1048575"],
         [HOLDS + "test_hold_ids_are_random_positive_and_below_2_to_the_53"]),
     # Test products.
@@ -433,24 +439,24 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Real products are removed with the test products", "real-products-stay", [""],
         [FORGET + "test_every_test_is_forgotten_or_those_that_are_named"]),
     Mutation("Tests are forgotten from an old snapshot", "forget-isolation", ["elsif false then"],
-        [FORGET + "test_it_is_refused_above_read_committed"]),
+        [FORGET_LOCKS + "test_it_is_refused_above_read_committed"]),
     Mutation("A purge and a removal of tests delete events at the same time", "forget-without-purge", [""],
-        [FORGET + "test_a_purge_and_a_call_do_not_meet"]),
+        [FORGET_LOCKS + "test_a_purge_and_a_call_do_not_meet"]),
     Mutation("With the product locked, a removal waits for an order", "forget-waits-for-no-order",
         ["for update"],
-        [FORGET + "test_a_payment_that_has_locked_its_order_is_not_waited_for"]),
+        [FORGET_LOCKS + "test_a_payment_that_has_locked_its_order_is_not_waited_for"]),
     Mutation("With the product locked, a removal waits for a hold", "forget-waits-for-no-hold",
         ["for update"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("With the product locked, a removal waits for a webhook", "forget-waits-for-no-webhook",
         ["for update of p"], [FORGET + "test_a_stored_webhook_that_missed_its_order_leaves_the_inbox"]),
     Mutation("A product in use is removed", "in-use-kept", ["select id from unnest(v_locked) as id);"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("A test product in use remains on sale", "forget-withdraws", ["and false"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("Units that are withdrawn are not in the ledger", "withdrawn-in-ledger",
         ["select 'stock_adjusted', clock_timestamp(), w.id, 0"],
-        [FORGET + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
+        [FORGET_LOCKS + "test_a_test_in_use_is_taken_off_sale_and_forgotten_later"]),
     Mutation("The events of early webhooks outlive their test product", "early-events-forgotten",
         ["where false)"], [FORGET + "test_nothing_of_a_test_is_left_and_nothing_else_has_changed"]),
     Mutation("A stored webhook that is removed still counts in the inbox", "forgotten-left-inbox", [""],
@@ -499,7 +505,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [PROBLEMS + "test_the_table_of_refusals_equals_the_view"]),
     Mutation("A call whose outcome is unknown is reported as rolled back", "outcome-unknown",
         ['return RolledBack(error.sqlstate or "57014", str(error))'],
-        ["tests/api/test_database_failures.py::test_a_connection_without_a_response_is_closed_and_replaced"]),
+        ["tests/api/test_connection.py::test_a_connection_without_a_response_is_closed_and_replaced"]),
     Mutation("A write whose outcome is unknown is retried", "write-not-retried", ["if False:"],
         [RETRIES + "test_a_write_whose_outcome_is_unknown_is_never_retried"]),
     Mutation("Rows are assigned to requests by position instead of request_no", "row-of-request",
@@ -522,7 +528,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ['self._name = b"call"'],
         ["tests/api/test_prepared_statement.py::test_a_statement_is_named_after_its_function"]),
     Mutation("A connection that broke while idle is not opened again", "idle-connection-lost", ["pass"],
-        ["tests/api/test_database_failures.py::test_idle_connections_are_looked_after_without_a_request"]),
+        ["tests/api/test_database_failures.py::test_idle_connections_are_replaced_without_a_request"]),
     # The command line.
     Mutation("A run of the sweep that failed is alive", "failed-run", ["if False:"],
         ["tests/cli/test_cron.py::test_a_run_that_failed_is_not_alive"]),
@@ -548,7 +554,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     # In production.
     Mutation("FLASHSALE_PAGE=0 leaves the page where it is", "page-left-out", ["if True:"],
         ["tests/api/test_page_left_out.py::test_no_page_is_served_but_those_of_problems"]),
-    Mutation("The stock feed tells without the page what was sold", "taken-units-left-out", ["if True:"],
+    Mutation("The stock feed shows without the page what was sold", "taken-units-left-out", ["if True:"],
         ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
     Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
         ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),
@@ -564,12 +570,12 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("Settings of the database reach the server", "session-settings", ["pass"],
         [SESSION + "test_settings_of_the_database_do_not_reach_the_server"]),
     Mutation("Settings of the database reach the commands", "settings-pinned", ["pass"],
-        ["tests/cli/test_settings.py::test_commands_say_the_same_under_every_setting"]),
+        ["tests/cli/test_settings.py::test_commands_print_the_same_under_every_setting"]),
     Mutation("The sweep runs at the isolation level of the database", "sweep-isolation", [""],
         ["tests/cli/test_settings.py::test_the_sweep_runs_at_read_committed"]),
-    Mutation("A standby is not told from the primary", "not-in-recovery", ["when false then ''"],
+    Mutation("A standby is taken for the primary", "not-in-recovery", ["when false then ''"],
         [PRIMARY + "test_a_standby_is_not_ready_and_can_be_audited"]),
-    Mutation("A logical copy is not told from the primary", "not-a-copy", ["where false"],
+    Mutation("A logical copy is taken for the primary", "not-a-copy", ["where false"],
         [PRIMARY + "test_a_logical_copy_is_not_read"]),
     Mutation("A standby serves reads that promise to be current", "read-on-primary",
         ["if false then"] * 6,
@@ -596,26 +602,26 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     # The terms of a sale.
     Mutation("A sale goes on at the instant of its end", "sale-ended",
         ["when p_ends_at < p_now then 'ended'"],
-        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+        [WINDOWS + "test_a_window_includes_its_start_and_not_its_end"]),
     Mutation("A sale has not started at the instant of its start", "sale-not-started",
         ["when p_starts_at >= p_now then 'scheduled'"],
-        [TERMS + "test_a_window_includes_its_start_and_not_its_end"]),
+        [WINDOWS + "test_a_window_includes_its_start_and_not_its_end"]),
     Mutation("Early requests lock the product", "early-without-lock", ["case when true"],
-        [TERMS + "test_early_requests_cost_neither_lock_nor_write"]),
+        [WINDOWS + "test_early_requests_cost_neither_lock_nor_write"]),
     Mutation("The window is judged by the time before the lock", "window-after-lock",
         ["then flashsale_data.sale_status(p.starts_at, p.ends_at, p.paused, p.cancelled,"
          " transaction_timestamp())"],
-        [TERMS + "test_a_window_is_judged_after_the_lock"]),
+        [TERMS_LOCKS + "test_a_window_is_judged_after_the_lock"]),
     Mutation("A pause stops nothing", "sale-paused", [""],
-        [TERMS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
+        [WINDOWS + "test_a_paused_sale_places_no_holds_and_all_else_goes_on"]),
     Mutation("Terms change without the lock of the product", "terms-lock",
         [
             "from (select array[s.ctid] as ctids from flashsale_data.stock s where s.product_id = ids[v_i]"
             " order by s.version desc limit 1) l;"
         ],
-        [TERMS + "test_a_change_waits_for_the_holds_before_it"]),
+        [TERMS_LOCKS + "test_a_change_waits_for_the_holds_before_it"]),
     Mutation("An order has the payment window of an old snapshot", "terms-in-snapshot", ["where false;"],
-        [TERMS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
+        [TERMS_LOCKS + "test_an_order_has_no_payment_window_of_an_old_snapshot"]),
     Mutation("A key creates a product whatever its terms are", "terms-of-key", ["'nothing', null));"],
         [TERMS + "test_a_key_creates_a_product_with_its_terms_once"]),
     Mutation("An unlisted product is listed", "unlisted", [""],
@@ -628,7 +634,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A limit is avoided by naming no buyer", "buyer-required", [""],
         [LIMITS + "test_a_limit_needs_a_buyer"]),
     Mutation("A hold may have any number of units", "max-per-hold", [""],
-        [LIMITS + "test_a_hold_has_at_most_so_many_units_whoever_places_it"]),
+        [LIMITS + "test_a_hold_has_at_most_so_many_units_for_any_buyer"]),
     Mutation("A hold does not count towards the limit", "claim-recorded", ["where false;"],
         [LIMITS + "test_a_buyer_gets_no_more_than_the_limit"]),
     Mutation("What has lapsed counts until the sweep", "ended-claims", [") end)"],
@@ -655,7 +661,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A hold does not wait for what its buyer does with another size", "claim-before-product",
         ["null;"],
         [CONCURRENT_LIMITS + "test_a_buyer_waits_for_another_size_of_his"]),
-    Mutation("An extension does not wait for what its buyer does with another size", "extension-locks-claim",
+    Mutation("An extension does not wait for what its buyer does with another size", "claim-before-stock",
         ["null;"],
         [CONCURRENT_LIMITS + "test_a_hold_is_not_kept_after_its_end_has_made_room[extension]"]),
     Mutation("An old snapshot judges by what the buyer had", "claims-in-snapshot", ["if false then"],
@@ -690,13 +696,13 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[held_in_time]"]),
     # Providers.
     Mutation("Stripe's signature is not compared", "stripe-signature", ["if True:"],
-        [PROVIDERS + "test_only_stripes_signature_lets_an_event_in"]),
+        [STRIPE + "test_only_stripes_signature_lets_an_event_in"]),
     Mutation("An unpaid Checkout Session pays its order", "unpaid-session", ["if False:"],
-        [PROVIDERS + "test_an_unpaid_session_pays_when_its_payment_has_succeeded"]),
+        [STRIPE + "test_an_unpaid_session_pays_when_its_payment_has_succeeded"]),
     Mutation("Only the first item of a notification is verified", "every-item", ["for item in items[:1]:"],
-        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+        [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
-        [PROVIDERS + "test_a_batch_with_a_forged_item_has_no_effect"]),
+        [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     # Refunds.
     Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],
         [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),

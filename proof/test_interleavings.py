@@ -2,8 +2,8 @@
 
 A transaction is three steps: begin (and take a snapshot), one request, commit. A schedule is an order of the
 steps of all. A schedule is impossible if it has a step of a session that waits for a lock; the one in which
-the other session goes first is another schedule. (PostgreSQL's isolationtester wants impossible ones left out
-of the specification by hand.)
+the other session goes first is another schedule. (For PostgreSQL's isolationtester, impossible ones are
+left out of the specification by hand.)
 """
 
 import itertools

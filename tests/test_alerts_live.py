@@ -49,7 +49,7 @@ def repeating(act: Callable[[], object]) -> Iterator[None]:
 
 
 def test_no_alert_fires_in_a_quiet_shop_across_restarts(tmp_path: Path) -> None:
-    """A load balancer polls it; nobody buys. Then the server stays away, which is an alert."""
+    """A load balancer polls it, without a buyer. Then the server stays away, which is an alert."""
     port = free_port()
     with cluster_folder() as folder:
         cluster = Cluster(folder)

@@ -1,6 +1,7 @@
 """No import goes up: a module imports only from its own layer or from lower ones, and never in a circle."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_no_import_goes_up_or_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+@cache
 def exported(path: Path) -> set[str]:
     """The names that a module binds at its top level."""
     names: set[str] = set()

@@ -10,79 +10,40 @@ from typing import Any
 import falcon.inspect
 import msgspec
 from falcon.asgi import App, Request, Response
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from api import problems
+from api.openapi.about import ABOUT, TAGS
+from api.openapi.components import (
+    HEADERS,
+    Json,
+    component_key,
+    component_schemas,
+    header_references,
+    pascal,
+    problem_example,
+    problem_type,
+    problem_types,
+    reference,
+    schema_components,
+    schema_name,
+)
 from api.openapi.operation import Operation, Parameter, ProblemExample, SuccessResponse
-from api.openapi.operations import (
-    ABOUT,
+from api.openapi.operations import OPERATIONS
+from api.openapi.operations.shared import (
     BUYER,
     COMMON_PROBLEMS,
     IDEMPOTENCY_KEY,
-    MEMBERS,
-    OPERATIONS,
     REQUEST_ID,
-    SHAPES,
-    TAGS,
     UNROUTED_PROBLEMS,
-    is_page,
 )
 from api.problems import ProblemType
 from api.schemas import requests
 from api.schemas.responses import encode
 from api.webhook_signatures import HEADERS as SIGNATURE_HEADERS
 
-Json = dict[str, Any]
-
-_WITHOUT_MEMBERS = "WithoutMembers"
 _SHARED_PARAMETERS = (REQUEST_ID, IDEMPOTENCY_KEY)
 
-_HEADERS: Mapping[str, Json] = {
-    "X-Request-ID": {
-        "description": "The request's id, or a new one; it is in the log, too.",
-        "required": True,
-        "schema": {"type": "string"},
-        "example": "checkout-7f3a",
-    },
-    "Cache-Control": {
-        "description": "Stock and states are exact only at the instant of the response.",
-        "required": True,
-        "schema": {"type": "string", "const": "no-store"},
-    },
-    "Location": {
-        "description": "The URL of the hold.",
-        "required": True,
-        "schema": {"type": "string", "format": "uri-reference"},
-        "example": "/api/holds/4872316950284173",
-    },
-    "Link": {
-        "description": "The next page (RFC 8288), if this one is full.",
-        "schema": {"type": "string"},
-        "example": '</api/products?after=1&limit=1>; rel="next"',
-    },
-    "Idempotency-Replayed": {
-        "description": "The response is the result of an earlier request with the same idempotency key.",
-        "schema": {"type": "string", "const": "true"},
-    },
-    "Retry-After": {
-        "description": "Seconds until a retry (RFC 9110, 10.2.3).",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 1},
-        "example": 1,
-    },
-    "WWW-Authenticate": {
-        "description": "The challenge of a token that was refused (RFC 6750).",
-        "required": True,
-        "schema": {"type": "string"},
-        "example": problems.INVALID_TOKEN.challenge,
-    },
-    "Allow": {
-        "description": "The methods that the path supports.",
-        "required": True,
-        "schema": {"type": "string"},
-        "example": "POST, OPTIONS",
-    },
-}
 _EVERY_RESPONSE = ("X-Request-ID", "Cache-Control")
 
 _SIGNATURE = {
@@ -117,11 +78,11 @@ def document(app: App[Any, Any], *, allow_unsigned: bool, trusts_callers: bool =
     paths: dict[str, Json] = {}
     routed = set(routes(app))
     if unknown := routed - OPERATIONS.keys():
-        raise LookupError(f"routes that api/openapi/operations.py does not describe: {sorted(unknown)}")
+        raise LookupError(f"routes that api/openapi/operations/ does not describe: {sorted(unknown)}")
     for (method, path), operation in OPERATIONS.items():
         if (method, path) in routed:
             paths.setdefault(path, {})[method.lower()] = _operation(operation, allow_unsigned, trusts_callers)
-    schemas = _schemas()
+    schemas = component_schemas()
     if not trusts_callers:
         del schemas[requests.NewHold.__name__]["properties"][BUYER.name]
     return {
@@ -137,11 +98,11 @@ def document(app: App[Any, Any], *, allow_unsigned: bool, trusts_callers: bool =
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "parameters": {_key(p.name): _parameter(p) for p in _SHARED_PARAMETERS},
-            "headers": _HEADERS,
-            "examples": {type_.code: {"value": _problem(type_)} for type_ in problem_types()},
+            "parameters": {component_key(p.name): _parameter(p) for p in _SHARED_PARAMETERS},
+            "headers": HEADERS,
+            "examples": {type_.code: {"value": problem_example(type_)} for type_ in problem_types()},
             "responses": {
-                _pascal(type_.code): _problems(type_.status, [type_]) for type_ in UNROUTED_PROBLEMS
+                pascal(type_.code): _problems(type_.status, [type_]) for type_ in UNROUTED_PROBLEMS
             },
             "securitySchemes": {
                 _BUYER_TOKEN: {
@@ -157,6 +118,11 @@ def document(app: App[Any, Any], *, allow_unsigned: bool, trusts_callers: bool =
     }
 
 
+def is_page(path: str) -> bool:
+    """Whether a route serves people: the live page, the documentation, and their files."""
+    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/page/", "/docs/", "/problems/"))
+
+
 def routes(app: App[Any, Any]) -> Iterator[tuple[str, str]]:
     """Method and path of each operation that the application routes."""
     for route in falcon.inspect.inspect_routes(app):
@@ -164,23 +130,6 @@ def routes(app: App[Any, Any]) -> Iterator[tuple[str, str]]:
             for method in route.methods:
                 if not method.internal and method.method != "HEAD":
                     yield method.method, route.path
-
-
-def problem_types() -> list[ProblemType]:
-    """Every problem type of the HTTP interface, once."""
-    found = {type_.code: type_ for type_ in (*COMMON_PROBLEMS, *UNROUTED_PROBLEMS)}
-    for operation in OPERATIONS.values():
-        found.update((_type(problem).code, _type(problem)) for problem in operation.problems)
-    return list(found.values())
-
-
-def operations_with(type_: ProblemType) -> list[tuple[str, str]]:
-    """Method and path of the operations that have this problem; none if any request may have it."""
-    return [
-        call
-        for call, operation in OPERATIONS.items()
-        if type_.code in {_type(problem).code for problem in operation.problems}
-    ]
 
 
 def _operation(operation: Operation, allow_unsigned: bool, trusts_callers: bool) -> Json:
@@ -197,7 +146,7 @@ def _operation(operation: Operation, allow_unsigned: bool, trusts_callers: bool)
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": _reference("schemas", operation.body.__name__),
+                    "schema": reference("schemas", operation.body.__name__),
                     "examples": _examples(_requests(operation, trusts_callers)),
                 }
             },
@@ -212,7 +161,7 @@ def _operation(operation: Operation, allow_unsigned: bool, trusts_callers: bool)
     described_responses = {success.status: _success(success) for success in operation.responses}
     by_status: dict[int, list[ProblemType | ProblemExample]] = {}
     for problem in (*operation.problems, *COMMON_PROBLEMS):
-        by_status.setdefault(_type(problem).status, []).append(problem)
+        by_status.setdefault(problem_type(problem).status, []).append(problem)
     described_responses |= {status: _problems(status, found) for status, found in by_status.items()}
     described["responses"] = {
         str(status): described_responses[status] for status in sorted(described_responses)
@@ -230,7 +179,7 @@ def _requests(operation: Operation, trusts_callers: bool) -> Mapping[str, Any]:
 
 def _parameter_or_reference(parameter: Parameter) -> Json:
     if parameter in _SHARED_PARAMETERS:
-        return _reference("parameters", _key(parameter.name))
+        return reference("parameters", component_key(parameter.name))
     return _parameter(parameter)
 
 
@@ -261,10 +210,10 @@ def _signature(name: str, *, required: bool) -> Json:
 def _success(success: SuccessResponse) -> Json:
     described: Json = {
         "description": success.description,
-        "headers": _header_references((*success.headers, *_EVERY_RESPONSE)),
+        "headers": header_references((*success.headers, *_EVERY_RESPONSE)),
     }
     if success.shape is not None:
-        (schema,), _ = _schema_components([success.shape])
+        (schema,), _ = schema_components([success.shape])
         described["content"] = {
             success.media_type: {"schema": schema, "examples": _examples(success.examples)}
         }
@@ -282,19 +231,19 @@ def _link(operation_id: str, how: Mapping[str, Any]) -> Json:
 def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Json:
     """A response with problem details: its problem types, and an example of each."""
     found = list(found)
-    codes = [_type(problem).code for problem in found]
-    references = [_reference("schemas", _schema_name(problem)) for problem in found]
+    codes = [problem_type(problem).code for problem in found]
+    references = [reference("schemas", schema_name(problem)) for problem in found]
     headers = [*_EVERY_RESPONSE]
     if status == problems.METHOD_NOT_ALLOWED.status:
         headers.insert(0, "Allow")
-    described_headers = _header_references(headers)
+    described_headers = header_references(headers)
     for name, has in (("Retry-After", _has_retry_after), ("WWW-Authenticate", _has_challenge)):
         if all(map(has, found)):
-            described_headers = _header_references([name]) | described_headers
+            described_headers = header_references([name]) | described_headers
         elif any(map(has, found)):  # with some of these problems
-            described_headers = {name: _HEADERS[name] | {"required": False}} | described_headers
+            described_headers = {name: HEADERS[name] | {"required": False}} | described_headers
     return {
-        "description": "\n".join(f"- `{_type(p).code}`: {_type(p).detail}" for p in found),
+        "description": "\n".join(f"- `{problem_type(p).code}`: {problem_type(p).detail}" for p in found),
         "headers": described_headers,
         "content": {
             problems.MEDIA_TYPE: {
@@ -308,9 +257,9 @@ def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Jso
                     },
                 },
                 "examples": {
-                    _type(problem).code: _reference("examples", problem.code)
+                    problem_type(problem).code: reference("examples", problem.code)
                     if isinstance(problem, ProblemType)
-                    else {"value": _problem(problem.type, problem.detail, **problem.members)}
+                    else {"value": problem_example(problem.type, problem.detail, **problem.members)}
                     for problem in found
                 },
             }
@@ -318,113 +267,19 @@ def _problems(status: int, found: Iterable[ProblemType | ProblemExample]) -> Jso
     }
 
 
-def _schema_name(problem: ProblemType | ProblemExample) -> str:
-    """The schema of a problem: another one where it comes without the members that it has elsewhere."""
-    name = _pascal(_type(problem).code)
-    is_bare = isinstance(problem, ProblemExample) and problem.type.code in MEMBERS and not problem.members
-    return f"{name}{_WITHOUT_MEMBERS}" if is_bare else name
-
-
 def _has_retry_after(problem: ProblemType | ProblemExample) -> bool:
-    return _type(problem).retry_after is not None
+    return problem_type(problem).retry_after is not None
 
 
 def _has_challenge(problem: ProblemType | ProblemExample) -> bool:
-    return _type(problem).challenge is not None
-
-
-def _type(problem: ProblemType | ProblemExample) -> ProblemType:
-    return problem if isinstance(problem, ProblemType) else problem.type
-
-
-def _problem(type_: ProblemType, detail: str = "", **members: Any) -> Json:
-    problem: Json = msgspec.json.decode(problems.encode_problem(type_, detail or type_.detail, **members))
-    return problem
-
-
-def _schemas() -> dict[str, Json]:
-    """The Structs, and problem details: in general, and of each type."""
-    shapes = [operation.body for operation in OPERATIONS.values() if operation.body is not None]
-    shapes += [
-        a.shape for operation in OPERATIONS.values() for a in operation.responses if a.shape is not None
-    ]
-    _, schemas = _schema_components([*shapes, *SHAPES])
-    for operation in OPERATIONS.values():
-        if operation.body is not None and not operation.body.__struct_config__.forbid_unknown_fields:
-            schemas[operation.body.__name__]["additionalProperties"] = True
-    schemas["Problem"] = {
-        "description": "Problem details (RFC 9457). `code` is what programs branch on.",
-        "type": "object",
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": {"type": "string", "description": "What happened, for people."},
-            "code": {"type": "string", "enum": sorted(type_.code for type_ in problem_types())},
-        },
-        "required": ["type", "title", "status", "detail", "code"],
-    }
-    for type_ in problem_types():
-        name = _pascal(type_.code)
-        schemas[name] = _problem_schema(type_, MEMBERS.get(type_.code))
-        if any(
-            _schema_name(problem) == f"{name}{_WITHOUT_MEMBERS}"
-            for operation in OPERATIONS.values()
-            for problem in operation.problems
-        ):
-            schemas[f"{name}{_WITHOUT_MEMBERS}"] = _problem_schema(type_, None)
-    return schemas
-
-
-def _problem_schema(type_: ProblemType, members: type[Struct] | None) -> Json:
-    """The schema of problems of one type. It is complete, because generators of clients leave out what they
-    would have to merge."""
-    same = _problem(type_)
-    schema: Json = {
-        "description": type_.detail,
-        "type": "object",
-        "properties": {
-            "type": {"type": "string", "const": same["type"]},
-            "title": {"type": "string", "const": same["title"]},
-            "status": {"type": "integer", "const": same["status"]},
-            "detail": {"type": "string", "description": "What happened, for people."},
-            "code": {"type": "string", "const": same["code"]},
-        },
-        "required": ["type", "title", "status", "detail", "code"],
-    }
-    if members is not None:
-        _, components = _schema_components([members])
-        (own,) = components.values()
-        schema["properties"] |= own["properties"]
-        schema["required"] += own["required"]
-    return schema
-
-
-def _schema_components(shapes: Iterable[Any]) -> tuple[tuple[Json, ...], dict[str, Json]]:
-    return msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+    return problem_type(problem).challenge is not None
 
 
 def _examples(examples: Mapping[str, Any]) -> Json:
     return {
-        _key(name): {"summary": name, "value": msgspec.to_builtins(value)} for name, value in examples.items()
+        component_key(name): {"summary": name, "value": msgspec.to_builtins(value)}
+        for name, value in examples.items()
     }
-
-
-def _header_references(names: Iterable[str]) -> Json:
-    return {name: _reference("headers", name) for name in names}
-
-
-def _reference(section: str, name: str) -> Json:
-    return {"$ref": f"#/components/{section}/{name}"}
-
-
-def _pascal(code: str) -> str:
-    return "".join(word.capitalize() for word in code.split("_"))
-
-
-def _key(name: str) -> str:
-    """A name as a component key."""
-    return name.replace(",", "").replace(" ", "_")
 
 
 class OpenApi:

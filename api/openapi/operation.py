@@ -1,4 +1,4 @@
-"""What an operation of the HTTP interface is described by; the table of them is in operations.py."""
+"""What an operation of the HTTP interface is described by; the table of them is in operations/."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -11,7 +11,7 @@ from string import Template
 
 from falcon.asgi import Request, Response
 
-from api.openapi.document import operations_with, problem_types
+from api.openapi.components import operations_with, problem_types
 from api.problems import ProblemType, type_uri
 from api.static_files import PAGE, Asset
 

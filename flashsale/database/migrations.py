@@ -108,7 +108,7 @@ def _check_server(conn: Connection) -> None:
 def _prepare_roles(conn: Connection, cron_url: str | None) -> None:
     """Create the roles; refuse unless this role can migrate.
 
-    :param cron_url: if the sweep is to be scheduled, what pg_cron requires is told, too
+    :param cron_url: if the sweep is to be scheduled: the refusal names what pg_cron requires, too
     """
     missing = roles.prepare(conn)
     if missing:

@@ -39,7 +39,7 @@ _LOCK_TIMEOUT = "10s"
 def schedule(conn: Connection, url: str) -> str:
     """Schedule the jobs for the database of `conn`, replacing existing ones; returns a message.
 
-    Whatever pg_cron objects to is told in the message: almost all of it has the one SQLSTATE XX000. pg_cron
+    The message has every error of pg_cron: almost all of them have the one SQLSTATE XX000. pg_cron
     lives in one database of the server, which is reached by `url` with another dbname.
     """
     try:

@@ -25,22 +25,11 @@ returns table (product_id bigint, starts_at timestamptz, ends_at timestamptz, ma
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
-declare
-  v_locked record;
-  v_before flashsale_data.products;
-  v_after  flashsale_data.products;
 begin
-  v_locked := flashsale_data.lock_products(p_product_ids);
-  for v_i in 1 .. cardinality(v_locked.ids) loop
-    -- A statement of its own: the one that waited for the lock has an older snapshot.
-    select p.* into v_before from flashsale_data.products p where p.product_id = v_locked.ids[v_i];
-    v_after := flashsale_data.merge_terms(v_before, p_starts_at, p_ends_at, p_max_per_buyer, p_limit_group,
-      p_hold_time, p_payment_window, p_listed, p_max_per_hold);
-    perform flashsale_data.write_terms(v_before, v_after, v_locked.ctids[v_i], 'terms_changed');
-    perform flashsale_data.rescope_claims(v_before, v_after);
-  end loop;
-  return query select t.* from flashsale_data.terms_at(v_locked.ids, clock_timestamp()) t;
+  return query
+  select t.*
+  from flashsale_data.set_terms(p_product_ids, 'terms_changed', p_starts_at, p_ends_at, p_max_per_buyer,
+    p_limit_group, p_hold_time, p_payment_window, p_listed, p_max_per_hold) t;
 end
 $$;
 comment on function flashsale.change_terms(bigint[], timestamptz, timestamptz, int, text, interval, interval, boolean, int) is

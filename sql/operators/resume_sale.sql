@@ -10,20 +10,9 @@ returns table (product_id bigint, starts_at timestamptz, ends_at timestamptz, ma
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
-declare
-  v_locked record;
-  v_before flashsale_data.products;
-  v_after  flashsale_data.products;
 begin
-  v_locked := flashsale_data.lock_products(p_product_ids);
-  for v_i in 1 .. cardinality(v_locked.ids) loop
-    select p.* into v_before from flashsale_data.products p where p.product_id = v_locked.ids[v_i];
-    v_after := v_before;
-    v_after.paused := false;
-    perform flashsale_data.write_terms(v_before, v_after, v_locked.ctids[v_i], 'sale_resumed');
-  end loop;
-  return query select t.* from flashsale_data.terms_at(v_locked.ids, clock_timestamp()) t;
+  return query
+  select t.* from flashsale_data.set_terms(p_product_ids, 'sale_resumed', p_paused => false) t;
 end
 $$;
 comment on function flashsale.resume_sale(bigint[]) is 'Ends the pause of products; returns their terms';

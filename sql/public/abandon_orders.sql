@@ -54,14 +54,8 @@ begin
       select case when o.status = 'pending_payment' then o.product_id end from unnest(v_orders) as o)) x;
     v_buyers := array(select o.buyer from unnest(v_orders) as o);
     v_has_buyers := cardinality(array_remove(v_buyers, null)) > 0;
-    if v_has_buyers then
-      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
-    end if;
-    select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
-    from flashsale_data.lock_stock(v_products) l;
-    if v_has_buyers then
-      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
-    end if;
+    select l.ctids, l.effective_nows, l.locked_claims into v_product_ctids, v_effective_nows, v_locked_claims
+    from flashsale_data.lock_claimed_stock(v_products, v_slots, v_buyers) l;
 
     -- 3 Decide
     v_abandoned := array(

@@ -37,7 +37,6 @@ declare
   v_ctids          tid[];
   v_product_ids    bigint[];
   v_buyers         text[];
-  v_has_buyers     boolean;
   v_locked_claims  boolean[];
   v_slots          int[];
   -- by product, found by the request's slot
@@ -73,9 +72,8 @@ begin
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     select l.holds, l.ctids into v_holds, v_ctids -- guard: hold-before-product
     from flashsale_data.lock_holds(v_usable) l;
-    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer),
-           bool_or(h.buyer is not null)
-      into v_product_ids, v_buyers, v_has_buyers
+    select array_agg(case when h.status = 'active' then h.product_id end), array_agg(h.buyer)
+      into v_product_ids, v_buyers
     from unnest(v_holds) as h;
   end if;
   -- Above READ COMMITTED the products of all these holds are locked, so that the lock
@@ -90,14 +88,8 @@ begin
   if v_product_ids is not null then
     select x.ids, x.slots into v_products, v_slots
     from flashsale_data.index_ids(v_product_ids) x;
-    if v_has_buyers then
-      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
-    end if;
-    select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
-    from flashsale_data.lock_stock(v_products) l;
-    if v_has_buyers then
-      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
-    end if;
+    select l.ctids, l.effective_nows, l.locked_claims into v_product_ctids, v_effective_nows, v_locked_claims
+    from flashsale_data.lock_claimed_stock(v_products, v_slots, v_buyers) l;
   end if;
 
   if v_order_ids is not null then

@@ -34,7 +34,6 @@ declare
   v_slots          int[];
   v_slot           int;
   v_buyers         text[];
-  v_has_buyers     boolean;
   v_locked_claims  boolean[];
   v_ready          boolean[] := array[]::boolean[];
   v_extended       int[]     := array[]::int[];
@@ -65,15 +64,8 @@ begin
     from flashsale_data.index_ids(array(
       select case when h.status = 'active' then h.product_id end from unnest(v_holds) as h)) x;
     v_buyers := array(select h.buyer from unnest(v_holds) as h);
-    v_has_buyers := cardinality(array_remove(v_buyers, null)) > 0;
-    if v_has_buyers then
-      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers); -- guard: extension-locks-claim
-    end if;
-    select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
-    from flashsale_data.lock_stock(v_products) l;
-    if v_has_buyers then
-      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
-    end if;
+    select l.ctids, l.effective_nows, l.locked_claims into v_product_ctids, v_effective_nows, v_locked_claims
+    from flashsale_data.lock_claimed_stock(v_products, v_slots, v_buyers) l;
     select * into v_settings from flashsale_data.settings;
 
     -- 3 Decide in array order

@@ -57,14 +57,8 @@ begin
     from unnest(v_holds) as h;
     select x.ids, x.slots into v_products, v_slots
     from flashsale_data.index_ids(v_product_ids) x;
-    if v_has_buyers then
-      perform flashsale_data.lock_claims(v_products, v_slots, v_buyers);
-    end if;
-    select l.ctids, l.effective_nows into v_product_ctids, v_effective_nows
-    from flashsale_data.lock_stock(v_products) l;
-    if v_has_buyers then
-      v_locked_claims := flashsale_data.claims_locked_elsewhere(v_products, v_slots, v_buyers);
-    end if;
+    select l.ctids, l.effective_nows, l.locked_claims into v_product_ctids, v_effective_nows, v_locked_claims
+    from flashsale_data.lock_claimed_stock(v_products, v_slots, v_buyers) l;
 
     -- 3 Decide
     select array_agg(hold.slot::int) filter (where hold.status = 'active'

@@ -116,13 +116,13 @@ def test_a_preflight_is_answered_for_listed_origins(serve: Serve) -> None:
 
 
 def test_a_star_allows_every_origin_without_credentials(serve: Serve) -> None:
-    anybody = {"allow-origin": "*", "expose-headers": EXPOSED}
+    any_origin = {"allow-origin": "*", "expose-headers": EXPOSED}
     with serve("*") as (client, _):
-        assert cross_origin(hold(client, SHOP)) == anybody
+        assert cross_origin(hold(client, SHOP)) == any_origin
         preflight = client.options("/api/holds", headers={"Origin": OTHER, **PREFLIGHT})
         assert cross_origin(preflight)["allow-origin"] == "*"
         garbage = send_raw(str(client.base_url), b"garbage\r\n\r\n")
-        assert (garbage.status_code, cross_origin(garbage)) == (400, anybody)
+        assert (garbage.status_code, cross_origin(garbage)) == (400, any_origin)
         event = {"idempotency_key": "k", "order_id": 1, "status": "success"}
         webhook = client.post("/api/payments/webhook", json=event, headers={"Origin": SHOP})
         assert cross_origin(webhook) == {}

@@ -13,7 +13,7 @@ import pytest
 from api.payment_events import RESULTS
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
-from tests.api.test_openapi_examples import send_raw
+from tests.api.raw_connection import send_raw
 from tests.support.database import unreachable
 from tests.support.metrics_scrape import Metrics, watched_server
 from tests.support.waiting import wait_until

@@ -13,7 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from api import problems
 from api.app import App, create_app
 from api.database.client import CheckoutClient
-from api.openapi.document import document, problem_types, routes
+from api.openapi.components import problem_types
+from api.openapi.document import document, routes
 from api.openapi.operations import OPERATIONS
 from api.problems import ProblemType
 from api.resources.health import Liveness

@@ -7,9 +7,12 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.openapi.document import problem_types
+from api.openapi.components import problem_types
 from api.openapi.pages import docs_routes
 from api.problems import ProblemType, type_uri
+from tests.support.shared_server import shared_server
+
+shared, postgresql, started, server = shared_server("flashsale_pages", "module")
 
 
 def test_the_documentation_contacts_no_other_server(client: httpx.Client) -> None:

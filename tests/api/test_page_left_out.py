@@ -65,9 +65,11 @@ async def test_the_stock_feed_has_the_available_units_alone() -> None:
     assert [sample["available"] for sample in samples] == [1000, 999, 998, 997]
 
 
-def test_gunicorn_warns_unless_it_was_told(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> None:
+def test_gunicorn_warns_unless_the_page_is_configured(
+    db: psycopg.Connection, cluster: Cluster, tmp_path: Path
+) -> None:
     url = cluster.url(APP_ROLE, db.info.dbname)
-    for told, is_warning in (("", True), ("1", False), ("0", False)):
-        log = tmp_path / f"gunicorn{told}.log"
-        with running_server(url, log, FLASHSALE_PAGE=told):
+    for value, is_warning in (("", True), ("1", False), ("0", False)):
+        log = tmp_path / f"gunicorn{value}.log"
+        with running_server(url, log, FLASHSALE_PAGE=value):
             assert (WARNING in log.read_text()) == is_warning

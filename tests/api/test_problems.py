@@ -10,6 +10,9 @@ import pytest
 from api import problems
 from api.server.http_protocol import MAX_HEAD_BYTES
 from tests.api.raw_connection import exchange_raw, send_raw
+from tests.support.shared_server import shared_server
+
+shared, postgresql, started, server = shared_server("flashsale_problems", "module")
 
 JSON = {"content-type": "application/json"}
 
@@ -154,6 +157,6 @@ def test_a_trailer_is_not_a_header_and_may_close_the_connection(client: httpx.Cl
     json_head = head % b"Content-Type: application/json\r\n"
     late = head % b"" + body + b"Content-Type: application/json\r\nConnection: close\r\n\r\n"
     assert_problem(send_raw(server, late), 415, "unsupported_media_type")
-    placed = send_raw(server, json_head + body + b"Connection: close\r\n\r\nnobody reads this")
+    placed = send_raw(server, json_head + body + b"Connection: close\r\n\r\nnot read by the server")
     assert (placed.status_code, placed.headers.get("connection")) == (201, "close")
     assert client.get("/api/products/1").json()["available_stock"] == 49

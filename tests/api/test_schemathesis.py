@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from api.openapi.operations import HOLD_ID, ORDER_ID
+from api.openapi.operations.shared import HOLD_ID, ORDER_ID
 
 HERE = Path(__file__).parent
 

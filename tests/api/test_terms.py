@@ -1,6 +1,5 @@
 """The terms of a sale over HTTP: window, pause, limits of buyers, extensions, abandoned orders."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,18 +13,15 @@ from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support.buyer_tokens import bearer
 from tests.support.http import running_server
+from tests.support.shared_server import shared_server
+
+shared, postgresql, started, server = shared_server("flashsale_terms", "module", FLASHSALE_TRUST_BUYER="0")
 
 
 @pytest.fixture
-def shop(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]:
+def shop(client: httpx.Client) -> httpx.Client:
     """A client of a server that verifies tokens and trusts no caller; product 1 has 50 units."""
-    db.execute("select flashsale.create_product('Shoe', 50, 99, 'USD')")
-    url = cluster.url(APP_ROLE, db.info.dbname)
-    with (
-        running_server(url, tmp_path / "gunicorn.log", FLASHSALE_TRUST_BUYER="0") as base,
-        httpx.Client(base_url=base, timeout=10) as client,
-    ):
-        yield client
+    return client
 
 
 def place(
@@ -57,9 +53,7 @@ def instant(text: str) -> datetime:
 # The window and the pause.
 
 
-def test_a_product_tells_its_terms_and_the_databases_clock(
-    shop: httpx.Client, db: psycopg.Connection
-) -> None:
+def test_a_product_has_its_terms_and_the_databases_clock(shop: httpx.Client, db: psycopg.Connection) -> None:
     product = shop.get("/api/products/1").json()
     assert {name: product[name] for name in ("sale_status", "starts_at", "ends_at", "max_per_buyer")} == {
         "sale_status": "open", "starts_at": None, "ends_at": None, "max_per_buyer": None,
@@ -78,7 +72,7 @@ def test_a_product_tells_its_terms_and_the_databases_clock(
 
 
 @pytest.mark.parametrize(("starts_in", "most", "least"), [("1 day", 60, 60), ("30 seconds", 30, 1)])
-def test_an_early_request_is_told_when_to_come_again(
+def test_an_early_request_gets_a_retry_after(
     shop: httpx.Client, db: psycopg.Connection, starts_in: str, most: int, least: int
 ) -> None:
     starts_at = db.execute(

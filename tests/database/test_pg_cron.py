@@ -110,7 +110,7 @@ def no_one_may_connect(db: psycopg.Connection) -> None:
 
 
 @needs_pg_cron
-def test_one_message_tells_all_rights_that_a_role_lacks_and_then_the_jobs_are_its_own(db, cron, migrator):
+def test_one_message_names_all_rights_that_a_role_lacks_and_then_the_jobs_are_its_own(db, cron, migrator):
     db.execute("alter role test_migrator noinherit")
     said = schedule_as(migrator)
     assert said.startswith("WARNING: nothing sweeps")
@@ -122,7 +122,7 @@ def test_one_message_tells_all_rights_that_a_role_lacks_and_then_the_jobs_are_it
 
 
 @needs_pg_cron
-def test_a_refused_migration_tells_what_pg_cron_requires_too(db, cron, migrator):
+def test_a_refused_migration_names_what_pg_cron_requires_too(db, cron, migrator):
     db.execute(f"revoke create on database {db.info.dbname} from test_migrator")
     with pytest.raises(UserError, match="lacks rights to migrate") as refused:
         migrate(migrator, say=lambda _: None)

@@ -58,7 +58,7 @@ def refusal(url: str) -> str:
 
 
 @pytest.mark.parametrize("attribute", INHERITANCE)
-def test_everything_that_a_new_database_needs_is_told_at_once(admin, url, attribute):
+def test_everything_that_a_new_database_needs_is_named_at_once(admin, url, attribute):
     admin.execute(f'create role "{MIGRATOR}" login {attribute}')
     statements = refusal(url)
     assert f'alter role "{MIGRATOR}" createrole;' in statements
@@ -70,7 +70,7 @@ def test_everything_that_a_new_database_needs_is_told_at_once(admin, url, attrib
 
 
 @pytest.mark.parametrize("attribute", INHERITANCE)
-def test_everything_that_a_migrated_database_needs_is_told_at_once(admin, empty_database, url, attribute):
+def test_everything_that_a_migrated_database_needs_is_named_at_once(admin, empty_database, url, attribute):
     migrate(empty_database, schedule=False, say=ignore)
     admin.execute(f'create role "{MIGRATOR}" login {attribute}')
     statements = refusal(url)

@@ -43,7 +43,7 @@ def sale(cluster: Cluster) -> Iterator[None]:
 
         paul = psycopg.connect(cluster.url("paul", "flashsale"), application_name="psql")
         paul.execute("select flashsale.adjust_stock(1, 1)")
-        # Two open transactions that are in nobody's way.
+        # Two open transactions that block no other.
         reader = psycopg.connect(cluster.url("paul", "flashsale"), application_name="report")
         reader.execute("select now()")
         writer = psycopg.connect(url, application_name="notes")

@@ -59,7 +59,7 @@ def test_every_argument_is_explained_and_none_that_is_not(db: psycopg.Connection
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sql").glob("[po][up]*/*.sql")), ids=lambda path: path.stem)
-def test_a_function_owns_up_to_every_refusal_that_its_body_knows(path: Path) -> None:
+def test_the_comment_of_a_function_names_every_refusal_of_its_body(path: Path) -> None:
     comment, _, body = path.read_text().partition("create or replace")
     assert set(re.findall(r"'(SA\d{3})'", body)) <= set(re.findall(r"SA\d{3}", comment))
 

@@ -127,7 +127,7 @@ def test_a_role_that_inherits_nothing_cannot_run_the_job(db, scheduled, cron, fo
 
 
 @needs_pg_cron
-def test_a_role_that_may_not_see_the_jobs_is_told_what_it_lacks(
+def test_a_role_that_may_not_see_the_jobs_gets_the_grants_it_lacks(
     db, scheduled, cron, follow, cluster, monkeypatch
 ):
     """One after another: each is visible only with the one before."""
@@ -218,7 +218,7 @@ def test_a_member_of_the_owner_that_cannot_migrate_is_a_warning(db, cluster):
         db.execute("drop role test_migrator")
 
 
-def test_a_role_that_inherits_nothing_is_told_how_doctor_can_check(flashsale, db, cluster, monkeypatch):
+def test_a_role_that_inherits_nothing_gets_the_grants_for_all_checks(flashsale, db, cluster, monkeypatch):
     db.execute("create role test_migrator login noinherit in role flashsale_owner")
     monkeypatch.setenv("FLASHSALE_DATABASE_URL", cluster.url("test_migrator", db.info.dbname))
     try:

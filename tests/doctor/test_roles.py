@@ -22,7 +22,7 @@ GRANTS = {
         "public may usage flashsale_data.order_ids"),
     "the closed schema is open": ("grant usage on schema flashsale_data to flashsale_api",
         "flashsale_api may usage in schema flashsale_data"),
-    "anybody may create": ("grant create on schema flashsale to public",
+    "public may create": ("grant create on schema flashsale to public",
         "public may create in schema flashsale"),
     "the schema is closed": ("revoke usage on schema flashsale from flashsale_api",
         "flashsale_api lacks usage on schema flashsale"),

@@ -29,8 +29,27 @@ def folder() -> Iterator[Path]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def left_running(folder: Path) -> Iterator[list[Up]]:
+    """One at the most."""
+    left: list[Up] = []
+    yield left
+    for up in left:
+        up.stop()
+
+
 @pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
+def running(folder: Path, left_running: list[Up]) -> Up:
+    """One for the tests that leave it as it is: those up to the first that asks for `start`."""
+    if not left_running:
+        left_running.append(Up(folder, [*FLASHSALE, "up"]).wait_until_it_is_up())
+    return left_running[0]
+
+
+@pytest.fixture
+def start(folder: Path, left_running: list[Up]) -> Iterator[Start]:
+    while left_running:
+        left_running.pop().stop()
     started: list[Up] = []
 
     def run(command: list[str] = [*FLASHSALE, "up"], **environment: str) -> Up:  # noqa: B006
@@ -43,20 +62,17 @@ def start(folder: Path) -> Iterator[Start]:
             up.stop()
 
 
-def test_it_serves_product_1_with_50_in_stock(start):
-    up = start().wait_until_it_is_up()
-    assert up.get("/api/products/1")["total_stock"] == 50
+def test_it_serves_product_1_with_50_in_stock(running):
+    assert running.get("/api/products/1")["total_stock"] == 50
 
 
-def test_it_trusts_its_callers_with_a_warning(start):
-    up = start().wait_until_it_is_up()
-    assert "WARNING: FLASHSALE_BUYER_KEYS is not set: anyone who can reach the port" in up.said()
-    assert up.get("/api/products/1/allowance?buyer=ada")["max_per_buyer"] is None
+def test_it_trusts_its_callers_with_a_warning(running):
+    assert "WARNING: FLASHSALE_BUYER_KEYS is not set: anyone who can reach the port" in running.said()
+    assert running.get("/api/products/1/allowance?buyer=ada")["max_per_buyer"] is None
 
 
-def test_the_printed_commands_work(start):
-    up = start().wait_until_it_is_up()
-    commands = [line.strip() for line in up.said().splitlines() if line.startswith("  ")]
+def test_the_printed_commands_work(running):
+    commands = [line.strip() for line in running.said().splitlines() if line.startswith("  ")]
     assert [shlex.split(command)[0] for command in commands] == ["curl", "curl", "psql"]
     for command in commands:
         if shutil.which(shlex.split(command)[0]) is None:
@@ -67,14 +83,27 @@ def test_the_printed_commands_work(start):
         assert "1" in done.stdout, done
 
 
-def test_the_server_logs_in_as_flashsale_app(start, folder):
-    start().wait_until_it_is_up()
+def test_the_server_logs_in_as_flashsale_app(running, folder):
     with psycopg.connect(Cluster(folder).url("postgres", "flashsale")) as conn:
         users = conn.execute(
             "select distinct usename from pg_stat_activity"
             " where datname = 'flashsale' and pid <> pg_backend_pid()"
         ).fetchall()
     assert users == [("flashsale_app",)]
+
+
+def test_a_second_run_on_the_same_directory_is_refused(running):
+    second = Up(running.folder, [*FLASHSALE, "up"])
+    assert second.process.wait(30) == 1
+    assert f"is already running on {running.folder} (process {running.process.pid})" in second.said()
+    running.get("/api/products/1")
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(running, folder):
+    other = Up(folder.parent / "other", [*FLASHSALE, "up"], FLASHSALE_PORT=str(running.port))
+    assert other.process.wait(30) == 1
+    assert f"127.0.0.1:{running.port} is in use by another program; set FLASHSALE_PORT" in other.said()
+    assert not (other.folder / "postgres").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -150,22 +179,6 @@ def test_it_stops_with_status_1_if_a_child_dies(start, part):
     assert up.process.wait(60) == 1
     assert f"{part} ended unexpectedly (killed by SIGKILL)" in up.said()
     assert up.is_gone()
-
-
-def test_a_second_run_on_the_same_directory_is_refused(start):
-    up = start().wait_until_it_is_up()
-    second = start()
-    assert second.process.wait(30) == 1
-    assert f"is already running on {up.folder} (process {up.process.pid})" in second.said()
-    up.get("/api/products/1")
-
-
-def test_a_port_in_use_is_refused_before_anything_starts(start, folder):
-    up = start().wait_until_it_is_up()
-    other = Up(folder.parent / "other", [*FLASHSALE, "up"], FLASHSALE_PORT=str(up.port))
-    assert other.process.wait(30) == 1
-    assert f"127.0.0.1:{up.port} is in use by another program; set FLASHSALE_PORT" in other.said()
-    assert not (other.folder / "postgres").exists()
 
 
 def test_with_a_database_url_it_starts_no_postgresql(start, folder, empty_database):

@@ -185,7 +185,7 @@ def test_every_check_is_tried_above(db):
         ),
         ("no stock row", ["delete from flashsale_data.stock where product_id = {other}"], {"one_stock_row"}),
         (
-            "a lapse nobody has",
+            "a lapse of no hold",
             [
                 "insert into flashsale_data.lapses (product_id, lapses_at, awaiting)"
                 " values ({other}, now() + interval '1 hour', 2)"
@@ -207,7 +207,7 @@ def test_every_check_is_tried_above(db):
             {"hold_has_one_order", "hold_state_in_ledger"},
         ),
         (
-            "an order paid by nobody",
+            "a paid order without a payment",
             ["delete from flashsale_data.payments where idempotency_key = 'second'"],
             {"paid_by_one_payment", "money_adds_up"},
         ),

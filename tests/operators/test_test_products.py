@@ -49,7 +49,7 @@ def read(db, *, tests=False, after=0, limit=1000):
     return rows(db, query, after, limit, tests)
 
 
-def test_a_test_product_is_sold_to_whoever_knows_its_id(db, a_test):
+def test_a_test_product_is_sold_by_its_id(db, a_test):
     held, awaiting, _ = sell(db, a_test)
     assert get_product(db, a_test).available_stock == 7
     assert one(db, "select status from flashsale.get_hold(%s)", held) == "active"

@@ -10,8 +10,8 @@ client      an httpx client of the server
 product     id of a new product with 50 in stock at 99.00 USD
 hold_time   hold_time(seconds) makes holds last so long, until the test ends
 open_page   opens the live page in a browser of its own, as another buyer would: open_page(), open_page(url,
-            viewport=PHONE, …); fails the test at its end if a page complained on the console, or asked
-            anybody but the server for anything
+            viewport=PHONE, …); fails the test at its end if a page complained on the console, or sent
+            a request to another server
 buyer       open_page(), once
 
 Playwright's own download of a browser is not needed. Its event loop must be gone before other tests run

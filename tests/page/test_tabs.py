@@ -272,7 +272,7 @@ def test_two_tabs_that_press_the_same_at_once_do_it_once(buyer, db, product, nam
 
 
 def test_a_tab_that_slept_while_another_went_on(buyer):
-    """A frozen tab hears of nothing."""
+    """A frozen tab receives no event."""
     tab = another_tab(buyer)
     switch(tab, "hidden")
     tab.evaluate(

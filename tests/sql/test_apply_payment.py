@@ -61,7 +61,7 @@ def after_webhook(db, product, status):
 OVERDUE, FAILED, CANCELLED = "payment_overdue", "payment_failed", "payment_cancelled"
 
 
-# The contract's table. "sold": somebody else has taken every unit there was to take before the webhook came.
+# The contract's table. "sold": other buyers took every available unit before the webhook came.
 @pytest.mark.parametrize(("given", "others", "word", "status", "result", "reason", "available_delta"), [
     (a_pending_order,       "",     "success",   "paid",      "applied",    None,      0),
     (a_pending_order,       "sold", "success",   "paid",      "applied",    None,      0),

@@ -103,7 +103,7 @@ def test_request_numbers_are_the_callers_own(db):
 # --- array order ---
 
 
-def test_the_last_units_go_to_whoever_came_first(db):
+def test_the_last_units_go_to_the_first_requests(db):
     product = create_product(db, stock=3)
     outcomes = place_holds(db, *[(product, 1)] * 5)
     assert sqlstates(outcomes) == [None, None, None, "SA002", "SA002"]

@@ -49,7 +49,7 @@ def test_of_40_buyers_at_once_exactly_as_many_as_there_are_units_are_served(db, 
     assert value(db, "select paid from flashsale.stock") == 25
 
 
-def test_buyers_of_several_units_leave_none_that_somebody_wanted(db, at_once):
+def test_buyers_of_several_units_leave_none_that_another_could_take(db, at_once):
     product = create_product(db, stock=20)
     quantities = [3, 2, 1] * 10
     holds = at_once(place_hold, [(product, qty) for qty in quantities])

@@ -41,7 +41,7 @@ def test_two_sweepers_share_the_work(db, first, second):
     assert value(db, "select count(*) from flashsale_data.events where kind = 'hold_expired'") == 6
 
 
-def test_a_sweep_waits_for_nobody(db, product, first, second):
+def test_a_sweep_waits_for_no_lock(db, product, first, second):
     """The first has a lapsed hold, an overdue order, their product and the next sweep's lapses locked."""
     other = create_product(db)
     lapsed, overdue = place_lapsed_hold(db, product), create_overdue_order(db, product)

@@ -70,7 +70,7 @@ def test_a_webhook_waits_for_the_one_that_takes_the_last_place_in_the_inbox(
     assert getattr(webhook.result(), "result", webhook.result()) == answer
 
 
-def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_is_told_what_was_found(
+def test_a_replay_of_a_webhook_that_a_sweep_forgets_meanwhile_returns_what_was_found(
     db, product, first, second, blocked
 ):
     apply_payment(db, "old", 10**9, "failed")

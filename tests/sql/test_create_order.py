@@ -163,7 +163,7 @@ def test_a_key_whose_order_was_refused_is_free(db, product):
     assert create_order(db, place_hold(db, product).hold_id, "k").replayed is False
 
 
-def test_a_replay_tells_how_the_order_now_stands(db, product):
+def test_a_replay_returns_the_order_as_it_now_stands(db, product):
     hold = place_hold(db, product)
     order = create_order(db, hold.hold_id, "k")
     apply_payment(db, "p", order.order_id)
@@ -178,7 +178,7 @@ def test_a_replay_tells_how_the_order_now_stands(db, product):
     assert (again.order_id, again.status, again.replayed) == (order.order_id, "cancelled", True)
 
 
-def test_one_hold_in_one_batch_is_ordered_once_for_whoever_came_first(db, product):
+def test_one_hold_in_one_batch_is_ordered_once_by_the_first_request(db, product):
     hold = place_hold(db, product)
     outcomes = create_orders(
         db, (hold.hold_id, "k"), (hold.hold_id,), (hold.hold_id, "k"), (hold.hold_id, "other")
@@ -212,7 +212,7 @@ def test_a_refused_request_does_not_use_up_its_hold_for_the_rest_of_the_batch(db
 # --- time ---
 
 
-def test_an_overdue_order_gives_its_units_back_with_nobody_sweeping(db, product):
+def test_an_overdue_order_returns_its_units_without_a_sweep(db, product):
     order = create_overdue_order(db, product, 4)
     assert available(db, product) == 10
     found = get_order(db, order.order_id)

@@ -1,7 +1,7 @@
 """The very instant at which a hold lapses or an order falls due: its time is up then, not a moment later.
 
-No test can call at a given microsecond. But whoever has been ahead of the clock stays there: where a
-product's lapsed_through is later than the clock, because that has been set back, it is the time (lock_stock).
+No test can call at a given microsecond. But where a product's lapsed_through is later than the clock, because
+that has been set back, lapsed_through is the time by which holds are judged (lock_stock).
 """
 
 from datetime import timedelta

@@ -281,7 +281,7 @@ def test_what_there_is_not_is_unknown_at_every_level_and_leaves_no_trace(db, pro
     assert outcome(adjust_stock, second, 4711, 1) == "SA001"
 
 
-def test_a_replayed_hold_is_not_told_in_an_old_state(db, product, second):
+def test_a_replayed_hold_is_not_returned_in_an_old_state(db, product, second):
     hold = place_hold(db, product, 1, "k")
     available(second, product)
     create_order(db, hold.hold_id)
@@ -290,7 +290,7 @@ def test_a_replayed_hold_is_not_told_in_an_old_state(db, product, second):
     assert place_hold(second, product, 1, "k").order_status == "pending_payment"
 
 
-def test_a_replayed_order_is_not_told_in_an_old_state(db, product, second):
+def test_a_replayed_order_is_not_returned_in_an_old_state(db, product, second):
     hold = place_hold(db, product)
     order = create_order(db, hold.hold_id, "k")
     available(second, product)
@@ -300,7 +300,7 @@ def test_a_replayed_order_is_not_told_in_an_old_state(db, product, second):
     assert create_order(second, hold.hold_id, "k").status == "paid"
 
 
-def test_the_order_of_a_used_hold_is_not_told_in_an_old_state(db, product, second):
+def test_the_order_of_a_used_hold_is_not_returned_in_an_old_state(db, product, second):
     hold = place_hold(db, product)
     order = create_order(db, hold.hold_id)
     available(second, product)
@@ -310,7 +310,7 @@ def test_the_order_of_a_used_hold_is_not_told_in_an_old_state(db, product, secon
     assert outcome(create_order, second, hold.hold_id) == "SA006"
 
 
-def test_a_replayed_webhook_is_not_told_in_an_old_state(db, product, second):
+def test_a_replayed_webhook_is_not_returned_in_an_old_state(db, product, second):
     order_id = next_order_id(db)
     apply_payment(db, "p", order_id)
     available(second, product)
@@ -366,7 +366,7 @@ def test_orders_with_stored_webhooks_never_deadlock(db, connect, blocked, level)
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
-def test_whoever_tries_again_after_40001_is_served_in_the_end(db, at_once, level):
+def test_retries_after_40001_succeed_in_the_end(db, at_once, level):
     product = create_product(db, stock=12)
     start = next_order_id(db)
 

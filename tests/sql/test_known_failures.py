@@ -40,19 +40,19 @@ pytestmark = pytest.mark.slow
 # --- pending orders not counted as taken ---
 
 
-def try_to_buy_what_somebody_has_ordered(db):
+def try_to_buy_ordered_units(db):
     product = create_product(db, stock=1)
     order_units(db, product)
     return sqlstates(place_holds(db, (product, 1)))
 
 
 def test_pending_orders_count_as_taken(db):
-    assert try_to_buy_what_somebody_has_ordered(db) == ["SA002"]
+    assert try_to_buy_ordered_units(db) == ["SA002"]
 
 
 def test_pending_orders_count_as_taken_control(db, without):
     without("order-takes-units", "")
-    assert try_to_buy_what_somebody_has_ordered(db) == [None]
+    assert try_to_buy_ordered_units(db) == [None]
     assert "never_oversold" in audit(db)
 
 
@@ -60,7 +60,7 @@ def test_pending_orders_count_as_taken_control(db, without):
 
 
 def order_a_hold_that_lapses_in_the_queue(db, first, second, blocked):
-    """And whose units, meanwhile, whoever stands ahead in the queue has got."""
+    """A request that is ahead in the queue takes its units meanwhile."""
     product = create_product(db, stock=1)
     hold = place_short_hold(db, product, 1, "1 second")
     adjust_stock(first, product, 1)
@@ -162,11 +162,11 @@ def succeed_after_failing_when_the_unit_is_sold(db):
     return answer if isinstance(answer, str) else answer.result
 
 
-def test_success_after_failure_takes_nobodys_unit(db):
+def test_success_after_failure_takes_no_unit_of_another_order(db):
     assert succeed_after_failing_when_the_unit_is_sold(db) == "refund_due"
 
 
-def test_success_after_failure_takes_nobodys_unit_control(db, without):
+def test_success_after_failure_takes_no_unit_of_another_order_control(db, without):
     without("units-left-to-revive", "when true then 'applied'")
     # The table is the last to object.
     assert succeed_after_failing_when_the_unit_is_sold(db) == "23514"
@@ -223,7 +223,7 @@ def test_the_right_product_is_restocked_control(db, without):
 
 
 def buy_what_an_abandoned_order_has_kept(db):
-    """Nobody sweeps."""
+    """Without a sweep."""
     product = create_product(db, stock=1)
     create_overdue_order(db, product)
     return sqlstates(place_holds(db, (product, 1)))
@@ -242,8 +242,8 @@ def test_an_abandoned_order_gives_its_stock_back_control(db, without):
 # --- undersell ---
 
 
-def buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile):
-    """What the second buyer is told, and what is then left."""
+def buy_the_last_unit_while_the_one_before_is_bought(db, first, second, meanwhile):
+    """The outcome for the second buyer, and what is then left."""
     product = create_product(db, stock=2)
     place_hold(first, product)
     hold = meanwhile(place_holds, second, (product, 1))
@@ -253,12 +253,12 @@ def buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, mean
 
 
 def test_no_unit_stays_unsold_because_its_buyer_met_another(db, first, second, meanwhile):
-    assert buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile) == ([None], 0)
+    assert buy_the_last_unit_while_the_one_before_is_bought(db, first, second, meanwhile) == ([None], 0)
 
 
 def test_no_unit_stays_unsold_because_its_buyer_met_another_control(db, first, second, meanwhile, without):
     without("product-lock", "for no key update skip locked;")
-    assert buy_the_last_unit_while_somebody_buys_the_one_before(db, first, second, meanwhile) == ([LOCKED], 1)
+    assert buy_the_last_unit_while_the_one_before_is_bought(db, first, second, meanwhile) == ([LOCKED], 1)
 
 
 # --- a REPEATABLE READ caller ---
@@ -318,11 +318,11 @@ def buy_what_has_come_back_since(db, caller):
     return outcome(place_hold, caller, product)
 
 
-def test_a_repeatable_read_caller_is_not_told_of_an_old_count(db, old_snapshot):
+def test_a_repeatable_read_caller_gets_no_old_count(db, old_snapshot):
     assert buy_what_has_come_back_since(db, old_snapshot) == "40001"
 
 
-def test_a_repeatable_read_caller_is_not_told_of_an_old_count_control(db, old_snapshot, without):
+def test_a_repeatable_read_caller_gets_no_old_count_control(db, old_snapshot, without):
     without("sold-out-in-snapshot", "")
     assert buy_what_has_come_back_since(db, old_snapshot) == "SA002"
 

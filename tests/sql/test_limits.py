@@ -166,7 +166,7 @@ def test_without_a_limit_a_buyer_gets_all(db, product):
     assert value(db, "select count(*) from flashsale_data.claims") == 0
 
 
-def test_a_hold_has_at_most_so_many_units_whoever_places_it(db):
+def test_a_hold_has_at_most_so_many_units_for_any_buyer(db):
     product = create_product(db, max_per_hold=3)
     place_hold(db, product, 3)
     place_hold(db, product, 3, buyer="ann")

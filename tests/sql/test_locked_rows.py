@@ -1,8 +1,8 @@
-"""What a batch does about rows that somebody else has locked.
+"""What a batch does about rows that another transaction has locked.
 
-It never waits for one while it holds another: requests that need a locked row are told so (55P03) and the
+It never waits for one while it holds another: requests that need a locked row get 55P03 and the
 others are served. If all are locked it waits for one. A call with one request waits, as long as lock_timeout
-lets it.
+allows.
 """
 
 import pytest

@@ -114,7 +114,7 @@ def test_a_hold_that_is_not_recorded_is_an_error(db, product, first, second, blo
     assert available(db, other) == 10
 
 
-# --- a refund that is told while an open transaction may apply its webhook ---
+# --- a refund that is reported while an open transaction may apply its webhook ---
 
 
 def ask_for_refunds_while_the_webhook_is_being_applied(db: Connection, first: Connection):
@@ -127,13 +127,13 @@ def ask_for_refunds_while_the_webhook_is_being_applied(db: Connection, first: Co
     return told, (refunds_due(db), apply_payment(db, "k", stored.order_id).result)
 
 
-def test_a_refund_is_told_only_when_it_is_certain(db, first):
+def test_a_refund_is_reported_only_when_it_is_certain(db, first):
     told, later = ask_for_refunds_while_the_webhook_is_being_applied(db, first)
     assert told == ([], "stored")
     assert later == ([], "applied")
 
 
-def test_a_refund_is_told_only_when_it_is_certain_control(db, first, without):
+def test_a_refund_is_reported_only_when_it_is_certain_control(db, first, without):
     without("refund-certain", "else coalesce(v_now, max(v_now)) end")
     told, later = ask_for_refunds_while_the_webhook_is_being_applied(db, first)
     assert (told[0], later[0]) == (["k"], [])
@@ -151,12 +151,12 @@ def ask_for_refunds_while_the_webhook_is_passed_over(db: Connection, first: Conn
     return [*told, refunds_due(db)]
 
 
-def test_a_refund_that_was_told_stays_due(db, first):
+def test_a_refund_that_was_reported_stays_due(db, first):
     assert ask_for_refunds_while_the_webhook_is_passed_over(db, first) == [["k"], ["k"], ["k"]]
     assert value(db, "select stored from flashsale_data.inbox") == 0
 
 
-def test_a_refund_that_was_told_stays_due_control(db, first, without):
+def test_a_refund_that_was_reported_stays_due_control(db, first, without):
     """The order may still apply another webhook, and says from when on."""
     earlier = "hashtext('flashsale.stored_webhooks'), ((v_tenth - 36000) % 2147483648)::int);"
     without("stored-webhooks-announced", earlier)
@@ -176,7 +176,7 @@ def test_a_refund_stays_due_when_the_order_is_undone(db, first):
 
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
-def test_a_snapshot_tells_the_refunds_that_are_recorded(db, connect, product, level):
+def test_a_snapshot_reports_the_refunds_that_are_recorded(db, connect, product, level):
     stored = store(db, "k")
     reader = connect(autocommit=False)
     reader.isolation_level = level
@@ -248,7 +248,7 @@ def test_a_key_whose_webhook_a_sweep_is_ending_is_waited_for(db, product, first,
     stored = store(db, "k", "failed")
     wait_until_past(db, stored.until)
     assert value(first, "select flashsale.expire_due()") == 1
-    # The same webhook again is told what is recorded; another one is not told that the key is taken.
+    # The same webhook again gets what is recorded; for another one the key is not reported as taken.
     assert apply_payment(db, "k", stored.order_id, "failed").result == "stored"
     news = [("k", order.order_id, "success"), ("new", order.order_id, "failed")]
     assert sqlstates(apply_payments(db, *news)) == ["55P03", None]

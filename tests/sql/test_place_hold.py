@@ -133,7 +133,7 @@ def test_a_key_whose_hold_was_refused_is_free(db, product):
     assert place_hold(db, product, 1, "k").replayed is False
 
 
-def test_a_replay_tells_how_the_hold_now_stands(db, product):
+def test_a_replay_returns_the_hold_as_it_now_stands(db, product):
     holds = {key: place_hold(db, product, 1, key) for key in ("released", "ordered")}
     release_hold(db, holds["released"].hold_id)
     create_order(db, holds["ordered"].hold_id)
@@ -178,7 +178,7 @@ def test_keys_of_holds_and_of_orders_are_apart(db, product):
 # --- time ---
 
 
-def test_a_lapsed_hold_gives_its_units_back_with_nobody_sweeping(db, product):
+def test_a_lapsed_hold_returns_its_units_without_a_sweep(db, product):
     place_lapsed_hold(db, product, 10)
     assert available(db, product) == 10
     assert place_hold(db, product, 10).status == "active"

@@ -137,12 +137,12 @@ def release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked):
     return sqlstates(release.result()), get_hold(db, coming.hold_id).status
 
 
-def test_a_release_is_told_only_of_a_hold_that_is_released(db, connect, first, second, blocked):
+def test_a_release_is_reported_only_of_a_hold_that_is_released(db, connect, first, second, blocked):
     told = release_a_hold_that_appears_meanwhile(db, connect, first, second, blocked)
     assert told == ([None, "55P03"], "active")
 
 
-def test_a_release_is_told_only_of_a_hold_that_is_released_control(
+def test_a_release_is_reported_only_of_a_hold_that_is_released_control(
     db, connect, first, second, blocked, without
 ):
     without("hold-released", "")
@@ -162,7 +162,7 @@ def test_an_order_for_a_hold_that_appears_meanwhile_is_to_be_repeated(db, connec
     assert sqlstates(orders.result()) == [None, "55P03"]
 
 
-def test_a_refusal_without_words_of_its_own_is_told_in_general_ones(db):
+def test_a_refusal_without_a_detail_of_its_own_has_a_general_one(db):
     with refused("55P03") as told:
         db.execute("select flashsale_data.raise_refusal('55P03', null)")
     assert told.value.diag.message_primary == "Resource locked"

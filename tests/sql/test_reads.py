@@ -98,7 +98,7 @@ def test_many_holds_in_the_order_asked_for(db, product):
     ]
 
 
-def test_an_order_is_shown_only_to_whoever_knows_its_hold(db, product):
+def test_an_order_is_shown_only_with_its_hold_id(db, product):
     hold, other = place_hold(db, product), place_hold(db, product)
     order = create_order(db, hold.hold_id)
     create_order(db, other.hold_id)

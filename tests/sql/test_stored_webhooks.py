@@ -161,7 +161,7 @@ def test_a_batch_answers_in_array_order_when_it_makes_room_in_the_inbox(db, swep
     assert told == [("refund_due", True), ("stored", False), ("stored", False)]
 
 
-def test_room_in_the_inbox_is_found_with_nobody_sweeping(db):
+def test_room_in_the_inbox_is_found_without_a_sweep(db):
     change_settings(db, inbox_limit=3)
     for i in range(3):
         apply_payment(db, f"old{i}", 1000 + i)
@@ -191,7 +191,7 @@ def test_a_freed_key_that_meets_a_locked_product_is_to_be_sent_again(db, product
     assert [outcome.result for outcome in apply_payments(db, *news)] == ["applied"] * 3
 
 
-def test_a_freed_key_that_finds_no_room_in_the_inbox_is_told_so(db):
+def test_a_freed_key_without_room_in_the_inbox_is_refused(db):
     apply_payment(db, "k", 10**9, "failed")
     age_inbox(db)
     change_settings(db, inbox_limit=0)

@@ -23,13 +23,19 @@ needs_pg_cron = pytest.mark.skipif(
 
 OURS = "relnamespace = 'flashsale_data'::regnamespace"
 TABLES = f"select relname from pg_class where {OURS} and relkind = 'r'"
-SEQUENCES = f"select oid::regclass::text from pg_class where {OURS} and relkind = 'S'"
+RESTART_SEQUENCES = (
+    "select setval(s.seqrelid, s.seqstart, false)"
+    f" from pg_sequence s join pg_class c on c.oid = s.seqrelid where {OURS}"
+)
 
 
-def emptied_database(dbname: str) -> tuple[Callable, Callable]:
-    """Two fixtures: the clone, and the connection that stands in for pytest-postgresql's `postgresql`."""
+def emptied_database(dbname: str, scope: str = "session") -> tuple[Callable, Callable]:
+    """Two fixtures: the clone, and the connection that stands in for pytest-postgresql's `postgresql`.
 
-    @pytest.fixture(scope="session")
+    :param scope: the clone's
+    """
+
+    @pytest.fixture(scope=scope)
     def shared(template: NoopExecutor, cluster: Cluster) -> Iterator[tuple[str, dict[str, list]]]:
         user = template.user
         with DatabaseJanitor(
@@ -101,14 +107,15 @@ def session_of_new_role(
 
 def _empty(conn: psycopg.Connection, seeded: dict[str, list]) -> None:
     """Bring every table back to what the migrations left in it, and every sequence to its start."""
-    conn.execute("set local session_replication_role = replica")  # foreign keys look away
+    deletes = [f"delete from flashsale_data.{name}" for name in seeded]
+    # Without foreign keys, in any order; in one round trip.
+    conn.execute("; ".join(["set local session_replication_role = replica", *deletes]))
     for name, rows in seeded.items():
-        conn.execute(f"delete from flashsale_data.{name}")
         if rows:
             conn.execute(
                 f"insert into flashsale_data.{name}"
                 f" select * from jsonb_populate_recordset(null::flashsale_data.{name}, %s)",
                 (Jsonb(rows),),
             )
-    for (name,) in conn.execute(SEQUENCES).fetchall():
-        conn.execute(f"alter sequence {name} restart")
+    # Not by `alter sequence`, which writes a new file for each.
+    conn.execute(RESTART_SEQUENCES)

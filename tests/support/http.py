@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on just now."""
+    """A loopback port that no process listens on just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 

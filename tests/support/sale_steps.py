@@ -1,6 +1,6 @@
 """Steps of a sale, in words: what tests do before they look at what an operator sees.
 
-These are the calls of tests/support/sql_calls.py for who wants no more than the id of what came of them.
+They are the calls of tests/support/sql_calls.py, and return only ids.
 """
 
 import itertools

@@ -17,7 +17,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) 
 def wait_until_blocked(
     conn: psycopg.Connection | int, *, watcher: psycopg.Connection, timeout: float = 30
 ) -> None:
-    """Return once the session `conn` (or its backend's process id) waits for a lock somebody else holds.
+    """Return once the session `conn` (or its backend's process id) waits for another session's lock.
 
     `watcher` is an idle autocommit connection of the same cluster. To have `conn` wait at all, run its
     statement in a thread.

@@ -1,83 +1,15 @@
-"""POST /api/payments/webhook/{provider}: Stripe's and Adyen's webhooks."""
+"""POST /api/payments/webhook/stripe."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
-from flashsale.database.seed import APP_ROLE
-from flashsale.local.cluster import Cluster
-from tests.support.http import running_server
-from tests.support.provider_events import (
-    ADYEN_KEY,
-    STRIPE_SECRET,
-    adyen_item,
-    adyen_notification,
-    checkout_session,
-    payment_intent,
-    sign_adyen,
-    sign_stripe,
-    stripe_event,
-)
+from tests.api.providers.webhooks import JSON, STRIPE, TAKEN, order_status, payments, refunds, stripe
+from tests.support.provider_events import checkout_session, payment_intent, sign_stripe, stripe_event
 from tests.support.sql_calls import audit, create_product, order_units, rows, value
-
-STRIPE = "/api/payments/webhook/stripe"
-ADYEN = "/api/payments/webhook/adyen"
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def client(db: psycopg.Connection, cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]:
-    with (
-        running_server(
-            cluster.url(APP_ROLE, db.info.dbname),
-            tmp_path / "gunicorn.log",
-            FLASHSALE_ALLOW_UNSIGNED_WEBHOOKS="",
-            FLASHSALE_STRIPE_SECRETS=f"whsec_TheNextSecretOfThisEndpoint012,{STRIPE_SECRET}",
-            FLASHSALE_ADYEN_HMAC_KEYS=ADYEN_KEY,
-        ) as url,
-        httpx.Client(base_url=url, timeout=10) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def order_id(db: psycopg.Connection) -> int:
-    """An order of 99.00 USD that awaits payment."""
-    return int(order_units(db, create_product(db), 1).order_id)
-
-
-def stripe(client: httpx.Client, kind: str, obj: dict[str, Any], event_id: str = "evt_1") -> tuple[int, Any]:
-    body = stripe_event(kind, obj, event_id)
-    answer = client.post(STRIPE, content=body, headers=sign_stripe(body))
-    return answer.status_code, answer.json()
-
-
-def adyen(client: httpx.Client, *items: dict[str, Any]) -> tuple[int, str]:
-    answer = client.post(ADYEN, content=adyen_notification(*items), headers=JSON)
-    return answer.status_code, answer.text if answer.status_code == 200 else answer.json()["code"]
-
-
-TAKEN = (200, {"received": True})
-ACCEPTED = (200, "[accepted]")
-
-
-def payments(db: psycopg.Connection) -> list[tuple[Any, ...]]:
-    return db.execute(
-        "select idempotency_key, order_id, status, result, amount::text, currency"
-        " from flashsale_data.payments order by arrival"
-    ).fetchall()
-
-
-def order_status(db: psycopg.Connection, order_id: int) -> str:
-    return str(value(db, "select status from flashsale.get_order(%s)", order_id))
-
-
-# Stripe
 
 
 def test_decline_decline_success_on_one_intent_pays_the_order(
@@ -140,17 +72,6 @@ def test_a_payment_that_can_never_succeed_returns_the_units(
     assert stripe(client, kind, obj(order_id)) == TAKEN
     assert order_status(db, order_id) == "cancelled"
     assert [row[2:5] for row in payments(db)] == [("failed", "applied", None)]
-
-
-@pytest.mark.parametrize("reference", [None, "", "A-1001", "0", "1.5", "9" * 20, "٣"])
-def test_payments_of_other_orders_are_ignored(
-    client: httpx.Client, db: psycopg.Connection, order_id: int, reference: str | None
-) -> None:
-    metadata = {} if reference is None else {"order_id": reference}
-    assert stripe(client, "payment_intent.succeeded", payment_intent(order_id, metadata=metadata)) == TAKEN
-    assert adyen(client, sign_adyen(adyen_item(reference or ""))) == ACCEPTED
-    assert payments(db) == []
-    assert rows(db, "select * from flashsale.rejected_webhooks") == []
 
 
 @pytest.mark.parametrize(
@@ -250,13 +171,6 @@ def test_only_stripes_signature_lets_an_event_in(
     assert client.post(STRIPE, content=body, headers=JSON | several).json() == {"received": True}
 
 
-def refunds(db: psycopg.Connection) -> list[tuple[Any, ...]]:
-    return db.execute(
-        "select refund_key, payment_key, amount::text, kind, status"
-        " from flashsale_data.refunds order by recorded_at"
-    ).fetchall()
-
-
 def refund(**more: Any) -> dict[str, Any]:
     return {
         "id": "re_1", "object": "refund", "amount": 4000, "currency": "usd", "charge": "ch_1", "metadata": {},
@@ -307,118 +221,3 @@ def test_a_refund_that_we_asked_for_has_our_key(
     assert stripe(client, "refund.created", refund(id="re_2", amount=9901), "evt_5") == TAKEN
     kept = rows(db, "select webhook_id, code from flashsale.rejected_webhooks")
     assert [tuple(row) for row in kept] == [("stripe:evt_5", "refund_too_large")]
-
-
-# Adyen
-
-
-def test_adyens_refunds_cancellations_and_chargebacks(
-    client: httpx.Client, db: psycopg.Connection, order_id: int
-) -> None:
-    def item(code: str, psp: str, value: int = 9900, **more: Any) -> dict[str, Any]:
-        about = {"originalReference": "QFQTPCQ8HXSKGK82", "amount": {"currency": "USD", "value": value}}
-        return sign_adyen(adyen_item(order_id, eventCode=code, pspReference=psp, **about | more))
-
-    assert adyen(client, sign_adyen(adyen_item(order_id))) == ACCEPTED
-    assert adyen(client, item("REFUND", "R1", 4000)) == ACCEPTED
-    assert adyen(client, item("REFUND_FAILED", "R1", 4000)) == ACCEPTED
-    assert adyen(client, item("REFUND", "R2", 9900, success="false")) == ACCEPTED
-    assert adyen(client, item("CHARGEBACK", "C1", 5000)) == ACCEPTED
-    assert adyen(client, item("CHARGEBACK_REVERSED", "C1", 5000)) == ACCEPTED
-    assert adyen(client, item("CANCELLATION", "V1", 0)) == ACCEPTED
-    assert adyen(client, item("REFUND", "R3", 100, originalReference="ANOTHER")) == ACCEPTED
-    payment = "adyen:QFQTPCQ8HXSKGK82:success"
-    assert refunds(db) == [
-        ("R1", payment, "40.00", "refund", "failed"),
-        ("R2", payment, "99.00", "refund", "failed"),
-        ("C1", payment, "50.00", "chargeback", "failed"),
-        ("V1", payment, "99.00", "void", "done"),
-    ]
-    assert rows(db, "select * from flashsale.rejected_webhooks") == []
-    assert audit(db) == []
-
-
-def test_an_authorisation_and_its_capture_are_one_payment(
-    client: httpx.Client, db: psycopg.Connection, order_id: int
-) -> None:
-    refused = sign_adyen(adyen_item(order_id, pspReference="REFUSED1", success="false", reason="Refused"))
-    authorised = sign_adyen(adyen_item(order_id))
-    captured = sign_adyen(
-        adyen_item(
-            order_id, eventCode="CAPTURE", pspReference="CAPTURE1", originalReference="QFQTPCQ8HXSKGK82"
-        )
-    )
-    report = sign_adyen(adyen_item(order_id, eventCode="REPORT_AVAILABLE", pspReference="report.csv"))
-    for items in ([refused], [authorised, captured], [authorised], [report]):
-        assert adyen(client, *items) == ACCEPTED
-    assert payments(db) == [
-        ("adyen:REFUSED1:declined", order_id, "declined", "no_change", None, None),
-        ("adyen:QFQTPCQ8HXSKGK82:success", order_id, "success", "applied", "99.00", "USD"),
-    ]
-    assert rows(db, "select * from flashsale.refunds_due") == []
-
-
-def test_a_batch_with_a_forged_item_has_no_effect(
-    client: httpx.Client, db: psycopg.Connection, order_id: int
-) -> None:
-    good = sign_adyen(adyen_item(order_id))
-    forged = {
-        "unsigned": adyen_item(order_id, pspReference="P2"),
-        "another key": sign_adyen(adyen_item(order_id, pspReference="P2"), "0" * 64),
-        "another order": sign_adyen(adyen_item(order_id)) | {"merchantReference": str(order_id + 1)},
-        "another success": sign_adyen(adyen_item(order_id, success="false")) | {"success": "true"},
-        "not a text": good | {"additionalData": {"hmacSignature": 1}},
-        "no object": [],
-    }
-    for name, item in forged.items():
-        assert adyen(client, good, item) == (401, "invalid_signature"), name  # type: ignore[arg-type]
-    for body in (b"", b"{}", b'{"notificationItems":[]}', b"\xff", b"[" * 10_000):
-        assert client.post(ADYEN, content=body, headers=JSON).status_code == 401
-    assert payments(db) == []
-    assert rows(db, "select * from flashsale.rejected_webhooks") == []
-
-
-def test_an_item_that_cannot_be_read_is_kept_and_the_others_apply(
-    client: httpx.Client, db: psycopg.Connection, order_id: int
-) -> None:
-    broken = sign_adyen(adyen_item(order_id, pspReference="P2", amount={"currency": "USD", "value": "9900"}))
-    assert adyen(client, broken, sign_adyen(adyen_item(order_id))) == ACCEPTED
-    assert order_status(db, order_id) == "paid"
-    kept = rows(db, "select webhook_id, code from flashsale.rejected_webhooks")
-    assert [tuple(row) for row in kept] == [("adyen:P2:AUTHORISATION:true", "invalid_request")]
-
-
-@pytest.mark.parametrize(
-    ("currency", "minor", "major"),
-    [("JPY", 9900, "9900"), ("ISK", 990000, "9900.00"), ("CLP", 990000, "9900.00"), ("KWD", 9900, "9.900")],
-)
-def test_adyens_minor_units(
-    client: httpx.Client, db: psycopg.Connection, currency: str, minor: int, major: str
-) -> None:
-    order = order_units(db, create_product(db, price=major, currency=currency), 1).order_id
-    item = sign_adyen(adyen_item(order, amount={"currency": currency, "value": minor}))
-    assert adyen(client, item) == ACCEPTED
-    assert payments(db)[0][2:] == ("success", "applied", major, currency)
-
-
-# Both
-
-
-def test_what_a_further_delivery_may_mend_is_not_confirmed(
-    client: httpx.Client, db: psycopg.Connection, order_id: int
-) -> None:
-    db.execute("select flashsale.change_settings(p_inbox_limit => 0)")
-    unknown = order_id + 100
-    body = stripe_event("payment_intent.succeeded", payment_intent(unknown))
-    answer = client.post(STRIPE, content=body, headers=sign_stripe(body))
-    assert (answer.status_code, answer.json()["code"]) == (503, "inbox_full")
-    assert adyen(client, sign_adyen(adyen_item(unknown))) == (503, "inbox_full")
-    assert rows(db, "select * from flashsale.rejected_webhooks") == []
-
-
-def test_providers_that_are_not_configured_are_not_found(client: httpx.Client) -> None:
-    for name in ("paypal", "Stripe", "x" * 1000):
-        assert client.post(f"/api/payments/webhook/{name}", json={}).status_code == 404
-    assert client.get(STRIPE).status_code == 405
-    unsigned = client.post("/api/payments/webhook", json={})
-    assert (unsigned.status_code, unsigned.json()["code"]) == (401, "invalid_signature")
