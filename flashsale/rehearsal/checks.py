@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from flashsale.rehearsal.database_state import DatabaseState
 from flashsale.rehearsal.observations import NO_RESPONSE, Observations, Outcome, Webhook
-from flashsale.rehearsal.throwaway_product import DatabaseState
 
 MAX_LISTED = 3
 """errors in the detail of a check"""

@@ -13,14 +13,17 @@ import uvloop
 
 from flashsale.database.connection import Connection, describe_error, fetch_value
 from flashsale.errors import UserError
-from flashsale.rehearsal import checks, preflight, throwaway_product
+from flashsale.rehearsal import checks, database_state, preflight, throwaway_product
 from flashsale.rehearsal.buyers import Buyers, Shares, generate_buyers
 from flashsale.rehearsal.client import open_client
+from flashsale.rehearsal.config import SaleConfig
 from flashsale.rehearsal.cpu import CpuUsage, measure_cpu
+from flashsale.rehearsal.database_state import DatabaseState
 from flashsale.rehearsal.observations import Observations, StockLevels
-from flashsale.rehearsal.sale import Sale, SaleConfig
+from flashsale.rehearsal.sale import Sale
+from flashsale.rehearsal.shop import open_shop
 from flashsale.rehearsal.temporary_settings import temporary_settings
-from flashsale.rehearsal.throwaway_product import DatabaseState, Product
+from flashsale.rehearsal.throwaway_product import Product
 
 SAMPLE_INTERVAL_SECONDS = 0.05
 """seconds between two samples of the stock levels"""
@@ -124,8 +127,8 @@ def rehearse(
                 raise UserError(f"interrupted; the throwaway product is {removed}") from None
             cpu = cpu_usage()
             keys = [webhook.key for webhook in observed.webhooks]
-            state = throwaway_product.read_state(conn, product, keys)
-            state.audit = throwaway_product.audit(conn)
+            state = database_state.read_state(conn, product, keys)
+            state.audit = database_state.audit(conn)
         finally:
             if options.keep:
                 _withdraw(conn, product)
@@ -207,12 +210,12 @@ async def _sell(
     await preflight.check_database(url, product)
     observed = Observations()
     async with (
-        throwaway_product.open_stock_reader(database_url, product) as reader,
+        open_shop(database_url, product) as shop,
         open_client(url, config.concurrency, observed, config.seed) as client,
     ):
 
         async def sample() -> StockLevels:
-            levels = StockLevels(client.now(), *await reader.stock_levels())
+            levels = StockLevels(client.now(), *await shop.stock_levels())
             observed.stock_levels.append(levels)
             return levels
 
@@ -222,7 +225,7 @@ async def _sell(
                 with suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), SAMPLE_INTERVAL_SECONDS)
 
-        sale = Sale(client, buyers, config, observed, sample, reader.next_order_id)
+        sale = Sale(client, buyers, config, observed, sample, shop.next_order_id)
         over = asyncio.Event()
         client.start_clock()
         sampler = asyncio.create_task(sample_until_over())

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from flashsale.rehearsal.buyers import EARLY, FAILS, PAYS, RELEASES, Buyer, Buyers, Shares
 from flashsale.rehearsal.checks import check
 from flashsale.rehearsal.cpu import CpuUsage
+from flashsale.rehearsal.database_state import DatabaseState
 from flashsale.rehearsal.observations import (
     Call,
     Observations,
@@ -16,7 +17,7 @@ from flashsale.rehearsal.observations import (
     Webhook,
 )
 from flashsale.rehearsal.run import Options, Rehearsal
-from flashsale.rehearsal.throwaway_product import DatabaseState, Product
+from flashsale.rehearsal.throwaway_product import Product
 
 STOCK = 3
 

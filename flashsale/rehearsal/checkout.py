@@ -1,0 +1,94 @@
+"""Requests as the buyers and the payment provider send them.
+
+Some send every request twice concurrently; the responses are compared.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from flashsale.rehearsal.buyers import Buyer
+from flashsale.rehearsal.client import JSON, Client, NoResponse
+from flashsale.rehearsal.observations import Observations, Operation, Response
+
+STABLE_MEMBERS = ("hold_id", "order_id", "result")
+"""members that are equal in all responses to the same request, whatever has happened since"""
+
+
+class Checkout:
+    """Sends requests with idempotency keys, and records what should not happen.
+
+    :param token: part of every idempotency key
+    """
+
+    def __init__(self, client: Client, observed: Observations, token: str) -> None:
+        self._client = client
+        self._observed = observed
+        self._keys = (f"{token}-{number}" for number in range(2**63))
+
+    def new_key(self) -> str:
+        return next(self._keys)
+
+    def now(self) -> float:
+        """Seconds since the sale began."""
+        return self._client.now()
+
+    async def post(self, operation: Operation, path: str, content: dict[str, int], buyer: Buyer) -> Response:
+        """POST with an idempotency key, twice concurrently for some buyers."""
+        headers = JSON | {"Idempotency-Key": self.new_key()}
+        body = msgspec.json.encode(content)
+        calls = [self.request(operation, "POST", path, body, headers) for _ in range(1 + buyer.duplicated)]
+        responses = await asyncio.gather(*calls)
+        self.compare(operation, responses)
+        # The second may succeed after the first was refused, if a unit was released in between.
+        return next((response for response in responses if response.ok), responses[0])
+
+    async def request(
+        self,
+        operation: Operation,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        response = await self._client.request(operation, method, path, body, headers)
+        if method == "GET" and not response.ok:
+            self.record_refusal(operation, response)
+        return response
+
+    def compare(self, operation: Operation, responses: Sequence[Response]) -> None:
+        """Record a difference between responses to the same request."""
+        if len(responses) > 1:
+            self._observed.duplicates += 1
+            if mismatch := find_mismatch(responses):
+                self._observed.mismatches.append(f"{operation}: {mismatch}")
+
+    def record_refusal(self, operation: Operation, response: Response) -> None:
+        """Record a response that no caller should get."""
+        self.record_error(f"{operation}: {response} (X-Request-ID {response.request_id})")
+
+    def record_error(self, message: str) -> None:
+        self._observed.errors.append(message)
+
+    @contextmanager
+    def recording_errors(self) -> Iterator[None]:
+        """Record a request without response; what would have followed is left out."""
+        try:
+            yield
+        except NoResponse as error:
+            self.record_error(str(error))
+
+
+def find_mismatch(responses: Sequence[Response]) -> str:
+    """The difference between responses to the same request; empty if they are consistent."""
+    successes = [response for response in responses if response.ok]
+    if len({tuple(response.body.get(name) for name in STABLE_MEMBERS) for response in successes}) > 1:
+        return " and ".join(str(response.body) for response in successes)
+    # One response is not a replay, or none if that response was lost.
+    if any(response.body for response in successes):
+        originals = sum(not response.replayed for response in successes)
+        if originals > 1:
+            return f"{originals} of {len(successes)} responses are not marked as a replay"
+    return ""
