@@ -4,13 +4,15 @@ Some send every request twice concurrently; the responses are compared.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
 
 from flashsale.rehearsal.buyers import Buyer
 from flashsale.rehearsal.client import JSON, Client, NoResponse
+from flashsale.rehearsal.config import SaleConfig
+from flashsale.rehearsal.identity import Identity
 from flashsale.rehearsal.observations import Observations, Operation, Response
 
 STABLE_MEMBERS = ("hold_id", "order_id", "result")
@@ -20,13 +22,24 @@ STABLE_MEMBERS = ("hold_id", "order_id", "result")
 class Checkout:
     """Sends requests with idempotency keys, and records what should not happen.
 
-    :param token: part of every idempotency key
+    :param identity: names the buyers of holds; None if the product has no limit
+    :param bots: the client of the bots, so that they do not take the connections of the other buyers
     """
 
-    def __init__(self, client: Client, observed: Observations, token: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        bots: Client,
+        identity: Identity | None,
+        config: SaleConfig,
+        observed: Observations,
+    ) -> None:
         self._client = client
+        self._bots = bots
+        self._identity = identity
+        self._config = config
         self._observed = observed
-        self._keys = (f"{token}-{number}" for number in range(2**63))
+        self._keys = (f"{config.token}-{number}" for number in range(2**63))
 
     def new_key(self) -> str:
         return next(self._keys)
@@ -35,9 +48,28 @@ class Checkout:
         """Seconds since the sale began."""
         return self._client.now()
 
-    async def post(self, operation: Operation, path: str, content: dict[str, int], buyer: Buyer) -> Response:
+    async def view(self) -> Response:
+        return await self.request(Operation.VIEW, "GET", f"/api/products/{self._config.product_id}")
+
+    async def hold(self, buyer: Buyer, qty: int) -> Response:
+        body: dict[str, object] = {"product_id": self._config.product_id, "qty": qty}
+        headers: dict[str, str] = {}
+        if self._identity is not None:
+            body |= self._identity.members(buyer.account)
+            headers = self._identity.headers(buyer.account)
+        operation = Operation.BOT if buyer.is_bot else Operation.HOLD
+        return await self.post(operation, "/api/holds", body, buyer, headers)
+
+    async def post(
+        self,
+        operation: Operation,
+        path: str,
+        content: Mapping[str, object],
+        buyer: Buyer,
+        headers: Mapping[str, str] = {},
+    ) -> Response:
         """POST with an idempotency key, twice concurrently for some buyers."""
-        headers = JSON | {"Idempotency-Key": self.new_key()}
+        headers = JSON | {"Idempotency-Key": self.new_key()} | dict(headers)
         body = msgspec.json.encode(content)
         calls = [self.request(operation, "POST", path, body, headers) for _ in range(1 + buyer.duplicated)]
         responses = await asyncio.gather(*calls)
@@ -51,9 +83,10 @@ class Checkout:
         method: str,
         path: str,
         body: bytes | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
-        response = await self._client.request(operation, method, path, body, headers)
+        client = self._bots if operation is Operation.BOT else self._client
+        response = await client.request(operation, method, path, body, headers)
         if method == "GET" and not response.ok:
             self.record_refusal(operation, response)
         return response

@@ -36,6 +36,10 @@ class Product:
     stock: int
     after: int
     """event_id of the last event before the product was created"""
+    limit: int | None = None
+    """units that one buyer can have"""
+    starts_at: datetime | None = None
+    """when its sale starts"""
 
 
 def lock(conn: Connection) -> None:
@@ -63,16 +67,27 @@ def active_products(conn: Connection) -> list[int]:
     return [product_id for (product_id,) in rows]
 
 
-def create(conn: Connection, stock: int) -> Product:
+def create(
+    conn: Connection, stock: int, *, limit: int | None = None, starts_in: timedelta | None = None
+) -> Product:
+    """Create the product.
+
+    :param limit: units that one buyer can have
+    :param starts_in: from now to the start of its sale, by the database's clock
+    """
     token = secrets.token_hex(4)
     name = f"Rehearsal of {datetime.now(UTC):%Y-%m-%d %H:%M}Z ({token}), not for sale"
     after = _last_event(conn)
+    starts_at: datetime | None = None
+    if starts_in is not None:
+        starts_at = fetch_value(conn, "select clock_timestamp() + %s::interval", (starts_in,))
     product_id = fetch_value(
         conn,
-        "select flashsale.create_product(%s, %s::int, %s, %s, p_is_test => true)",
-        (name, stock, PRICE, CURRENCY),
+        "select flashsale.create_product(%s, %s::int, %s, %s, p_is_test => true,"
+        " p_max_per_buyer => %s::int, p_starts_at => %s::timestamptz)",
+        (name, stock, PRICE, CURRENCY, limit, starts_at),
     )
-    return Product(product_id, name, token, stock, after)
+    return Product(product_id, name, token, stock, after, limit, starts_at)
 
 
 def withdraw(conn: Connection, product: Product) -> None:

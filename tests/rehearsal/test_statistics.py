@@ -48,6 +48,7 @@ def test_operations_are_in_the_order_of_a_purchase():
     assert list(by_operation(observed())) == [
         Operation.VIEW,
         Operation.HOLD,
+        Operation.BOT,
         Operation.ORDER,
         Operation.WEBHOOK,
         Operation.RELEASE,
