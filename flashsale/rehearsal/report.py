@@ -166,7 +166,8 @@ def bots(rehearsal: Rehearsal) -> str:
     if found is None:
         return ""
     return (
-        f"{found['requests']:,} requests of {found['bots']:,} bots with {found['accounts']:,} accounts,"
+        f"{found['requests']:,} requests of {found['bots']:,} bots with {found['accounts']:,}"
+        f" account{'s' if found['accounts'] > 1 else ''},"
         f" {found['limit_reached']:,} refused for the limit; they bought {found['units_bought']:,} units"
     )
 

@@ -114,9 +114,7 @@ def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     assert result["units"] == {"stock": 20, "sold": 20, "awaiting": 0, "held": 0, "available": 0}
     assert sum(result["outcomes"].values()) == 120
     assert result["outcomes"]["bought"] == 20
-    assert result["outcomes"]["cancelled by the shop, refund due"] == 4, (
-        "of 17 or so; then they were sold again"
-    )
+    assert result["outcomes"]["cancelled by the shop, refund due"] > 0, "and sold again"
     assert result["refunds"]["made"] > result["refunds"]["due"] > 0
     assert result["opening"] is None and result["bots"] is None
     assert rehearsed(db) == (20, 0, 20)
@@ -126,12 +124,8 @@ def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     assert one(db, "select count(*) from flashsale.payments") == 0
     assert one(db, "select count(*) from flashsale.test_payments where currency <> 'XTS'") == 0
     assert one(db, "select count(*) from flashsale.refunds_due") == 0
-    results = dict(
-        db.execute(
-            "select status || ' ' || result, count(*) from flashsale.test_payments group by 1"
-        ).fetchall()
-    )
-    assert {"success applied", "success refund_due", "declined no_change"} <= results.keys()
+    results = set(db.execute("select status, result from flashsale.test_payments").fetchall())
+    assert {("success", "applied"), ("success", "refund_due"), ("declined", "no_change")} <= results
     statuses = "select array_agg(distinct status order by status) from flashsale.refunds"
     assert one(db, statuses) == ["done", "failed"]
     assert one(db, "select count(*) from flashsale.read_events(0, 1000)") == 1, "of the other product"
