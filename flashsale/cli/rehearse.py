@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
 from flashsale.cli.output import console, json_option, table, text, to_json
+from flashsale.cli.types import DURATION
 from flashsale.database.connection import admin_url, connect
 from flashsale.errors import UserError
 from flashsale.settings import Settings
@@ -23,7 +25,34 @@ if TYPE_CHECKING:
     from flashsale.rehearsal.run import Progress, Rehearsal
 
 COUNT = click.IntRange(1, 1_000_000)
-PERCENT = click.FloatRange(0, 100)
+
+
+class _Percent(click.FloatRange):
+    """A number from 0 to 100, with or without a percent sign."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str):
+            value = value.removesuffix("%")
+        return float(super().convert(value, param, ctx))
+
+
+class _Start(click.ParamType[timedelta]):
+    """A duration from 2 to 300 seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        duration = DURATION.convert(value, param, ctx)
+        if not MIN_START <= duration <= MAX_START:
+            self.fail(f"{value!r} is not from 2s to 5min", param, ctx)
+        return duration
+
+
+PERCENT = _Percent(0, 100)
+MIN_START, MAX_START = timedelta(seconds=2), timedelta(minutes=5)
+"""buyers come half a second before the start, once client and server are ready"""
 
 
 def _share(name: str, default: float, help: str) -> Callable[..., Any]:
@@ -42,8 +71,17 @@ def _share(name: str, default: float, help: str) -> Callable[..., Any]:
 @_share("impatient", 10, "Release the hold, or cancel the payment; with --lapse-after, some just leave.")
 @_share("duplicated", 20, "Send every request twice concurrently, and every webhook again at the end.")
 @_share("failing", 5, "Order; the payment fails.")
+@_share("declined", 5, "Order; the card is declined twice, then accepted.")
+@_share("twice", 1, "Order; the payment is captured twice, and the second is a refund due.")
 @_share("late", 2, "Order; the payment is captured after it failed, or with --lapse-after, when overdue.")
 @_share("early", 2, "The webhook arrives before the order; of the buyers who can get a unit.")
+@_share("cancelled", 2, "The shop cancels the order after the rush; of the paid orders.")
+@click.option("--limit", type=COUNT, help="Units that one buyer can have.")
+@click.option(
+    "--starts-in", type=_Start(), metavar="DURATION",
+    help="The sale starts after this time, such as 5s; buyers and bots come before.",
+)  # fmt: skip
+@_share("bots", 0, "Request holds in parallel, many for one account, until the rush is over.")
 @click.option(
     "--lapse-after", type=click.FloatRange(2, 60), metavar="SECONDS",
     help="Set hold time and payment window, of all products, for the duration of the rehearsal.",
@@ -63,6 +101,8 @@ def rehearse(
     buyers: int,
     stock: int,
     concurrency: int,
+    limit: int | None,
+    starts_in: timedelta | None,
     lapse_after: float | None,
     seed: int,
     keep: bool,
@@ -87,12 +127,13 @@ def rehearse(
             f"the package {error.name} is not installed; run: pip install 'flashsale[rehearse]',"
             " or in a checkout: bin/bootstrap rehearse"
         ) from error
-    if (total := sum(shares[name] for name in ("impatient", "failing", "late"))) > 100:
-        raise click.UsageError(f"--impatient, --failing and --late add up to {total:g} percent")
+    names = ("impatient", "failing", "declined", "twice", "late")
+    if (total := sum(shares[name] for name in names)) > 100:
+        raise click.UsageError(f"{', '.join(f'--{name}' for name in names)} add up to {total:g} percent")
     _check_writable(report)
-    options = Options(buyers, stock, concurrency, Shares(**shares), lapse_after, seed, keep)
+    options = Options(buyers, stock, concurrency, Shares(**shares), lapse_after, seed, limit, starts_in, keep)
     target = (url or Settings.from_environment().base_url).rstrip("/")
-    with connect("rehearse") as conn, _progress(buyers, hidden=as_json) as show:
+    with connect("rehearse") as conn, _progress(buyers, shares["bots"], hidden=as_json) as show:
         rehearsal = rehearse(options, target, admin_url(), conn, webhook_secrets(), show)
     try:
         write(rehearsal, report)
@@ -112,7 +153,7 @@ def _check_writable(report: Path) -> None:
 
 
 @contextmanager
-def _progress(buyers: int, *, hidden: bool) -> Iterator[Callable[["Progress"], None]]:
+def _progress(buyers: int, bots: float, *, hidden: bool) -> Iterator[Callable[["Progress"], None]]:
     """A progress bar on standard error, if that is a terminal."""
     out = Console(stderr=True)
     columns = (
@@ -121,7 +162,7 @@ def _progress(buyers: int, *, hidden: bool) -> Iterator[Callable[["Progress"], N
     )  # fmt: skip
     hidden = hidden or not out.is_terminal
     with ProgressBar(*columns, console=out, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=buyers, stock="")
+        task = bar.add_task("", total=buyers - round(buyers * bots / 100), stock="")
 
         def show(progress: "Progress") -> None:
             levels = progress.stock_levels
@@ -135,7 +176,7 @@ def _progress(buyers: int, *, hidden: bool) -> Iterator[Callable[["Progress"], N
 
 
 def _print(rehearsal: "Rehearsal", report: Path) -> None:
-    from flashsale.rehearsal.report import capacity, milliseconds, outcomes
+    from flashsale.rehearsal.report import bots, capacity, milliseconds, opening, outcomes
     from flashsale.rehearsal.statistics import by_operation, responses
 
     out = console()
@@ -159,6 +200,9 @@ def _print(rehearsal: "Rehearsal", report: Path) -> None:
     out.print(Text("buyers   ").append(", ".join(f"{n:,} {outcome}" for outcome, n in outcomes(rehearsal))))
     refused = [f"{n:,} {status} {code}" for _, status, code, n in responses(rehearsal.observed) if code]
     out.print(Text("refused  ").append(", ".join(refused) or "none"))
+    for label, sentence in (("start", opening(rehearsal)), ("bots", bots(rehearsal))):
+        if sentence:
+            out.print(Text(f"{label:9}").append(sentence))
     out.print()
     width = max(len(check.name) for check in rehearsal.checks)
     for check in rehearsal.checks:
@@ -178,15 +222,19 @@ def _print(rehearsal: "Rehearsal", report: Path) -> None:
 
 
 def _data(rehearsal: "Rehearsal", report: Path) -> dict[str, Any]:
-    from flashsale.rehearsal.report import outcomes
+    from flashsale.rehearsal.report import bot_figures, opening_figures, outcomes
     from flashsale.rehearsal.statistics import by_operation, responses, summarize
 
     state = rehearsal.state
     calls = rehearsal.observed.calls
+    options = vars(rehearsal.options) | {
+        "shares": vars(rehearsal.options.shares),
+        "starts_in": rehearsal.options.starts_in and rehearsal.options.starts_in.total_seconds(),
+    }
     return {
         "passed": rehearsal.passed,
         "product_id": rehearsal.product.product_id,
-        "options": {**vars(rehearsal.options), "shares": vars(rehearsal.options.shares)},
+        "options": options,
         "seconds": round(rehearsal.observed.seconds, 3),
         "units": {
             "stock": rehearsal.options.stock, "sold": state.paid, "awaiting": state.awaiting,
@@ -205,7 +253,9 @@ def _data(rehearsal: "Rehearsal", report: Path) -> dict[str, Any]:
             for operation, status, code, count in responses(rehearsal.observed)
         ],
         "outcomes": dict(outcomes(rehearsal)),
-        "refunds_due": len(state.refunds),
+        "opening": opening_figures(rehearsal),
+        "bots": bot_figures(rehearsal),
+        "refunds": {"made": len(state.refunded), "due": len(state.due)},
         "checks": [vars(check) for check in rehearsal.checks],
         "cpu": vars(rehearsal.cpu),
         "notes": list(rehearsal.notes),

@@ -1,6 +1,7 @@
 """The HTTP client of the buyers and of the payment provider."""
 
 import asyncio
+import copy
 import resource
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -42,6 +43,12 @@ class Client:
         self._seen = observed
         self._random = Random(seed)  # noqa: S311
         self._began = time.perf_counter()
+
+    def with_concurrency(self, concurrency: int) -> "Client":
+        """A client with the same clock and a limit of its own, for other senders."""
+        other = copy.copy(self)
+        other._slots = asyncio.Semaphore(concurrency)
+        return other
 
     def start_clock(self) -> None:
         """Let now() count from this moment."""
@@ -118,12 +125,15 @@ def _raise_file_limit(count: int) -> None:
 
 
 @asynccontextmanager
-async def open_client(url: str, concurrency: int, observed: Observations, seed: int) -> AsyncIterator[Client]:
+async def open_client(
+    url: str, concurrency: int, observed: Observations, seed: int, *, others: int = 0
+) -> AsyncIterator[Client]:
     """A client of the server at `url` with persistent connections.
 
+    :param others: concurrent requests of clients that are made of this one
     :raises UserError: the limit of open files is too low
     """
-    _raise_file_limit(concurrency + SPARE_FILES)
+    _raise_file_limit(concurrency + others + SPARE_FILES)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -5,6 +5,8 @@ Times are seconds since the sale began.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -12,10 +14,11 @@ from flashsale.rehearsal.buyers import Buyer
 
 
 class Operation(StrEnum):
-    """A call of the API, in the order of a purchase."""
+    """A call of the API, in the order of a purchase; the holds of bots are counted apart."""
 
     VIEW = "view"
     HOLD = "hold"
+    BOT = "bot"
     ORDER = "order"
     WEBHOOK = "webhook"
     CONFIRM = "confirm"
@@ -25,12 +28,15 @@ class Operation(StrEnum):
 ROUTES = {
     Operation.VIEW: "GET /api/products/{id}",
     Operation.HOLD: "POST /api/holds",
+    Operation.BOT: "POST /api/holds",
     Operation.ORDER: "POST /api/orders",
     Operation.WEBHOOK: "POST /api/payments/webhook",
     Operation.CONFIRM: "GET /api/orders/{id}",
     Operation.RELEASE: "DELETE /api/holds/{id}",
 }
 
+OWED_RESULTS = ("refund_due", "amount_mismatch")
+"""of webhooks"""
 NO_RESPONSE = 0
 """instead of a status, if the connection broke or timed out"""
 
@@ -87,6 +93,7 @@ class Webhook(NamedTuple):
     status: str
     result: str
     order_status: str | None
+    amount: Decimal
 
 
 class Outcome(StrEnum):
@@ -98,6 +105,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled the payment"
     FAILED = "payment failed"
     REFUND_DUE = "paid too late, refund due"
+    SHOP_CANCELLED = "cancelled by the shop, refund due"
     LEFT = "left"
     EXPIRED = "hold expired"
     ERROR = "error"
@@ -114,6 +122,13 @@ class Purchase:
     order_id: int | None = None
     ordered_at: float = 0
     """when the order was requested"""
+    qty: int = 1
+    expires_at: datetime | None = None
+    """of the hold, by the database's clock"""
+    payment_due_at: datetime | None = None
+    """of the order, by the database's clock"""
+    amount: Decimal = Decimal(0)
+    """of the order"""
     webhooks: list[Webhook] = field(default_factory=list)
     outcome: Outcome | None = None
 
@@ -136,6 +151,8 @@ class Observations:
     purchases: list[Purchase] = field(default_factory=list)
     unmatched: list[Webhook] = field(default_factory=list)
     """early webhooks whose order id belongs to none of the purchases"""
+    refunds: dict[str, Decimal] = field(default_factory=dict)
+    """by the key of the payment: what the provider has paid back"""
     sold_out: int = 0
     """buyers who still wanted a unit at the end"""
     duplicates: int = 0
@@ -151,6 +168,19 @@ class Observations:
     def webhooks(self) -> list[Webhook]:
         """Every webhook that the server acknowledged."""
         return [webhook for purchase in self.purchases for webhook in purchase.webhooks] + self.unmatched
+
+    @property
+    def owed(self) -> set[str]:
+        """The keys of the payments for which the server has said, or the shop decided, that money is due."""
+        owed = {webhook.key for webhook in self.webhooks if webhook.result in OWED_RESULTS}
+        for purchase in self.purchases:
+            if purchase.outcome is Outcome.SHOP_CANCELLED:
+                owed |= {webhook.key for webhook in purchase.webhooks if webhook.status == "success"}
+        return owed
+
+    def count(self, code: str, *operations: Operation) -> int:
+        """The number of responses with this code, of all operations or of these."""
+        return sum(call.code == code for call in self.calls if not operations or call.operation in operations)
 
     def of(self, operation: Operation) -> Sequence[Call]:
         return [call for call in self.calls if call.operation is operation]

@@ -34,10 +34,12 @@ _COLOURS = {
     "confirm": "#090909",
     "release": "#0a0a0a",
     "surface": "#0b0b0b",
+    "bot": "#0c0c0c",
 }
 COLOUR_OF = {
     Operation.VIEW: "view",
     Operation.HOLD: "held",
+    Operation.BOT: "bot",
     Operation.ORDER: "awaiting",
     Operation.WEBHOOK: "paid",
     Operation.CONFIRM: "confirm",

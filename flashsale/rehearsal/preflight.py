@@ -1,5 +1,6 @@
-"""Checks before the sale: the server is ready, accepts our webhooks, and uses our database."""
+"""Checks before the sale: the server is ready, accepts our webhooks and buyers, and uses our database."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import aiohttp
 
 from flashsale.errors import UserError
+from flashsale.rehearsal.identity import KEYS_VARIABLE, Identity
 from flashsale.rehearsal.throwaway_product import Product
 from flashsale.webhooks import SECRETS_VARIABLE, signature_headers
 
 TIMEOUT = aiohttp.ClientTimeout(10)
+ATTEMPTS = 5
+"""of a request to a server that is overloaded for the moment"""
 
 # Refused for its amount, and not kept, because it reports no captured money.
 _INVALID_EVENT = b'{"idempotency_key":"rehearsal","order_id":1,"status":"failed","amount":"none"}'
@@ -53,6 +57,38 @@ async def check_database(url: str, product: Product) -> None:
             f"the server at {url} uses another database than this command: set FLASHSALE_DATABASE_URL"
             " to the server's database, with a role that is a member of flashsale_ops"
         )
+
+
+async def check_identity(url: str, product: Product, identity: Identity) -> None:
+    """Check that the server knows the buyers of this command.
+
+    :raises UserError: it does not
+    """
+    for _ in range(ATTEMPTS):
+        status, body = await _request(
+            "GET",
+            f"{url}/api/products/{product.product_id}/allowance",
+            params=identity.members("preflight"),
+            headers=identity.headers("preflight"),
+        )
+        if status != 503:
+            break
+        await asyncio.sleep(1)
+    detail = body.get("detail")
+    match status:
+        case 200:
+            return
+        case 401:
+            raise UserError(
+                f"the server at {url} rejects the tokens of this command: {detail} Set {KEYS_VARIABLE} to its"
+                " value"
+            )
+        case 422:
+            raise UserError(
+                f"a limit needs buyers, and the server at {url} does not let this command name them: set"
+                f" {KEYS_VARIABLE} to its value, with an hs256 key, or start it with FLASHSALE_TRUST_BUYER=1"
+            )
+    raise UserError(f"the server at {url} does not tell what a buyer may have: {status} {detail}")
 
 
 async def _request(method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:

@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from flashsale.durations import format_duration
 from flashsale.rehearsal import plots, statistics
 from flashsale.rehearsal.buyers import Shares
+from flashsale.rehearsal.checks import opening_delay
 from flashsale.rehearsal.observations import NO_RESPONSE, ROUTES, Operation, Outcome, StockLevels
 from flashsale.rehearsal.run import Options, Rehearsal
 
@@ -57,6 +58,9 @@ def html(rehearsal: Rehearsal) -> str:
         routes=ROUTES,
         colour=plots.COLOUR_OF,
         behaviours=behaviours(rehearsal),
+        owed=len(rehearsal.state.due.keys() | rehearsal.state.refunded.keys()),
+        opening=opening_figures(rehearsal),
+        bots=bot_figures(rehearsal),
         outcomes=outcomes(rehearsal),
         responses=[
             (operation, "no response" if status == NO_RESPONSE else f"{status} {code}", count)
@@ -80,7 +84,9 @@ def milliseconds(seconds: float) -> str:
 def capacity(rehearsal: Rehearsal) -> str:
     """The throughput that was reached, and its bottleneck, in a few sentences."""
     total = statistics.summarize(rehearsal.observed.calls)
-    holds = statistics.summarize(rehearsal.observed.of(Operation.HOLD))
+    holds = statistics.summarize(
+        [call for call in rehearsal.observed.calls if call.operation in (Operation.HOLD, Operation.BOT)]
+    )
     cpu = rehearsal.cpu
     reached = (
         f"The peak was {total.peak:,} responses per second, and {holds.peak:,} for holds alone, with"
@@ -106,13 +112,71 @@ def command(options: Options) -> str:
     words += [
         f"--{name}={share:g}" for name, share in vars(options.shares).items() if share != defaults[name]
     ]
+    words += [f"--limit={options.limit}"] if options.limit is not None else []
+    if options.starts_in is not None:
+        words.append(f"--starts-in={options.starts_in.total_seconds():g}s")
     words += [f"--lapse-after={options.lapse_after:g}"] if options.lapse_after is not None else []
     return shlex.join([*words, f"--seed={options.seed}"])
 
 
+def opening_figures(rehearsal: Rehearsal) -> dict[str, Any] | None:
+    """What happened at the start of the sale; None if it had none."""
+    starts_at = rehearsal.product.starts_at
+    if starts_at is None:
+        return None
+    return {
+        "starts_at": starts_at,
+        "first_hold_after_seconds": opening_delay(rehearsal.state, starts_at),
+        "early_requests_refused": rehearsal.observed.count("sale_not_started"),
+        "of_bots": rehearsal.observed.count("sale_not_started", Operation.BOT),
+    }
+
+
+def opening(rehearsal: Rehearsal) -> str:
+    """The start of the sale in a sentence; empty if it had none."""
+    found = opening_figures(rehearsal)
+    if found is None:
+        return ""
+    delay = found["first_hold_after_seconds"]
+    first = "no hold was placed" if delay is None else f"first hold {delay * 1000:,.0f} ms after it"
+    return f"{first}, {found['early_requests_refused']:,} early requests refused"
+
+
+def bot_figures(rehearsal: Rehearsal) -> dict[str, int] | None:
+    """What the bots did; None if there were none."""
+    if not rehearsal.buyers.bots:
+        return None
+    observed = rehearsal.observed
+    purchases = [purchase for purchase in observed.purchases if purchase.buyer.is_bot]
+    return {
+        "bots": len(rehearsal.buyers.bots),
+        "accounts": len({bot.account for bot in rehearsal.buyers.bots}),
+        "requests": len(observed.of(Operation.BOT)),
+        "early": observed.count("sale_not_started", Operation.BOT),
+        "limit_reached": observed.count("limit_reached", Operation.BOT),
+        "sold_out": observed.count("insufficient_stock", Operation.BOT),
+        "holds": len(purchases),
+        "units_bought": sum(purchase.qty for purchase in purchases if purchase.outcome is Outcome.BOUGHT),
+    }
+
+
+def bots(rehearsal: Rehearsal) -> str:
+    """What the bots did in a sentence; empty if there were none."""
+    found = bot_figures(rehearsal)
+    if found is None:
+        return ""
+    return (
+        f"{found['requests']:,} requests of {found['bots']:,} bots with {found['accounts']:,}"
+        f" account{'s' if found['accounts'] > 1 else ''},"
+        f" {found['limit_reached']:,} refused for the limit; they bought {found['units_bought']:,} units"
+    )
+
+
 def outcomes(rehearsal: Rehearsal) -> list[tuple[str, int]]:
-    """The number of buyers by outcome, the most frequent first."""
-    counts = Counter(str(purchase.outcome) for purchase in rehearsal.observed.purchases)
+    """The number of buyers by outcome, the most frequent first; without bots."""
+    counts = Counter(
+        str(purchase.outcome) for purchase in rehearsal.observed.purchases if not purchase.buyer.is_bot
+    )
     counts[str(Outcome.SOLD_OUT)] += rehearsal.observed.sold_out
     return [(outcome, count) for outcome, count in counts.most_common() if count]
 
@@ -120,12 +184,13 @@ def outcomes(rehearsal: Rehearsal) -> list[tuple[str, int]]:
 def behaviours(rehearsal: Rehearsal) -> list[tuple[str, str, int, int]]:
     """Each behaviour: name, description, number of buyers, and number of those who got a hold."""
     buyers = [*rehearsal.buyers.early, *rehearsal.buyers.crowd]
+    purchases = [purchase for purchase in rehearsal.observed.purchases if not purchase.buyer.is_bot]
     came = Counter(buyer.behaviour for buyer in buyers)
-    held = Counter(purchase.buyer.behaviour for purchase in rehearsal.observed.purchases)
+    held = Counter(purchase.buyer.behaviour for purchase in purchases)
     rows = [(one.name, one.description, count, held[one]) for one, count in came.most_common()]
     duplicated = sum(buyer.duplicated for buyer in buyers)
     if duplicated:
-        with_hold = sum(purchase.buyer.duplicated for purchase in rehearsal.observed.purchases)
+        with_hold = sum(purchase.buyer.duplicated for purchase in purchases)
         rows.append(("duplicated", "any of the above, every request sent twice", duplicated, with_hold))
     return rows
 

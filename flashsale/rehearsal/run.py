@@ -13,14 +13,18 @@ import uvloop
 
 from flashsale.database.connection import Connection, describe_error, fetch_value
 from flashsale.errors import UserError
-from flashsale.rehearsal import checks, preflight, throwaway_product
+from flashsale.rehearsal import checks, database_state, preflight, throwaway_product
 from flashsale.rehearsal.buyers import Buyers, Shares, generate_buyers
 from flashsale.rehearsal.client import open_client
+from flashsale.rehearsal.config import SaleConfig
 from flashsale.rehearsal.cpu import CpuUsage, measure_cpu
+from flashsale.rehearsal.database_state import DatabaseState
+from flashsale.rehearsal.identity import Identity, signing_key
 from flashsale.rehearsal.observations import Observations, StockLevels
-from flashsale.rehearsal.sale import Sale, SaleConfig
+from flashsale.rehearsal.sale import Sale
+from flashsale.rehearsal.shop import open_shop
 from flashsale.rehearsal.temporary_settings import temporary_settings
-from flashsale.rehearsal.throwaway_product import DatabaseState, Product
+from flashsale.rehearsal.throwaway_product import Product
 
 SAMPLE_INTERVAL_SECONDS = 0.05
 """seconds between two samples of the stock levels"""
@@ -36,6 +40,10 @@ class Options:
     shares: Shares
     lapse_after: float | None
     seed: int
+    limit: int | None = None
+    """units that one buyer can have"""
+    starts_in: timedelta | None = None
+    """from the creation of the product to the start of its sale"""
     keep: bool = False
     """the throwaway product is withdrawn at the end instead of removed"""
 
@@ -91,6 +99,7 @@ def rehearse(
         runner.run(preflight.check_server(url, secrets))
         throwaway_product.lock(conn)
         shares, notes = _protect_customers(options, throwaway_product.active_products(conn))
+        key = signing_key()
         if not secrets:
             notes.append("The server accepted webhooks without a signature.")
         hold_time, payment_window = before = throwaway_product.time_limits(conn)
@@ -102,30 +111,38 @@ def rehearse(
                 f"Holds and orders lapsed after {options.lapse_after:g} s; the settings have been restored."
             )
         buyers = generate_buyers(options.buyers, options.stock, shares, lapsing=lapsing, seed=options.seed)
-        product = throwaway_product.create(conn, options.stock)
+        product = throwaway_product.create(
+            conn, options.stock, limit=options.limit, starts_in=options.starts_in
+        )
+        identity = None if options.limit is None else Identity(key, f"rehearsal-{product.token}")
+        if identity is not None and not identity.signs:
+            notes.append("The server let this command name the buyers, as it would let any other client.")
         try:
             config = SaleConfig(
                 product_id=product.product_id,
-                price=str(throwaway_product.PRICE),
+                price=throwaway_product.PRICE,
                 currency=throwaway_product.CURRENCY,
+                limit=product.limit,
+                starts_at=product.starts_at,
                 hold_time=hold_time.total_seconds(),
                 payment_window=payment_window.total_seconds(),
                 lapsing=lapsing,
                 concurrency=options.concurrency,
+                cancelled=shares.cancelled,
                 seed=options.seed,
                 token=f"rehearsal-{product.token}",
                 secrets=secrets,
             )
             began_at, cpu_usage = datetime.now(UTC), measure_cpu()
             try:
-                observed = runner.run(_sell(url, database_url, product, buyers, config, show))
+                observed = runner.run(_sell(url, database_url, product, buyers, config, identity, show))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 removed = "withdrawn" if options.keep else "removed"
                 raise UserError(f"interrupted; the throwaway product is {removed}") from None
             cpu = cpu_usage()
             keys = [webhook.key for webhook in observed.webhooks]
-            state = throwaway_product.read_state(conn, product, keys)
-            state.audit = throwaway_product.audit(conn)
+            state = database_state.read_state(conn, product, keys)
+            state.audit = database_state.audit(conn)
         finally:
             if options.keep:
                 _withdraw(conn, product)
@@ -144,7 +161,7 @@ def rehearse(
             buyers=buyers,
             observed=observed,
             state=state,
-            checks=checks.check(observed, state, options.stock),
+            checks=checks.check(observed, state, product),
             cpu=cpu,
             versions={
                 "flashsale": importlib.metadata.version("flashsale"),
@@ -198,6 +215,7 @@ async def _sell(
     product: Product,
     buyers: Buyers,
     config: SaleConfig,
+    identity: Identity | None,
     show: Callable[[Progress], None],
 ) -> Observations:
     task = asyncio.current_task()
@@ -205,14 +223,18 @@ async def _sell(
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await preflight.check_database(url, product)
+    if identity is not None:
+        await preflight.check_identity(url, product, identity)
     observed = Observations()
     async with (
-        throwaway_product.open_stock_reader(database_url, product) as reader,
-        open_client(url, config.concurrency, observed, config.seed) as client,
+        open_shop(database_url, product) as shop,
+        open_client(
+            url, config.concurrency, observed, config.seed, others=config.concurrency if buyers.bots else 0
+        ) as client,
     ):
 
         async def sample() -> StockLevels:
-            levels = StockLevels(client.now(), *await reader.stock_levels())
+            levels = StockLevels(client.now(), *await shop.stock_levels())
             observed.stock_levels.append(levels)
             return levels
 
@@ -222,9 +244,9 @@ async def _sell(
                 with suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), SAMPLE_INTERVAL_SECONDS)
 
-        sale = Sale(client, buyers, config, observed, sample, reader.next_order_id)
-        over = asyncio.Event()
         client.start_clock()
+        sale = Sale(client, buyers, config, identity, observed, sample, shop)
+        over = asyncio.Event()
         sampler = asyncio.create_task(sample_until_over())
         try:
             await sale.run()

@@ -1,22 +1,17 @@
-"""The throwaway product, and its state in the database.
+"""The throwaway product.
 
 Uses the functions and views of operators (role flashsale_ops) only.
 """
 
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import psycopg
-from psycopg.rows import namedtuple_row
 
-from api.database.session import PIN, PINNED, pin_parameters
 from flashsale.database.connection import Connection, fetch_row, fetch_value
 from flashsale.database.forgetting import forget_tests
 from flashsale.errors import UserError
@@ -41,24 +36,10 @@ class Product:
     stock: int
     after: int
     """event_id of the last event before the product was created"""
-
-
-@dataclass
-class DatabaseState:
-    """The product in the database at the end of the sale."""
-
-    total: int
-    available: int
-    held: int
-    awaiting: int
-    paid: int
-    events: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """from the ledger: the order id, or else the hold id, of each event, by kind"""
-    payments: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """by key: status and result of each payment for one of the orders or with one of our keys"""
-    refunds: set[str] = field(default_factory=set)
-    """keys of those payments that are refunds due"""
-    audit: list[str] = field(default_factory=list)
+    limit: int | None = None
+    """units that one buyer can have"""
+    starts_at: datetime | None = None
+    """when its sale starts"""
 
 
 def lock(conn: Connection) -> None:
@@ -86,16 +67,27 @@ def active_products(conn: Connection) -> list[int]:
     return [product_id for (product_id,) in rows]
 
 
-def create(conn: Connection, stock: int) -> Product:
+def create(
+    conn: Connection, stock: int, *, limit: int | None = None, starts_in: timedelta | None = None
+) -> Product:
+    """Create the product.
+
+    :param limit: units that one buyer can have
+    :param starts_in: from now to the start of its sale, by the database's clock
+    """
     token = secrets.token_hex(4)
     name = f"Rehearsal of {datetime.now(UTC):%Y-%m-%d %H:%M}Z ({token}), not for sale"
     after = _last_event(conn)
+    starts_at: datetime | None = None
+    if starts_in is not None:
+        starts_at = fetch_value(conn, "select clock_timestamp() + %s::interval", (starts_in,))
     product_id = fetch_value(
         conn,
-        "select flashsale.create_product(%s, %s::int, %s, %s, p_is_test => true)",
-        (name, stock, PRICE, CURRENCY),
+        "select flashsale.create_product(%s, %s::int, %s, %s, p_is_test => true,"
+        " p_max_per_buyer => %s::int, p_starts_at => %s::timestamptz)",
+        (name, stock, PRICE, CURRENCY, limit, starts_at),
     )
-    return Product(product_id, name, token, stock, after)
+    return Product(product_id, name, token, stock, after, limit, starts_at)
 
 
 def withdraw(conn: Connection, product: Product) -> None:
@@ -162,57 +154,9 @@ def _ids(conn: Connection, query: str, product: Product) -> list[int]:
     return [value for (value,) in rows]
 
 
-def read_state(conn: Connection, product: Product, keys: Iterable[str]) -> DatabaseState:
-    """Read the state of the product.
-
-    :param keys: idempotency keys of the acknowledged webhooks
-    """
-    query = (
-        "select total_stock, available_stock, held, awaiting, paid from flashsale.list_stock(true)"
-        " where product_id = %s"
-    )
-    state = DatabaseState(*fetch_row(conn, query, (product.product_id,)))
-    for event in _events(conn, product.after):
-        if event.product_id == product.product_id:
-            state.events[event.kind].append(event.order_id or event.hold_id)
-    query = (
-        "select idempotency_key, status, result from flashsale.payments"
-        " where idempotency_key = any (%s)"
-        " union all select idempotency_key, status, result from flashsale.test_payments"
-        " where product_id = %s"
-    )
-    rows = conn.execute(query, (list(keys), product.product_id)).fetchall()
-    state.payments = {key: (status, result) for key, status, result in rows}
-    query = (
-        "select idempotency_key from flashsale.list_refunds_due(p_tests => true)"
-        " where idempotency_key = any (%s)"
-    )
-    state.refunds = {key for (key,) in conn.execute(query, (list(state.payments),)).fetchall()}
-    return state
-
-
-def audit(conn: Connection) -> list[str]:
-    rows = conn.execute("select check_name, detail from flashsale.audit()").fetchall()
-    return [f"{name}: {detail}" for name, detail in rows]
-
-
 def _chunks(ids: Sequence[int], size: int = 1000) -> Iterator[list[int]]:
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])
-
-
-def _events(conn: Connection, after: int) -> Iterator[Any]:
-    cursor = conn.cursor(row_factory=namedtuple_row)
-    while True:
-        page: list[Any] = cursor.execute(
-            "select event_id, kind, product_id, hold_id, order_id"
-            " from flashsale.read_events(%s::bigint, 10000, p_tests => true)",
-            (after,),
-        ).fetchall()
-        yield from page
-        if not page:
-            return
-        after = page[-1].event_id
 
 
 def _last_event(conn: Connection) -> int:
@@ -229,43 +173,3 @@ def _last_event(conn: Connection) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if more_after(middle) else (low, middle)
     return low
-
-
-class StockReader:
-    """Reads stock levels during the sale, on a connection of its own.
-
-    :param conn: autocommit
-    """
-
-    def __init__(self, conn: psycopg.AsyncConnection[Any], product: Product) -> None:
-        self._conn = conn
-        self._product = product
-
-    async def stock_levels(self) -> tuple[int, int, int, int]:
-        """Available, held, awaiting payment and paid units, at one instant."""
-        cursor = await self._conn.execute(
-            "select available_stock, held, awaiting, paid from flashsale.get_stock(array[%s::bigint])",
-            (self._product.product_id,),
-        )
-        row = await cursor.fetchone()
-        assert row is not None  # noqa: S101 - one row per id
-        available, held, awaiting, paid = row
-        return available, held, awaiting, paid
-
-    async def next_order_id(self) -> int:
-        cursor = await self._conn.execute("select flashsale.next_order_id()")
-        row = await cursor.fetchone()
-        assert row is not None  # noqa: S101
-        return int(row[0])
-
-
-@asynccontextmanager
-async def open_stock_reader(url: str, product: Product) -> AsyncIterator[StockReader]:
-    """A reader that is closed at the end.
-
-    :param url: libpq URL of an operator
-    """
-    conn = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="flashsale rehearse")
-    async with conn:
-        await conn.execute(PIN, pin_parameters(PINNED))
-        yield StockReader(conn, product)

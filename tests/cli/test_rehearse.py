@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,13 +20,28 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from flashsale.database.seed import APP_ROLE
 from flashsale.local.cluster import Cluster
 from tests.support import ROOT
+from tests.support.buyer_tokens import HS256
 from tests.support.http import free_port, running_server
 from tests.support.sale_steps import audit, create_product, one, place_hold
 from tests.support.waiting import wait_until
 
 SECRET = "whsec_" + "bmV3" * 8
-ALL_BEHAVIOURS = ["--impatient", 20, "--duplicated", 50, "--failing", 20, "--late", 10, "--early", 20]
-PAYING_ONLY = ["--impatient", 0, "--duplicated", 0, "--failing", 0, "--late", 0, "--early", 0]
+ALL_BEHAVIOURS = [
+    *["--impatient", 20, "--duplicated", 50, "--failing", 20, "--declined", 10, "--twice", 10, "--late", 10],
+    *["--early", 20, "--cancelled", 25],
+]
+PAYING_ONLY = [
+    *["--impatient", 0, "--duplicated", 0, "--failing", 0, "--declined", 0, "--twice", 0, "--late", 0],
+    *["--early", 0, "--cancelled", 0],
+]
+DROP = ["--limit", 2, "--starts-in", "3s", "--bots", "40%"]
+
+MONEY = "captured = kept by paid orders + refunds due + refunded"
+REPEATS = "duplicate requests took effect once and got the same response"
+NOT_EARLY = "early requests are refused, no hold is placed before the start"
+OPENED = "the sale opens within 1 s of its start"
+LIMIT = "no buyer has more than the limit at any instant"
+AUDIT = "audit() finds no violated invariant"
 
 Rehearse = Callable[..., tuple[int, dict]]
 
@@ -81,7 +97,7 @@ def books(db: psycopg.Connection) -> dict[str, list]:
         name: db.execute(f"select t::text from flashsale_data.{name} t order by 1").fetchall()
         for name in (
             *("products", "stock", "lapses", "holds", "orders", "payments", "inbox", "events"),
-            *("ledger_carried", "operations", "rejected_webhooks"),
+            *("ledger_carried", "operations", "rejected_webhooks", "refunds", "claims"),
         )
     }
 
@@ -98,6 +114,9 @@ def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     assert result["units"] == {"stock": 20, "sold": 20, "awaiting": 0, "held": 0, "available": 0}
     assert sum(result["outcomes"].values()) == 120
     assert result["outcomes"]["bought"] == 20
+    assert result["outcomes"]["cancelled by the shop, refund due"] > 0, "and sold again"
+    assert result["refunds"]["made"] > result["refunds"]["due"] > 0
+    assert result["opening"] is None and result["bots"] is None
     assert rehearsed(db) == (20, 0, 20)
     assert one(db, "select available_stock from flashsale.get_product(%s)", other) == 10
     assert audit(db) == []
@@ -105,6 +124,10 @@ def test_buyers_of_every_behaviour_buy_the_whole_stock(rehearse, db, tmp_path):
     assert one(db, "select count(*) from flashsale.payments") == 0
     assert one(db, "select count(*) from flashsale.test_payments where currency <> 'XTS'") == 0
     assert one(db, "select count(*) from flashsale.refunds_due") == 0
+    results = set(db.execute("select status, result from flashsale.test_payments").fetchall())
+    assert {("success", "applied"), ("success", "refund_due"), ("declined", "no_change")} <= results
+    statuses = "select array_agg(distinct status order by status) from flashsale.refunds"
+    assert one(db, statuses) == ["done", "failed"]
     assert one(db, "select count(*) from flashsale.read_events(0, 1000)") == 1, "of the other product"
     assert {"view", "hold", "order", "webhook", "confirm"} <= result["operations"].keys()
     assert {"insufficient_stock"} <= {response["code"] for response in result["responses"]}
@@ -117,7 +140,7 @@ def test_it_leaves_no_trace_in_the_books(rehearse, db):
     place_hold(db, create_product(db))
     db.execute("update flashsale_data.events set at = at - interval '1 minute'")
     before = books(db)
-    code, result = rehearse("--buyers", 60, "--stock", 20, *ALL_BEHAVIOURS)
+    code, result = rehearse("--buyers", 60, "--stock", 20, *ALL_BEHAVIOURS, "--limit", 1)
     assert (code, failed(result)) == (0, [])
     assert result["units"]["sold"] == 20
     assert books(db) == before
@@ -159,6 +182,113 @@ def test_a_foreign_hold_fails_a_check_and_is_withdrawn(rehearse, connect, db):
     assert rehearsed(db) == (20, 0, 20)
 
 
+@pytest.mark.parametrize("keys", ["", HS256], ids=["named", "signed"])
+def test_a_drop_opens_at_its_instant_and_keeps_the_limit(rehearse, db, tmp_path, keys):
+    arguments = ["--buyers", 150, "--stock", 30, "--concurrency", 8, *ALL_BEHAVIOURS, *DROP, "--keep"]
+    code, result = rehearse(*arguments, FLASHSALE_BUYER_KEYS=keys)
+    assert failed(result) == []
+    assert (code, len(result["checks"])) == (0, 13)
+    assert result["units"]["sold"] == 30
+    assert sum(result["outcomes"].values()) == 90, "of the buyers who are not bots"
+    opening, bots = result["opening"], result["bots"]
+    assert 0 <= opening["first_hold_after_seconds"] < 1
+    assert opening["early_requests_refused"] > opening["of_bots"] > 0
+    assert (bots["bots"], bots["accounts"]) == (60, 2)
+    assert bots["requests"] > 60 and bots["limit_reached"] > 0
+    assert 0 <= bots["units_bought"] <= 4
+    assert any("let this command name the buyers" in note for note in result["notes"]) is not bool(keys)
+    assert "Start and bots" in (tmp_path / "r.html").read_text()
+    names = "select array_agg(distinct split_part(buyer, '-', 3)) from flashsale_data.holds"
+    assert set(one(db, names)) == {"buyer", "bots"}
+    assert audit(db) == []
+
+
+def test_bots_without_a_limit_take_what_they_can(rehearse, db):
+    code, result = rehearse("--buyers", 40, "--stock", 30, "--concurrency", 8, *PAYING_ONLY, "--bots", 50)
+    assert (code, failed(result)) == (0, [])
+    assert result["opening"] is None
+    assert result["bots"]["limit_reached"] == 0
+    assert result["bots"]["units_bought"] > 2
+
+
+@contextmanager
+def broken(db: psycopg.Connection, function: str, code: str, replacement: str) -> Iterator[None]:
+    """A function of the database with an error in it."""
+    definition = one(db, "select pg_get_functiondef(%s::regproc)", function)
+    assert definition.count(code) == 1
+    db.execute(definition.replace(code, replacement))
+    try:
+        yield
+    finally:
+        db.execute(definition)
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "replacement", "expected"),
+    [
+        (
+            "flashsale_data.sale_status",
+            "p_starts_at > p_now then",
+            "p_starts_at > p_now + interval '0.3 s' then",
+            {NOT_EARLY},
+        ),
+        (
+            "flashsale_data.sale_status",
+            "p_starts_at > p_now then",
+            "p_starts_at > p_now - interval '1.5 s' then",
+            {OPENED},
+        ),
+        (
+            "flashsale.place_holds",
+            "> v_max_per_buyers[v_slot] - v_taken[v_claim_slot] then",
+            "> v_max_per_buyers[v_slot] then",
+            {LIMIT, AUDIT},
+        ),
+        (
+            "flashsale_data.cancel_locked_orders",
+            "where t.was_paid -- guard: cancelled-is-refunded",
+            "where not t.was_paid",
+            {MONEY, AUDIT},
+        ),
+        (
+            "flashsale.record_refunds",
+            "v_known.status = p_statuses[v_i] or v_known.status = 'failed' then",
+            "v_known.status = 'failed' then",
+            {MONEY, REPEATS, AUDIT},
+        ),
+    ],
+    ids=["opens-early", "opens-late", "no-limit", "cancelled-not-refunded", "refunded-twice"],
+)
+def test_each_check_of_a_drop_fails_on_a_broken_database(rehearse, db, function, code, replacement, expected):
+    """A control of the checks: without these errors they pass, see above."""
+    arguments = ["--buyers", 150, "--stock", 30, "--concurrency", 8, *ALL_BEHAVIOURS, *DROP]
+    with broken(db, function, code, replacement):
+        exit_code, result = rehearse(*arguments)
+    assert exit_code == 1
+    assert set(failed(result)) == expected
+
+
+def test_a_server_that_does_not_know_the_buyers_is_refused(flashsale, db, cluster, swift, tmp_path):
+    url = cluster.url(APP_ROLE, db.info.dbname)
+    with running_server(url, tmp_path / "gunicorn.log", FLASHSALE_TRUST_BUYER="0") as base:
+
+        def run(keys: str) -> Result:
+            arguments = ["--buyers", 10, "--stock", 5, "--limit", 1, "--report", tmp_path / "r.html"]
+            return flashsale("rehearse", "--url", base, *arguments, FLASHSALE_BUYER_KEYS=keys)
+
+        refused = run("")
+        assert refused.exit_code == 1
+        assert "set FLASHSALE_BUYER_KEYS to its value, with an hs256 key" in refused.stderr
+        refused = run("hs256:" + "b3RoZXJz" * 8)
+        assert refused.exit_code == 1
+        assert "rejects the tokens of this command: No configured key matches" in refused.stderr
+        refused = run("hs256:short")
+        assert refused.exit_code == 1
+        assert "key 1 in FLASHSALE_BUYER_KEYS must be hs256:" in refused.stderr
+        assert rehearsed(db) is None
+        assert run(HS256).exit_code == 0
+
+
 def test_webhooks_are_signed_and_a_server_with_another_secret_is_refused(
     flashsale, db, cluster, swift, tmp_path
 ):
@@ -180,9 +310,7 @@ def test_webhooks_are_signed_and_a_server_with_another_secret_is_refused(
 
 def test_lapse_after_shortens_the_settings_and_restores_them(rehearse, db):
     before = settings(db)
-    code, result = rehearse(
-        "--buyers", 30, "--stock", 8, "--lapse-after", 2, *PAYING_ONLY[2:], "--impatient", 40
-    )
+    code, result = rehearse("--buyers", 30, "--stock", 8, "--lapse-after", 2, *PAYING_ONLY, "--impatient", 40)
     assert (code, failed(result)) == (0, [])
     assert result["outcomes"]["left"] > 0
     assert result["units"]["sold"] == 8
@@ -343,6 +471,11 @@ def test_without_its_dependencies_the_error_names_the_extra(flashsale, monkeypat
         ["--lapse-after", 1],
         ["--early", 101],
         ["--impatient", 60, "--failing", 41],
+        ["--impatient", 60, "--declined", 20, "--twice", 21],
+        ["--limit", 0],
+        ["--starts-in", 5],
+        ["--starts-in", "1s"],
+        ["--bots", "101%"],
         ["--seed", -1],
     ],
 )

@@ -9,12 +9,12 @@ from playwright.sync_api import expect
 from flashsale.rehearsal.report import write
 from tests.page.conftest import DESKTOP, PHONE
 from tests.page.test_accessibility import SCROLLS_SIDEWAYS
-from tests.support.rehearsals import observed, rehearsal
+from tests.support.rehearsals import DROP, observed, rehearsal
 
 
 @pytest.fixture
 def open_report(browser, tmp_path):
-    write(rehearsal(), tmp_path / "report.html")
+    write(rehearsal(DROP, bots=3), tmp_path / "report.html")
     context = []
 
     def open_one(**options):
@@ -46,13 +46,13 @@ def test_tables_are_whole_on_a_phone(open_report, tmp_path):
     """With latencies of more than 10 seconds, too."""
     slow = observed()
     slow.calls = [call._replace(seconds=call.seconds * 300) for call in slow.calls]
-    write(rehearsal(observed=slow), tmp_path / "report.html")
+    write(rehearsal(DROP, bots=3, observed=slow), tmp_path / "report.html")
     for viewport in (PHONE, {"width": 390, "height": 844}):
         page = open_report(viewport=viewport)
         page.get_by_text("As a table").click()
         assert not page.evaluate(SCROLLS_SIDEWAYS)
         regions = page.get_by_role("region").all()
-        assert len(regions) == 5
+        assert len(regions) == 6
         for region in regions:
             assert region.evaluate("e => e.scrollWidth <= e.clientWidth"), region.get_attribute("aria-label")
     shown = page.get_by_role("region", name="Latency").get_by_role("row")

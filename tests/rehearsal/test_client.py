@@ -9,9 +9,9 @@ from aiohttp.test_utils import TestServer
 
 from flashsale.errors import UserError
 from flashsale.rehearsal import client as client_module
+from flashsale.rehearsal.checkout import find_mismatch
 from flashsale.rehearsal.client import NoResponse, open_client
 from flashsale.rehearsal.observations import Observations, Operation, Response
-from flashsale.rehearsal.sale import find_mismatch
 
 RETRY = {"Retry-After": "0"}
 

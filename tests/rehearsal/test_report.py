@@ -5,9 +5,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from flashsale.rehearsal.report import capacity, command, html, milliseconds
+from flashsale.rehearsal.buyers import BOT
+from flashsale.rehearsal.observations import Outcome
+from flashsale.rehearsal.report import (
+    bot_figures,
+    bots,
+    capacity,
+    command,
+    html,
+    milliseconds,
+    opening,
+    opening_figures,
+)
 from flashsale.rehearsal.run import Options
-from tests.support.rehearsals import observed, rehearsal, state
+from tests.support.rehearsals import DROP, START, observed, purchase, rehearsal, state
 
 
 class Page(HTMLParser):
@@ -69,7 +80,7 @@ def test_it_lists_the_checks_and_what_remains(page):
     for check in rehearsal().checks:
         assert check.name in page.text and check.detail in page.text
     assert "Rehearsal <of> & more" in page.text
-    assert "1 refunds were due" in page.text
+    assert "of 1 payments to return 1 were still due" in " ".join(page.text.split())
     assert "All of it has been removed." in " ".join(page.text.split())
     assert "A note." in page.text
     assert "503 overloaded" in page.text
@@ -77,7 +88,7 @@ def test_it_lists_the_checks_and_what_remains(page):
 
 def test_the_headline_counts_failed_checks():
     wrong = state()
-    wrong.refunds.clear()
+    wrong.due.clear()
     page = Page(html(rehearsal(state=wrong)))
     assert "1 of 10 checks failed" in page.text
     assert "all checks passed" not in page.text
@@ -87,6 +98,33 @@ def test_a_sale_without_responses_has_a_report():
     silent = observed()
     silent.calls = [call._replace(status=0) for call in silent.calls]
     assert "10 of 10" not in Page(html(rehearsal(observed=silent))).text
+
+
+def test_the_start_and_the_bots_have_figures():
+    seen = observed()
+    seen.purchases.append(purchase(7, Outcome.BOUGHT, BOT, order=False))
+    seen.purchases[-1].qty = 2
+    made = rehearsal(DROP, bots=3, observed=seen)
+    assert opening_figures(made) == {
+        "starts_at": START, "first_hold_after_seconds": 0.01, "early_requests_refused": 2, "of_bots": 1,
+    }  # fmt: skip
+    assert bot_figures(made) == {
+        "bots": 3, "accounts": 1, "requests": 2, "early": 1, "limit_reached": 1, "sold_out": 0, "holds": 1,
+        "units_bought": 2,
+    }  # fmt: skip
+    assert opening(made) == "first hold 10 ms after it, 2 early requests refused"
+    assert bots(made) == "2 requests of 3 bots with 1 account, 1 refused for the limit; they bought 2 units"
+    text = Page(html(made)).text
+    assert "Start and bots" in text
+    assert "start of the sale20:15:05.000 UTC" in text
+    assert "10 ms later" in text
+    assert "with 1 account3\n" in text
+
+
+def test_without_start_and_bots_there_are_no_figures(page):
+    made = rehearsal()
+    assert (opening_figures(made), bot_figures(made), opening(made), bots(made)) == (None, None, "", "")
+    assert "Start and bots" not in page.text
 
 
 @pytest.mark.parametrize(
@@ -105,6 +143,8 @@ def test_the_capacity_names_the_bottleneck(cpu, message):
 def test_the_command_repeats_the_rehearsal():
     options = rehearsal().options
     assert command(options) == "flashsale rehearse --buyers=6 --stock=3 --concurrency=4 --late=10 --seed=7"
+    drop = rehearsal(DROP).options
+    assert command(drop).endswith(" --late=10 --limit=2 --starts-in=5s --seed=7")
     lapsing = Options(**(vars(options) | {"lapse_after": 2.5}))
     assert command(lapsing).endswith(" --late=10 --lapse-after=2.5 --seed=7")
 

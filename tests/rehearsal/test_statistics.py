@@ -48,6 +48,7 @@ def test_operations_are_in_the_order_of_a_purchase():
     assert list(by_operation(observed())) == [
         Operation.VIEW,
         Operation.HOLD,
+        Operation.BOT,
         Operation.ORDER,
         Operation.WEBHOOK,
         Operation.RELEASE,
@@ -55,5 +56,6 @@ def test_operations_are_in_the_order_of_a_purchase():
     assert [row for row in responses(observed()) if row[0] is Operation.HOLD] == [
         (Operation.HOLD, 201, "", 5),
         (Operation.HOLD, 409, "insufficient_stock", 1),
+        (Operation.HOLD, 409, "sale_not_started", 1),
         (Operation.HOLD, 503, "overloaded", 1),
     ]
