@@ -83,7 +83,7 @@ class Subscriber:
     def close(self) -> None:
         """End the stream: the client has disconnected, or the server shuts down."""
         self.is_closed = True
-        self._wakeup.set()
+        self._wakeup.set()  # guard: stream-ends
 
     async def get(self, timeout: float) -> SSEvent:
         """The newest event since the last call, or a heartbeat after the timeout."""

@@ -114,7 +114,17 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A scheduler is alive for ten periods without a run", "scheduler-periods",
         ["< flashsale_data.read_clock() - 10 * v_period then"],
         ["tests/operators/test_scheduler_view.py"
-         "::test_a_scheduler_is_alive_while_a_sweep_has_succeeded_in_two_periods"]),
+         "::test_a_scheduler_is_alive_while_sweeps_succeed_every_two_periods_and_none_fails"]),
+    Mutation("A scheduler whose last run has failed is alive", "failed-sweep", ["elsif false then"],
+        ["tests/operators/test_scheduler_view.py"
+         "::test_a_scheduler_is_alive_while_sweeps_succeed_every_two_periods_and_none_fails"]),
+    Mutation("A sweep that fails does not record it", "failed-sweep-recorded",
+        ["exception when query_canceled then"],
+        ["tests/operators/test_sweep.py"
+         "::test_a_sweep_that_fails_records_that_and_a_long_one_records_each_batch"]),
+    Mutation("A sweep that is cancelled does not record it", "failed-sweep-recorded",
+        ["exception when others then"],
+        ["tests/operators/test_sweep.py::test_a_sweep_that_is_cancelled_records_that"]),
     Mutation("The sweep waits for locked holds", "sweep-skips-locked",
         ["for no key update of h", "for update of l) l;"],
         [SWEEP_LOCKS + "test_a_locked_hold_is_skipped_until_the_next_call"]),
@@ -556,6 +566,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_page_left_out.py::test_no_page_is_served_but_those_of_problems"]),
     Mutation("The stock feed shows without the page what was sold", "taken-units-left-out", ["if True:"],
         ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
+    Mutation("A stream that is closed goes on until its next event", "stream-ends", [""],
+        ["tests/api/test_stock_feed.py::test_a_stream_ends_as_soon_as_it_is_closed"]),
     Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
         ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),
     Mutation("Clients use up all open files", "reserved-files", ["if False:"],

@@ -169,7 +169,7 @@ class Ready(msgspec.Struct):
     schema_version: Annotated[str, Meta(description="The newest migration's id.")]
     schema_digest: Annotated[str, Meta(description="Digest of the SQL functions and views.")]
     scheduler: Annotated[
-        Literal["alive", "dead", "not_scheduled", "not_installed"],
+        Literal["alive", "failing", "dead", "not_scheduled", "not_installed"],
         Meta(description="State of the sweep's schedule. Responses are exact without it."),
     ]
     scheduler_detail: str

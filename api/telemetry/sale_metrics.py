@@ -22,7 +22,7 @@ _BY_PRODUCT: dict[str, tuple[str, str]] = {
 
 _UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = {
     "refunds_due": lambda: GaugeMetricFamily(
-        "flashsale_refunds_due", "Captured payments that pay no order, counted up to 10,000."
+        "flashsale_refunds_due", "Captured payments for which money is owed back, counted up to 10,000."
     ),
     "inbox": lambda: GaugeMetricFamily(
         "flashsale_inbox_webhooks", "Stored webhooks whose order does not exist yet."
@@ -38,7 +38,7 @@ _UNLABELLED: dict[str, Callable[[], GaugeMetricFamily | CounterMetricFamily]] = 
         "flashsale_sweep_lag_seconds", "Age of the oldest lapsed hold or order that has not been swept."
     ),
     "scheduler_alive": lambda: GaugeMetricFamily(
-        "flashsale_scheduler_alive", "1 if pg_cron runs the sweep on schedule."
+        "flashsale_scheduler_alive", "1 if pg_cron runs the sweep on schedule, and the last run succeeded."
     ),
     "scheduler_lag": lambda: GaugeMetricFamily(
         "flashsale_scheduler_lag_seconds", "Time since the sweep last ran, or was scheduled."

@@ -27,16 +27,19 @@ def pg_cron(conn: Connection) -> Findings:
         detail = f"not checked: role {conn.info.user} cannot read pg_cron's settings"
         yield Finding("pg_cron", "warning", detail, f"grant pg_read_all_settings to {_me(conn)}")
         return
-    last_run_at, swept, on_time, lag = fetch_row(
+    last_run_at, swept, on_time, lag, failed_at, failure = fetch_row(
         conn,
-        "select last_run_at, coalesce(last_run_at > now() - %(stale)s, false),"
-        " status = 'alive' or schedule is null and coalesce(last_run_at > now() - %(stale)s, false), lag"
-        " from flashsale.scheduler",
+        "select last_run_at, swept, status = 'alive' or schedule is null and swept, lag, failed_at, failure"
+        " from flashsale.scheduler,"
+        " coalesce(failed_at is null and last_run_at > now() - %(stale)s, false) as swept",
         {"stale": STALE},
     )
 
     if not available or not database:
-        if swept:
+        if failed_at:
+            detail = f"pg_cron is not loaded, and the last sweep failed: {failure}"
+            yield Finding("pg_cron", "failed", detail, _CORRECT)
+        elif swept:
             yield Finding("pg_cron", "ok", "pg_cron is not loaded; another scheduler runs the sweep")
         elif not available:
             package = f"postgresql-{conn.info.server_version // 10000}-cron"
@@ -67,15 +70,18 @@ def pg_cron(conn: Connection) -> Findings:
         detail = (
             f"the last sweep was at {last_run_at:%Y-%m-%d %H:%M:%SZ}" if last_run_at else "no sweep has run"
         )
+        remedy = "see flashsale cron status, and PostgreSQL's log"
+        if failed_at:
+            detail, remedy = f"the last sweep failed: {failure}", _CORRECT
         if lag:
             detail += f"; {format_duration(lag)} behind"
-        remedy = "see flashsale cron status, and PostgreSQL's log"
         yield Finding("pg_cron", "failed", detail, remedy)
     else:
         last_run = f"last sweep at {last_run_at:%H:%M:%SZ}" if last_run_at else "no sweep yet"
         yield Finding("pg_cron", "ok", f"installed, loaded, running and on schedule; {last_run}")
 
 
+_CORRECT = f"correct what the message names; if a function is missing, {MIGRATE}. The next run clears this"
 _LAUNCHERS = """
     select count(*) filter (where backend_type = 'pg_cron launcher'),
            count(*) filter (where backend_type is null)
@@ -209,9 +215,7 @@ def _failed(cron: Connection, name: str, owner: str, message: str) -> Findings:
     ):
         remedy = f"alter system set cron.use_background_workers = on, restart PostgreSQL, {MIGRATE}"
     else:
-        remedy = (
-            f"correct what the message names; if a function is missing, {MIGRATE}. The next run clears this"
-        )
+        remedy = _CORRECT
     yield Finding("pg_cron", "failed", detail, remedy)
 
 

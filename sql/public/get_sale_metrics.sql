@@ -7,7 +7,7 @@
 --                    units of a product at this instant
 --   on_sale          1 if holds of it are placed at this instant: begun, not ended, not paused
 --   starts_at, ends_at  the window of its sale, in Unix time; no row if there is none
---   refunds_due      captured payments that paid no order
+--   refunds_due      captured payments for which money is owed back
 --   inbox            webhooks stored until their order comes; inbox_limit: at most
 --   rejected_webhooks  refused webhooks that may stand for captured money, at most rejected_limit
 --   rejected_webhooks_dropped  deliveries ever that were not kept, for want of room

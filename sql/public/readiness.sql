@@ -3,8 +3,9 @@
 -- are exact without a scheduler; lapsed holds and overdue orders are recorded later.
 --
 --   scheduler  alive: a sweep has succeeded in the last two periods of its schedule, or it was
---              scheduled then; dead: none has, because pg_cron does not run it or its runs fail;
---              not_scheduled; not_installed
+--              scheduled then; failing: the last one has failed; dead: none has run, because
+--              pg_cron does not run it, cannot log in, or its role may not; not_scheduled;
+--              not_installed
 create or replace function flashsale.readiness(
   out schema_version text, out schema_digest text, out scheduler text, out scheduler_detail text,
   out problem text)
@@ -37,6 +38,11 @@ begin
   elsif v_scheduler.schedule is null then
     scheduler := 'not_scheduled';
     scheduler_detail := 'No job sweeps this database; run flashsale migrate.';
+  -- What was scheduled again is given its two periods again.
+  elsif v_scheduler.failed_at > coalesce(v_scheduler.scheduled_at, '-infinity') then -- guard: failed-sweep
+    scheduler := 'failing';
+    scheduler_detail := format('Scheduled %s, and the run at %s failed: %s', v_scheduler.schedule,
+      to_char(v_scheduler.failed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), v_scheduler.failure);
   elsif greatest(v_scheduler.last_run_at, v_scheduler.scheduled_at)
         < flashsale_data.read_clock() - 2 * v_period then  -- guard: scheduler-periods
     scheduler := 'dead';

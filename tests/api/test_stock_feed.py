@@ -63,6 +63,23 @@ async def test_an_idle_stream_sends_comments():
 
 
 @in_simulated_time
+async def test_a_stream_ends_as_soon_as_it_is_closed():
+    """When the server shuts down: not at the next sample or comment."""
+    feed = StockFeed(FakeClient(), Limits(poll_interval=10, heartbeat_interval=20))  # type: ignore[arg-type]
+    subscriber = Subscriber()
+    stream = feed.events(1, subscriber, 0)
+    for _ in ("history", "stock"):
+        await anext(stream)
+    following = asyncio.ensure_future(anext(stream, None))
+    await asyncio.sleep(1)
+    before = asyncio.get_running_loop().time()
+    subscriber.close()
+    assert await following is None
+    assert asyncio.get_running_loop().time() - before < 1
+    feed.close()
+
+
+@in_simulated_time
 async def test_a_poller_continues_after_a_failure():
     class Failing(FakeClient):
         async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:

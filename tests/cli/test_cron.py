@@ -90,6 +90,10 @@ def test_an_operator_sees_whether_the_sweep_runs(flashsale, db, jobs, cluster, c
             assert result.stdout.splitlines()[1:] == ["no lag", note]
         shown = flashsale("cron", "status", "--json", FLASHSALE_DATABASE_URL=url).stdout
         assert json.loads(shown)["jobs"] is None
+        db.execute("select flashsale.record_sweep('53100: the disk is full')")
+        result = flashsale("cron", "status", FLASHSALE_DATABASE_URL=url)
+        assert (result.exit_code, "failed: 53100: the disk is full\n" in result.stdout) == (1, True)
+        assert result.stdout.startswith("failing: Scheduled ")
         db.execute("update flashsale_data.scheduler set scheduled_at = null, last_run_at = '2020-01-01'")
         assert flashsale("cron", "status", FLASHSALE_DATABASE_URL=url).exit_code == 1
     finally:

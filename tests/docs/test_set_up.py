@@ -32,9 +32,12 @@ class OwnServer:
 
     def __init__(self, folder: Path, settings: str) -> None:
         self.port = free_port()
+        self.home = folder / "home"
+        """of PostgreSQL's account"""
         self.cluster = Cluster(folder)
         account = self.cluster.account
         account.make_private_directory(self.cluster.data)
+        account.make_private_directory(self.home)
         password = folder / "password"
         password.write_text(PASSWORD)
         os.chown(password, account.uid, account.gid)
@@ -60,11 +63,20 @@ class OwnServer:
                     find_binary("postgres"), "-D", self.cluster.data, *words, pdeathsig=signal.SIGINT
                 ),
                 cwd=self.cluster.directory,
+                env=os.environ | {"HOME": str(self.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def run_as_its_account(self, script: str) -> None:
+        subprocess.run(
+            self.cluster.account.command("sh", "-ec", script.replace(":5432:", f":{self.port}:")),
+            cwd=self.home,
+            env=os.environ | {"HOME": str(self.home)},
+            check=True,
+        )
 
     def is_up(self) -> bool:
         try:
@@ -75,10 +87,18 @@ class OwnServer:
 
 
 @contextmanager
-def own_server() -> Iterator[OwnServer]:
+def own_server(*, with_background_workers: bool) -> Iterator[OwnServer]:
+    """With the settings of the document, or those and `.pgpass` of its section without background workers."""
     (settings,) = (block.text for block in blocks(OPERATIONS, SET_UP) if block.kind == "ini")
+    (pgpass,) = (block.text for block in blocks(OPERATIONS, SET_UP) if block.kind == "sh")
     with cluster_folder() as folder:
-        server = OwnServer(folder, settings)
+        if with_background_workers:
+            server = OwnServer(folder, settings)
+        else:
+            others = [line for line in settings.splitlines(True) if "cron.use_background_workers" not in line]
+            assert len(others) == settings.count("\n") - 1
+            server = OwnServer(folder, "".join(others))
+            server.run_as_its_account(pgpass)
         child = server.start()
         try:
             wait_until(lambda: child.poll() is not None or server.is_up(), "PostgreSQL accepts connections")
@@ -90,11 +110,14 @@ def own_server() -> Iterator[OwnServer]:
 
 @needs_pg_cron
 @pytest.mark.slow  # old versions of pg_cron run jobs at full minutes only
-def test_the_set_up_leads_from_an_empty_server_to_the_first_sale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_background_workers", [True, False], ids=["background workers", ".pgpass"])
+def test_the_set_up_leads_from_an_empty_server_to_the_first_sale(
+    tmp_path: Path, with_background_workers: bool
+) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     with (
-        own_server() as server,
+        own_server(with_background_workers=with_background_workers) as server,
         Reader(
             tmp_path,
             superuser=server.url(),
@@ -130,6 +153,9 @@ def test_the_set_up_leads_from_an_empty_server_to_the_first_sale(tmp_path: Path)
             }
             assert found["pg_cron"] == "ok"
             assert httpx.get(f"{base}/readyz").json()["scheduler"] == "alive"
+            with psycopg.connect(server.url()) as conn:
+                setting = one(conn, "select current_setting('cron.use_background_workers')")
+                assert (setting == "on") == with_background_workers
         finally:
             for pid in processes.with_arguments("--pid", "server.pid"):
                 with suppress(OSError):  # a worker may have ended with its master

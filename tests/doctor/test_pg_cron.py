@@ -76,6 +76,29 @@ def test_jobs_that_do_not_run_fail(db, scheduled):
     assert (status, "the last sweep was at" in said) == ("failed", True)
 
 
+FAIL = "select flashsale.record_sweep('53100: the disk is full')"
+
+
+@needs_pg_cron
+def test_a_failed_sweep_fails_although_the_runs_of_another_role_are_hidden(db, scheduled):
+    db.execute("call flashsale.sweep()")
+    db.execute(FAIL)
+    assert problems(pg_cron_checks.pg_cron, db) == [
+        ("failed", "the last sweep failed: 53100: the disk is full")
+    ]
+
+
+def test_a_failed_sweep_of_another_scheduler_fails(db, monkeypatch):
+    monkeypatch.setattr(pg_cron_checks, "cron_database", lambda conn: None)
+    db.execute("call flashsale.sweep()")
+    db.execute(FAIL)
+    assert problems(pg_cron_checks.pg_cron, db) == [
+        ("failed", "pg_cron is not loaded, and the last sweep failed: 53100: the disk is full")
+    ]
+    db.execute("call flashsale.sweep()")
+    assert problems(pg_cron_checks.pg_cron, db) == []
+
+
 @needs_pg_cron
 def test_a_dead_launcher_fails(db, scheduled, monkeypatch):
     monkeypatch.setattr(pg_cron_checks, "_LAUNCHERS", "select 0, 0")

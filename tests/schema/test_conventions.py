@@ -62,7 +62,8 @@ def test_a_file_follows_the_layout(path):
     text = path.read_text()
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert not re.search(r"[ \t]+$|\t", text, flags=re.MULTILINE), "trailing blanks or tabs"
-    assert not re.search(r"when others", text, flags=re.IGNORECASE)
+    # The sweep records whatever has failed, and raises it again.
+    assert path.stem == "sweep" or not re.search(r"when others", text, flags=re.IGNORECASE)
     # Without E, what a backslash means depends on standard_conforming_strings of the caller's session.
     assert not re.search(r"(?<![eE])'[^'\n]*\\", re.sub(r"--.*|[eE]'(?:[^']|'')*'", "", text))
     code = re.sub(r"--.*|'(?:[^']|'')*'|\$\$", "", text)

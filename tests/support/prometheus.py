@@ -46,11 +46,14 @@ class Prometheus:
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]["result"]
 
+    def alerts(self) -> set[tuple[str, str]]:
+        """The alerts that are pending or firing: their names and states."""
+        answer = httpx.get(f"{self.url}/api/v1/alerts", timeout=30)
+        return {(alert["labels"]["alertname"], alert["state"]) for alert in answer.json()["data"]["alerts"]}
+
     def firing(self) -> set[str]:
         """The names of the alerts that fire."""
-        answer = httpx.get(f"{self.url}/api/v1/alerts", timeout=30)
-        alerts = answer.json()["data"]["alerts"]
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+        return {name for name, state in self.alerts() if state == "firing"}
 
     def fired(self) -> set[str]:
         """The names of the alerts that have fired at any time since it was started."""
