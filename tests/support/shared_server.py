@@ -15,10 +15,11 @@ from tests.support.database import emptied_database
 from tests.support.http import running_server
 
 
-def shared_server(dbname: str, scope: str = "session", **environment: str) -> tuple[Callable, ...]:
+def shared_server(dbname: str, scope: str = "package", **environment: str) -> tuple[Callable, ...]:
     """Four fixtures: the two of emptied_database(), the server, and its URL once the database is empty.
 
-    :param scope: of the database and the server
+    :param scope: of the database and the server: package in a conftest.py, module in a file of tests; none
+        outlives its tests, some of which look for the server that they have started
     :param environment: the server's, as in running_server()
     """
     shared, postgresql = emptied_database(dbname, scope)
