@@ -150,7 +150,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _label_seconds(axes: Axes, observed: Observations) -> None:
     axes.set_xlim(0, max(observed.stock_levels[-1].at, 0.1))
-    axes.set_xlabel("seconds since the start")
+    axes.set_xlabel("seconds since the first request")
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="x")
     for axis in (axes.xaxis, axes.yaxis):

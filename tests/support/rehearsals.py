@@ -65,14 +65,14 @@ def observed() -> Observations:
                 [
                     *[(Operation.VIEW, 200, "", False)] * 5,
                     (Operation.HOLD, 503, "overloaded", True),
-                    (Operation.HOLD, 409, "sale_not_started", False),
-                    (Operation.BOT, 409, "sale_not_started", False),
-                    (Operation.BOT, 409, "limit_reached", False),
                     *[(Operation.HOLD, 201, "", False)] * 5,
                     (Operation.HOLD, 409, "insufficient_stock", False),
                     *[(Operation.ORDER, 201, "", False)] * 4,
                     *[(Operation.WEBHOOK, 200, "", False)] * 5,
                     (Operation.RELEASE, 204, "", False),
+                    (Operation.HOLD, 409, "sale_not_started", False),
+                    (Operation.BOT, 409, "sale_not_started", False),
+                    (Operation.BOT, 409, "limit_reached", False),
                 ]
             )
         ],
