@@ -1,7 +1,5 @@
 """POST /api/holds, GET and DELETE /api/holds/{hold_id}, POST /api/holds/{hold_id}/extension."""
 
-import math
-import time
 from datetime import datetime
 
 from falcon.asgi import Request, Response
@@ -10,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from api.buyer_identity import BuyerIdentity
 from api.database.client import CheckoutClient
 from api.database.functions import GetHoldsRow, PlaceHoldsRow
-from api.problems import EXTENSION_REFUSED, HOLD_NOT_FOUND, REFUSALS, SALE_NOT_STARTED, respond_refusal
+from api.problems import EXTENSION_REFUSED, HOLD_NOT_FOUND, REFUSALS, respond_refusal
 from api.schemas import responses
 from api.schemas.fields import MAX_HOLD_ID
 from api.schemas.parameters import idempotency_key, parse_id
@@ -83,16 +81,12 @@ class Extension:
 def _refuse(resp: Response, row: PlaceHoldsRow) -> None:
     """Respond with the refusal of a hold, and with what it says beside its sentence."""
     members = row.members or {}
+    retry_after = members.pop("retry_after", None)
     # As text in JSON, with the offset of the connection's time zone.
     times = {name: datetime.fromisoformat(members[name]) for name in members.keys() & _TIMES}
     respond_refusal(resp, row, **members | {name: instant(at) for name, at in times.items()})
-    if "starts_at" in times:
-        resp.set_header("Retry-After", str(_seconds_until(times["starts_at"])))
-
-
-def _seconds_until(at: datetime) -> int:
-    """Seconds until then, rounded up; no more than a client is asked to wait, as terms may change."""
-    return max(1, min(SALE_NOT_STARTED.retry_after or 1, math.ceil(at.timestamp() - time.time())))
+    if retry_after is not None:
+        resp.set_header("Retry-After", str(retry_after))
 
 
 def _body(row: PlaceHoldsRow | GetHoldsRow) -> bytes:

@@ -14,10 +14,10 @@
 -- Replays  a key that has placed a hold returns that hold as it now stands, to the same buyer.
 -- Refuses  SA001 product_not_found, SA002 insufficient_stock, SA008 idempotency_key_reused,
 --          SA009 invalid_request, SA012 sale_not_started, SA013 sale_ended, SA014 sale_paused,
---          SA015 sale_cancelled, SA016 buyer_required, SA017 limit_reached. members has what a refusal says beside its
---          sentence: starts_at, ends_at, or the limit that was reached, what the buyer has taken of
---          it, and what is remaining (of the limit of a hold: nothing is taken). One column, since
---          each costs a call of one hold 1 %.
+--          SA015 sale_cancelled, SA016 buyer_required, SA017 limit_reached. members has what a
+--          refusal says beside its sentence: starts_at and retry_after (1 to 60 seconds), ends_at,
+--          or the limit that was reached, what the buyer has taken of it, and what is remaining (of
+--          the limit of a hold: nothing is taken). One column, since each costs a call of one hold 1 %.
 --          55P03: another transaction has locked the request's key, product or claims. Nothing was done
 --          for the request; send it again. A call serves the keys, claims and products that
 --          it can lock at once. If it can lock none, it waits for one, and fails as a whole with
@@ -247,7 +247,9 @@ begin
       if v_refusal = v_denial then
         case v_refusal
           when 'SA012' then
-            v_members[v_i] := jsonb_build_object('starts_at', (v_products[v_slot]).starts_at);
+            v_members[v_i] := jsonb_build_object(
+              'starts_at', (v_products[v_slot]).starts_at,
+              'retry_after', flashsale_data.seconds_until((v_products[v_slot]).starts_at));
             v_details[v_i] := format('The sale of product %s starts at %s.', p_product_ids[v_i],
               (v_products[v_slot]).starts_at);
           when 'SA013' then

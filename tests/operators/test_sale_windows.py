@@ -28,7 +28,10 @@ NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
 
 
 def members(row):
-    return {name: datetime.fromisoformat(value) for name, value in row.members.items()}
+    return {
+        name: datetime.fromisoformat(value) if name in ("starts_at", "ends_at") else value
+        for name, value in row.members.items()
+    }
 
 
 # --- the window ---
@@ -54,7 +57,14 @@ def test_a_hold_before_the_start_is_refused_with_the_start(db):
     with refused("SA012"):
         place_hold(db, product)
     for row in place_holds(db, (product, 1), (product, 2)):
-        assert (row.sqlstate, members(row)) == ("SA012", {"starts_at": starts_at})
+        assert (row.sqlstate, members(row)) == ("SA012", {"starts_at": starts_at, "retry_after": 60})
+
+
+@pytest.mark.parametrize(("starts_in", "seconds"), [("45.5 s", 46), ("1.5 s", 2), ("1 h", 60)])
+def test_a_hold_before_the_start_is_asked_to_wait_until_then_by_this_clock(db, starts_in, seconds):
+    starts_at = value(db, "select clock_timestamp() + %s::interval", starts_in)
+    (row,) = place_holds(db, (create_product(db, starts_at=starts_at), 1))
+    assert row.members["retry_after"] in (seconds - 1, seconds)
 
 
 def test_a_hold_after_the_end_is_refused_with_the_end(db):

@@ -79,6 +79,7 @@ SANE = {
     "p_limit_group": "shoe", "p_listed": "true", "p_max_per_hold": "2",
     "p_buyer": "ann", "p_buyers": "ann",
     "p_expires_at": "2099-01-01 00:00Z", "p_expires_ats": "2099-01-01 00:00Z",
+    "p_failure": "53200: out of memory",
     "p_webhook_id": "msg_1", "p_body": "{}", "p_code": "invalid_request", "p_detail": "Why.",
     "p_webhook_ids": "msg_2", "p_bodies": "{}", "p_codes": "invalid_request", "p_details": "Why.",
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
