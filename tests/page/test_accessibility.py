@@ -54,7 +54,7 @@ def test_an_expiring_hold_does_not_move_the_focus(buyer, hold_time):
 
 def test_results_are_announced_and_the_plot_is_not(buyer):
     expect(buyer.locator("#message")).to_have_attribute("role", "status")
-    expect(buyer.get_by_role("timer", include_hidden=True)).to_have_count(2)
+    expect(buyer.get_by_role("timer", include_hidden=True)).to_have_count(3)
     assert buyer.locator("#plot [role=status], #plot [aria-live], dl [aria-live]").count() == 0
     assert buyer.get_by_role("banner").count() == buyer.get_by_role("main").count() == 1
 

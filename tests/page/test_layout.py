@@ -117,8 +117,8 @@ def test_buyer_tester_and_operator_have_sections_of_their_own(buyer):
         "What can go wrong": (
             "Tester",
             [
-                "Order, payment first", "Let it lapse", "Pay, sent twice", "Let it fail", "Cancel it",
-                "Repeat the last webhook", "Pay once more",
+                "Order, payment first", "Let it lapse", "Decline the card", "Pay, sent twice", "Let it fail",
+                "Cancel it", "Repeat the last webhook", "Pay once more",
             ],
         ),
         "The sale as it goes": ("Operator", []),
@@ -145,7 +145,7 @@ def test_a_case_can_be_tested_at_its_step_only(buyer):
     assert enabled() == ["Order, payment first", "Let it lapse"]
     press(buyer, "Order")
     expect_message(buyer, "It awaits")
-    assert enabled() == ["Pay, sent twice", "Let it fail", "Cancel it"]
+    assert enabled() == ["Decline the card", "Pay, sent twice", "Let it fail", "Cancel it"]
     press(buyer, "Pay")
     expect_message(buyer, "is paid.")
     assert enabled() == ["Repeat the last webhook", "Pay a second time"]
