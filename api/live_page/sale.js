@@ -31,7 +31,7 @@ export class Sale {
     this.allowance = null; // {taken, remaining}, if there is a limit
     this.isNamed = null; // whether the server takes the buyer's name from this page; null: not known yet
     this.wasOpen = null; // when the changes were told last
-    this.closedUntil = 0; // as a refusal demands, by performance.now()
+    this.closedUntil = -Infinity; // as a refusal demands, by performance.now()
     this.asking = null;
     this.learn(product, Date.parse(product.now), Date.parse(product.now));
   }
@@ -53,7 +53,8 @@ export class Sale {
     this.terms = { sale_status, starts_at, ends_at, max_per_buyer };
     const next = { scheduled: starts_at, open: ends_at, paused: ends_at }[sale_status];
     const left = Math.min(LONGEST_UNASKED, next ? Date.parse(next) - now : Infinity); // guard: page-asks-at-instant
-    this.askAt = Math.max(performance.now() + Math.max(SOONEST, left), this.closedUntil);
+    const here = performance.now();
+    this.askAt = here < this.closedUntil ? this.closedUntil : here + Math.max(SOONEST, left);
     const wasOpen = this.wasOpen;
     this.wasOpen = this.isOpen;
     if (JSON.stringify(before) === JSON.stringify(this.terms) && wasOpen === this.wasOpen) return;

@@ -28,8 +28,7 @@ export function units(count) {
 
 /** What a limit leaves to a buyer. */
 export function allowed({ taken, remaining }) {
-  const more = taken ? "more " : "";
-  return `you have ${taken || "none"}, and ${remaining || "no"} ${more}${remaining === 1 ? "is" : "are"} possible`;
+  return taken ? `you have ${taken}, and may have ${remaining || "no"} more` : `you have none, and may have ${remaining}`;
 }
 
 function padded(number) {

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.page.conftest import DESKTOP, PHONE
-from tests.page.test_accessibility import SCROLLS_SIDEWAYS, states
+from tests.page.test_accessibility import SCROLLS_SIDEWAYS, sale_states, states
 from tests.page.test_checkout import expect_message, logged, press, units
 
 WIDE_PHONE = {"width": 390, "height": 844}
@@ -47,10 +47,14 @@ def new_product(db, name: str, stock: int = 50) -> int:
 @pytest.mark.parametrize("name", ["W" * LONGEST_NAME, ("Limited sneaker " * 20)[:LONGEST_NAME]])
 @pytest.mark.parametrize("viewport", [WIDE_PHONE, PHONE], ids=["390", "360"])
 def test_nothing_runs_off_a_phone(open_page, db, viewport, name):
-    page = open_page(f"/?product={new_product(db, name.strip(), 1_000_000)}", viewport=viewport)
+    product = new_product(db, name.strip(), 1_000_000)
+    page = open_page(f"/?product={product}", viewport=viewport)
     page.reload()  # there is more than one product now: their menu is shown
     expect(page.get_by_label("Product")).to_be_visible()
     for state in states(page, more=2_000_000):
+        assert page.evaluate(STICKS_OUT) == [], state
+        assert not page.evaluate(SCROLLS_SIDEWAYS), state
+    for state in sale_states(page, db, product):
         assert page.evaluate(STICKS_OUT) == [], state
         assert not page.evaluate(SCROLLS_SIDEWAYS), state
 

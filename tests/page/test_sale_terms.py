@@ -147,7 +147,7 @@ def test_the_quantity_is_bounded_by_what_remains(open_page, db, product):
     change_terms(db, product, max_per_buyer=2)
     page = open_page()
     quantity = page.get_by_label("Quantity")
-    expect_limit(page, "At most 2 for each buyer: you have none, and 2 are possible.")
+    expect_limit(page, "At most 2 for each buyer: you have none, and may have 2.")
     for _ in range(3):
         page.get_by_role("button", name="One more").click()
     expect(quantity).to_have_value("2")
@@ -156,7 +156,7 @@ def test_the_quantity_is_bounded_by_what_remains(open_page, db, product):
     expect(quantity).to_have_value("2")
     quantity.fill("1")
     press(page, "Reserve")
-    expect_limit(page, "At most 2 for each buyer: you have 1, and 1 more is possible.")
+    expect_limit(page, "At most 2 for each buyer: you have 1, and may have 1 more.")
     press(page, "Order")
     press(page, "Pay")
     expect_message(page, "is paid.")
@@ -164,9 +164,9 @@ def test_the_quantity_is_bounded_by_what_remains(open_page, db, product):
     page.get_by_role("button", name="One more").click()
     expect(quantity).to_have_value("1")
     press(page, "Reserve")
-    expect_limit(page, "At most 2 for each buyer: you have 2, and no more are possible.")
+    expect_limit(page, "At most 2 for each buyer: you have 2, and may have no more.")
     press(page, "Release")
-    expect_limit(page, "At most 2 for each buyer: you have 1, and 1 more is possible.")
+    expect_limit(page, "At most 2 for each buyer: you have 1, and may have 1 more.")
     expect(reserve(page)).to_be_enabled()
     assert units(db, product) == (49, 0, 0, 1)
 
@@ -180,7 +180,7 @@ def test_a_buyer_who_has_all_cannot_press(open_page, db, product):
     press(page, "Start again")
     expect(reserve(page)).to_be_disabled()
     change_terms(db, product, max_per_buyer=3)
-    expect_limit(page, "At most 3 for each buyer: you have 1, and 2 more are possible.")
+    expect_limit(page, "At most 3 for each buyer: you have 1, and may have 2 more.")
     expect(reserve(page)).to_be_enabled()
     change_terms(db, product, max_per_buyer=0)
     expect(page.locator("#sale-limit")).to_be_hidden()
@@ -189,12 +189,12 @@ def test_a_buyer_who_has_all_cannot_press(open_page, db, product):
 def test_a_limit_that_was_reached_elsewhere_is_told(open_page, db, client, product):
     change_terms(db, product, max_per_buyer=2)
     page = open_page()
-    expect_limit(page, "At most 2 for each buyer: you have none, and 2 are possible.")
+    expect_limit(page, "At most 2 for each buyer: you have none, and may have 2.")
     buyer = page.evaluate("JSON.parse(localStorage.buyer)")
     elsewhere = client.post("/api/holds", json={"product_id": product, "qty": 2, "buyer": buyer})
     assert elsewhere.status_code == 201
     press(page, "Reserve")
-    expect_message(page, "Limit reached. At most 2 of Limited sneaker: you have 2, and no more are possible.")
+    expect_message(page, "Limit reached. At most 2 of Limited sneaker: you have 2, and may have no more.")
     expect(reserve(page)).to_be_disabled()
 
 
@@ -214,7 +214,7 @@ def test_a_lost_hold_can_be_repeated_although_it_took_all(open_page, db, product
     press(page, "Reserve")
     expect_message(page, "No response.")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it reads the allowance
-    expect_limit(page, "At most 2 for each buyer: you have 2, and no more are possible.")
+    expect_limit(page, "At most 2 for each buyer: you have 2, and may have no more.")
     press(page, "Reserve")
     expect_message(page, "Reserved 2 units.")
     assert units(db, product) == (48, 2, 0, 0)
