@@ -554,7 +554,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_page_left_out.py::test_no_page_is_served_but_those_of_problems"]),
     Mutation("The stock feed tells without the page what was sold", "taken-units-left-out", ["if True:"],
         ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
-    Mutation("The stock feed does not tell that the terms of a sale change", "feed-tells-terms", ["if False:"],
+    Mutation("The stock feed does not tell that a sale's terms change", "feed-tells-terms", ["if False:"],
         ["tests/page/test_stock_feed.py::test_the_terms_of_the_sale_are_sent_as_they_change"]),
     Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
         ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),

@@ -48,7 +48,11 @@ class Selling:
     async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
         self.calls += 1
         available = 1000 - self.calls // 3
-        return [GetStockRow(1, datetime.now(UTC), 1000, available, 1000 - available, 0, self.calls, "open", None, None, 2)]
+        return [
+            GetStockRow(
+                1, datetime.now(UTC), 1000, available, 1000 - available, 0, self.calls, "open", None, None, 2
+            )
+        ]
 
 
 @in_simulated_time

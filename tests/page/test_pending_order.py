@@ -13,7 +13,8 @@ def test_a_card_is_declined_and_then_another_one_pays(buyer, db, product):
     press(buyer, "Decline the card")
     expect(buyer.locator("#message")).to_have_text(
         re.compile(
-            rf"^The card was declined\. Order {order} stays pending until \d\d:\d\d:\d\d: pay it with another card\.$"
+            rf"^The card was declined\. Order {order} stays pending until \d\d:\d\d:\d\d:"
+            r" pay it with another card\.$"
         )
     )
     expect(newest_answer(buyer)).to_contain_text('"result": "no_change"')

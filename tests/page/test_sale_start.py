@@ -1,4 +1,4 @@
-"""The page before the sale starts: it counts down by the database's clock, and opens by itself at the instant."""
+"""The page before a sale: it counts down by the database's clock, and opens by itself at the instant."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,8 +9,8 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.page.test_checkout import expect_message, logged
 from tests.page.test_tabs import switch
-from tests.support.waiting import wait_until
 from tests.support.sql_calls import pause_sale, resume_sale
+from tests.support.waiting import wait_until
 
 HOUR = 3_600_000
 
@@ -146,8 +146,9 @@ def test_retry_after_is_obeyed(buyer, client, product):
     buyer.evaluate("""() => {
         window.changes = [];
         const button = document.getElementById("do-reserve");
-        new MutationObserver(() => changes.push([button.disabled, performance.now()]))
-            .observe(button, { attributes: true, attributeFilter: ["disabled"] });
+        const note = () => changes.at(-1)?.[0] === button.disabled
+            || changes.push([button.disabled, performance.now()]);
+        new MutationObserver(note).observe(button, { attributes: true, attributeFilter: ["disabled"] });
     }""")
     reserve(buyer).click()
     expect_message(buyer, "Sale not started. Limited sneaker is on sale from")

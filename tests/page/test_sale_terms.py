@@ -29,9 +29,7 @@ def cancel_sale(db, product: int) -> None:
 
 
 def ends_in(db, product: int, seconds: float) -> None:
-    (ends_at,) = db.execute(
-        "select clock_timestamp() + make_interval(secs => %s)", (seconds,)
-    ).fetchone()
+    (ends_at,) = db.execute("select clock_timestamp() + make_interval(secs => %s)", (seconds,)).fetchone()
     change_terms(db, product, ends_at=ends_at)
 
 
@@ -102,7 +100,9 @@ def test_a_page_that_has_not_heard_of_it_is_refused_and_learns(buyer, db, produc
     buyer.route("**/live", lambda route: route.abort())
     buyer.reload()
     expect(reserve(buyer)).to_be_enabled()
-    {"paused": pause_sale, "ended": lambda *of: ends_in(*of, -1), "cancelled": cancel_sale}[terms](db, product)
+    {"paused": pause_sale, "ended": lambda *of: ends_in(*of, -1), "cancelled": cancel_sale}[terms](
+        db, product
+    )
     press(buyer, "Reserve")
     expect_message(buyer, code)
     expect(reserve(buyer)).to_be_disabled()

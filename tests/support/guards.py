@@ -1,8 +1,9 @@
 """Guards of the code, found by the comments that name them, and the code with a guard replaced.
 
 A guard is a lock, a comparison or another line that a promise rests on. A comment names it, `-- guard: name`
-in SQL, `# guard: name` in Python and `// guard: name` in JavaScript, at the end of the guarded line or, if that
-line would become longer than 110 characters, alone on the line above it. A guard may be at several places.
+in SQL, `# guard: name` in Python and `// guard: name` in JavaScript, at the end of the guarded line or, if
+that line would become longer than 110 characters, alone on the line above it. A guard may be at several
+places.
 """
 
 import re
