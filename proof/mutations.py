@@ -586,6 +586,11 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [PAGE_TERMS + "test_the_quantity_is_bounded_by_what_remains"]),
     Mutation("The page repeats a request whose answer was lost with another key", "page-same-key",
         ["return randomKey();"], [PAGE_TABS + "test_a_hold_whose_answer_was_lost_is_shown_after_a_reload"]),
+    Mutation("A hold whose answer was lost cannot be asked for again if it took all", "page-repeats-lost",
+        ["this.view.offer(this.sale.isOpen, this.sale.most);"],
+        [PAGE_TERMS + "test_a_lost_hold_can_be_repeated_although_it_took_all"]),
+    Mutation("A hold that was extended elsewhere stays at its old end", "page-hold-goes-on", [""],
+        ["tests/page/test_extend_hold.py::test_a_tab_that_has_not_heard_of_the_extension_asks_at_the_end"]),
     Mutation("The next step is out of sight on a phone", "page-next-in-sight", [""],
         ["tests/page/test_layout.py::test_the_next_step_is_in_sight_on_a_phone"]),
     # Sessions: the primary, a backend of its own, settings.

@@ -75,7 +75,7 @@ export class Checkout {
   /** Bound what can be reserved; a request whose response never came can be repeated whatever the terms are by now. */
   offer() {
     const isLost = unanswered(`hold ${this.product.id}`) !== null;
-    this.view.offer(isLost || this.sale.isOpen, isLost ? null : this.sale.most);
+    this.view.offer(isLost || this.sale.isOpen, isLost ? null : this.sale.most); // guard: page-repeats-lost
   }
 
   /** The page is visible again: other tabs and the server may have gone on. */
@@ -271,11 +271,11 @@ export class Checkout {
     else this.view.say("", "Not waiting any more.");
   }
 
-  /** The hold should have expired; the server decides. */
+  /** The hold should have expired; the server decides, as another client may have extended it. */
   async lapse() {
     const { hold_id, qty } = this.hold;
     const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server.", quiet: true });
-    if (answer.body?.status === "active") this.setHold(answer.body); // another tab has extended it
+    if (answer.body?.status === "active") this.setHold(answer.body); // guard: page-hold-goes-on
     if (!answer.ok || answer.body.status === "active") return;
     if (this.lapsing) await this.post(`order ${this.product.id}`, "/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
     else await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server." });
