@@ -1,13 +1,14 @@
 """Stock as it changes: one poller, and the streams of Server-Sent Events that it feeds.
 
 The database does not notify this process of changes: NOTIFY would serialize the commits of a sale. Instead
-one poller reads the stock of all subscribed products in one query, a few times a second, and only while there
-are subscribers; changes go to every subscriber. So a thousand open pages cost the database as much as one.
+one poller reads the stock and the terms of all subscribed products in one query, a few times a second, and
+only while there are subscribers; changes go to every subscriber. So a thousand open pages cost the database
+as much as one.
 
 Each subscriber has a buffer for one sample, the newest: a slow reader skips samples and delays no other.
 
     event: history      an array of samples: the changes of the last minutes, or since Last-Event-ID
-    event: stock        a sample, whenever it differs from the one before
+    event: stock        a sample and the terms of the sale, whenever either differs from before
     event: unavailable  {"code", "title"}: the database does not respond; a sample follows when it does again
     : (a comment)       a heartbeat
 """
@@ -27,7 +28,7 @@ from api.database.client import CheckoutClient
 from api.database.errors import Overloaded, RolledBack, Unavailable
 from api.database.functions import GetStockRow
 from api.problems import UNAVAILABLE
-from api.schemas.responses import StockSample, encode, instant
+from api.schemas.responses import StockEvent, StockSample, encode, instant, optional_instant
 from api.telemetry import metrics
 
 log = logging.getLogger("flashsale.api")
@@ -103,6 +104,7 @@ class _Product:
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
         self.changes: deque[tuple[datetime, StockSample]] = deque()
+        self.terms: tuple[object, ...] | None = None
         self.newest: _Event | None = None
 
     def publish(self, event: _Event) -> None:
@@ -195,8 +197,20 @@ class StockFeed:
         sample = StockSample(instant(row.at), row.available_stock)
         if self._with_taken_units:  # guard: taken-units-left-out
             sample.held, sample.awaiting, sample.paid = row.held, row.awaiting, row.paid
+        event = StockEvent(
+            sample.at,
+            *_units(sample),
+            sale_status=row.sale_status,
+            starts_at=optional_instant(row.starts_at),
+            ends_at=optional_instant(row.ends_at),
+            max_per_buyer=row.max_per_buyer,
+        )
         before = product.changes[-1][1] if product.changes else None
-        product.newest = _Event("stock", encode(sample), _event_id(row.at))
+        product.newest = _Event("stock", encode(event), _event_id(row.at))
+        terms = row.sale_status, row.starts_at, row.ends_at, row.max_per_buyer
+        if terms != product.terms:  # guard: feed-tells-terms
+            product.terms = terms
+            force = True
         if before is None or _units(sample) != _units(before):
             product.changes.append((row.at, sample))
             force = True
@@ -216,7 +230,7 @@ class StockFeed:
                 product.publish(self._unavailable)
 
 
-def _units(sample: StockSample) -> tuple[int | UnsetType, ...]:
+def _units(sample: StockSample) -> tuple[int, int | UnsetType, int | UnsetType, int | UnsetType]:
     return sample.available, sample.held, sample.awaiting, sample.paid
 
 

@@ -29,6 +29,10 @@ LOCKED = "tests/sql/test_locked_rows.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
 ORIGINS = "tests/api/test_cross_origin.py::"
+PAGE_CLOCK = "tests/page/test_server_clock.py::"
+PAGE_START = "tests/page/test_sale_start.py::"
+PAGE_TABS = "tests/page/test_tabs.py::"
+PAGE_TERMS = "tests/page/test_sale_terms.py::"
 PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRICES = "tests/operators/test_change_price.py::"
 PRIVILEGES = "tests/schema/test_privileges.py::"
@@ -568,10 +572,45 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         ["tests/api/test_page_left_out.py::test_the_stock_feed_has_the_available_units_alone"]),
     Mutation("A stream that is closed goes on until its next event", "stream-ends", [""],
         ["tests/api/test_stock_feed.py::test_a_stream_ends_as_soon_as_it_is_closed"]),
+    Mutation("The stock feed does not tell that a sale's terms change", "feed-tells-terms", ["if False:"],
+        ["tests/page/test_stock_feed.py::test_the_terms_of_the_sale_are_sent_as_they_change"]),
     Mutation("A server that shuts down drops a request that is on its way", "shutdown-grace", ["if False:"],
         ["tests/api/test_shutdown.py::test_a_request_over_an_idle_connection_is_still_served"]),
     Mutation("Clients use up all open files", "reserved-files", ["if False:"],
         ["tests/api/test_open_files.py::test_a_client_beyond_the_limit_is_answered_at_once"]),
+    # The live page.
+    Mutation("The page counts down by the browser's clock", "page-clock", ["return Date.now();"],
+        [PAGE_START + "test_the_countdown_is_by_the_databases_clock[ahead]"]),
+    Mutation("The page takes a response's time for the time at which it arrives", "page-clock-offset",
+        ["const ahead = at - received;"],
+        [PAGE_CLOCK + "test_a_response_is_of_the_middle_between_request_and_response"]),
+    Mutation("The page waits for the stream to open it", "page-asks-at-instant",
+        ["const left = LONGEST_UNASKED;"], [PAGE_START + "test_the_page_opens_at_the_instant[right]"]),
+    Mutation("The page does not notice that the machine has slept", "page-after-sleep", ["if (false) {"],
+        [PAGE_START + "test_the_page_opens_at_the_instant_after_the_machine_has_slept"]),
+    Mutation("The page opens although the sale is paused", "page-opens-by-status",
+        ["return performance.now() >= this.closedUntil;"],
+        [PAGE_TERMS + "test_a_pause_is_told_as_it_begins_and_ends"]),
+    Mutation("The page does not obey Retry-After", "page-retry-after", [""],
+        [PAGE_START + "test_retry_after_is_obeyed"]),
+    Mutation("A response that was long on its way undoes newer terms", "page-newest-terms", [""],
+        [PAGE_TERMS + "test_an_old_response_does_not_undo_newer_terms"]),
+    Mutation("The page lets a buyer reserve before the start", "page-closed",
+        ['$("do-reserve").disabled = most === 0;'],
+        [PAGE_TERMS + "test_a_pause_is_told_as_it_begins_and_ends"]),
+    Mutation("The page lets a buyer who has all reserve more", "page-closed",
+        ['$("do-reserve").disabled = !isOpen;'], [PAGE_TERMS + "test_a_buyer_who_has_all_cannot_press"]),
+    Mutation("The page lets a buyer ask for more than the limit leaves", "page-bounds-quantity", [""],
+        [PAGE_TERMS + "test_the_quantity_is_bounded_by_what_remains"]),
+    Mutation("The page repeats a request whose answer was lost with another key", "page-same-key",
+        ["return randomKey();"], [PAGE_TABS + "test_a_hold_whose_answer_was_lost_is_shown_after_a_reload"]),
+    Mutation("A hold whose answer was lost cannot be asked for again if it took all", "page-repeats-lost",
+        ["this.view.offer(this.sale.isOpen, this.sale.most);"],
+        [PAGE_TERMS + "test_a_lost_hold_can_be_repeated_although_it_took_all"]),
+    Mutation("A hold that was extended elsewhere stays at its old end", "page-hold-goes-on", [""],
+        ["tests/page/test_extend_hold.py::test_a_tab_that_has_not_heard_of_the_extension_asks_at_the_end"]),
+    Mutation("The next step is out of sight on a phone", "page-next-in-sight", [""],
+        ["tests/page/test_layout.py::test_the_next_step_is_in_sight_on_a_phone"]),
     # Sessions: the primary, a backend of its own, settings.
     Mutation("A session on a standby is used", "session-on-primary", ["if False:"],
         [SESSION + "test_a_standby_is_refused"]),

@@ -243,6 +243,10 @@ class GetStockRow(NamedTuple):
     held: int
     awaiting: int
     paid: int
+    sale_status: SaleStatus
+    starts_at: datetime | None
+    ends_at: datetime | None
+    max_per_buyer: int | None
 
 
 class GetSaleMetricsRow(NamedTuple):
@@ -267,7 +271,8 @@ LIST_PRODUCTS = (
     " max_per_buyer, now from flashsale.list_products(%s::bigint, %s::int)"
 )
 GET_STOCK = (
-    "select id, at, total_stock, available_stock, held, awaiting, paid from flashsale.get_stock(%s::bigint[])"
+    "select id, at, total_stock, available_stock, held, awaiting, paid, sale_status, starts_at, ends_at,"
+    " max_per_buyer from flashsale.get_stock(%s::bigint[])"
 )
 GET_SALE_METRICS = "select metric, product_id, value from flashsale.get_sale_metrics()"
 RECORD_REJECTED_WEBHOOK = (

@@ -1,6 +1,7 @@
 // Client of the checkout's HTTP API, and the log that shows each request with its response.
 
 import { forgetRequest, keepRequest } from "./memory.js";
+import { allowed, clock, moment } from "./words.js";
 
 const MOST_ENTRIES = 40;
 const entries = document.getElementById("entries");
@@ -20,36 +21,43 @@ const OPEN_CODES = ["outcome_unknown", "internal_error"];
  * @param {string} why explanation for the log
  * @param {string | null} key an Idempotency-Key
  * @param {string | null} keep the name under which the request is kept until its outcome is known, also if the page is reloaded
- * @returns {Promise<{status: number, ok: boolean, known: boolean, body: any, replayed: boolean}>} status 0: no response
+ * @param {number | null} patience milliseconds to wait for the response
+ * @returns {Promise<{status: number, ok: boolean, known: boolean, body: any, replayed: boolean, retryAfter: number | null,
+ *   sent: number, received: number}>} status 0: no response; retryAfter in seconds; sent and received by performance.now()
  */
-export async function call(method, path, { body, why = "", key = null, keep = null, quiet = false } = {}) {
+export async function call(method, path, { body, why = "", key = null, keep = null, quiet = false, patience = null } = {}) {
   const text = body === undefined ? undefined : JSON.stringify(body);
   const headers = {};
   if (text !== undefined) headers["Content-Type"] = "application/json";
   if (key !== null) headers["Idempotency-Key"] = key;
   if (keep !== null) keepRequest(keep, { path, body, key });
 
-  const start = performance.now();
+  const sent = performance.now();
   let answer;
   try {
-    const response = await fetch(path, { method, headers, body: text, cache: "no-store" });
-    const received = await response.text();
+    const signal = patience === null ? undefined : AbortSignal.timeout(patience);
+    const response = await fetch(path, { method, headers, body: text, cache: "no-store", signal });
+    const received = performance.now();
+    const wait = response.headers.get("Retry-After");
     answer = {
       status: response.status,
       ok: response.ok,
-      body: parsed(received),
+      body: parsed(await response.text()),
       replayed: response.headers.get("Idempotency-Replayed") === "true",
       headers: SHOWN_HEADERS.flatMap((name) => (response.headers.has(name) ? [[name, response.headers.get(name)]] : [])),
+      retryAfter: /^\d+$/.test(wait) ? Number(wait) : null,
+      received,
     };
   } catch {
-    answer = { status: 0, ok: false, body: null, replayed: false, headers: [] };
+    answer = { status: 0, ok: false, body: null, replayed: false, headers: [], retryAfter: null, received: performance.now() };
   }
+  answer.sent = sent;
   answer.known = answer.ok
     ? answer.status === 204 || answer.body !== null
     : answer.body?.code !== undefined && !OPEN_CODES.includes(answer.body.code);
   answer.ok &&= answer.known; // a success that cannot be read
   if (keep !== null && answer.known) forgetRequest(keep);
-  if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - start });
+  if (!quiet) record({ method, path, headers, text, why, answer, took: performance.now() - sent });
   return answer;
 }
 
@@ -65,12 +73,12 @@ function parsed(text) {
 export function explain(answer, product) {
   if (!answer.known) {
     const title = answer.status === 0 ? "No response" : answer.body?.title ?? `HTTP ${answer.status}`;
-    return [`${title}.`, "The request may or may not have taken effect. Press again: a retry with the same idempotency key is safe."];
+    return [`${title}.`, "The request may or may not have taken effect. Press again: it takes effect once."];
   }
   const { code, title = `HTTP ${answer.status}`, detail = "" } = answer.body ?? {};
   const name = product.name.length > LONGEST_NAME ? `${product.name.slice(0, LONGEST_NAME)}…` : product.name;
   const named = detail.replace(new RegExp(`\\bproduct ${product.id}\\b`, "i"), () => name);
-  return [`${title}.`, (EXPLANATIONS[code] ?? (() => named))(named, name)];
+  return [`${title}.`, (EXPLANATIONS[code] ?? (() => named))(named, name, answer.body)];
 }
 
 const LONGEST_NAME = 60;
@@ -81,6 +89,15 @@ const EXPLANATIONS = {
   hold_released: (_, name) => `The hold on ${name} was released. Reserve again.`,
   hold_already_used: (_, name) => `This hold on ${name} has already become an order.`,
   hold_not_found: (_, name) => `The hold on ${name} does not exist.`,
+  sale_not_started: (_, name, { starts_at }) => `${name} is on sale from ${moment(Date.parse(starts_at))} on. Nothing was reserved; this page opens by itself.`,
+  sale_paused: (_, name) => `The sale of ${name} may go on at any moment. Nothing was reserved.`,
+  sale_ended: (_, name, { ends_at }) => `${name} was on sale until ${moment(Date.parse(ends_at))}. Nothing was reserved.`,
+  sale_cancelled: (_, name) => `${name} is not sold any more. Nothing was reserved.`,
+  buyer_required: (_, name) => `${name} has a limit for each buyer, and this page cannot name one to this server.`,
+  limit_reached: (_, name, { limit, taken, remaining }) => `At most ${limit} of ${name}${taken ? `: ${allowed({ taken, remaining })}` : ""}. Nothing was reserved.`,
+  extension_refused: (_, name, { expires_at }) => `The hold on ${name} cannot be kept longer. It is yours until ${clock(Date.parse(expires_at))}.`,
+  order_settled: (_, name) => `The order for ${name} is paid, and cannot be given back.`,
+  order_not_found: (_, name) => `The order for ${name} does not exist.`,
   invalid_request: (detail) => `The request is invalid: ${detail}`,
   invalid_signature: () => "The webhook was not signed, so the server rejected it.",
   overloaded: () => "Too many requests are waiting. Nothing was done; try again.",

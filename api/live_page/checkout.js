@@ -1,16 +1,21 @@
 // One buyer's checkout: a hold, its order, its payment. The state is always the server's; what is shown of it is in
-// checkout_view.js, what the browser remembers of it in memory.js.
+// checkout_view.js, what the browser remembers of it in memory.js, and what a payment provider does in provider.js.
 
 import { call, explain } from "./api.js";
-import { CheckoutView, units } from "./checkout_view.js";
+import { CheckoutView } from "./checkout_view.js";
 import { CheckoutMemory, eventFor, keyFor, lastOrder, unanswered } from "./memory.js";
-import { clock } from "./plot.js";
+import { Provider } from "./provider.js";
+import { clock, units } from "./words.js";
+
+const LITTLE_TIME = 30_000; // milliseconds in which a hold can be extended before it expires
 
 export class Checkout {
-  /** @param {() => number} now the server's time in milliseconds */
-  constructor(now) {
-    this.now = now;
+  /** @param {ServerClock} clock @param {Sale} sale */
+  constructor(clock, sale) {
+    this.clock = clock;
+    this.sale = sale;
     this.view = new CheckoutView();
+    this.provider = new Provider(this);
     this.product = null;
     this.memory = null;
     this.work = null; // the promise of what is in progress
@@ -20,15 +25,18 @@ export class Checkout {
     this.view.listen((button, act) => this.press(button, act), {
       "do-reserve": () => this.reserve(),
       "do-order": () => this.order(),
-      "do-early": () => this.orderPaidEarly(),
+      "do-early": () => this.provider.payEarly(),
+      "do-extend": () => this.extend(),
       "do-release": () => this.release(),
       "do-lapse": () => this.letLapse(),
-      "do-pay": () => this.pay("success"),
-      "do-twice": () => this.payTwice(),
-      "do-fail": () => this.pay("failed"),
-      "do-cancel": () => this.pay("cancelled"),
-      "do-repeat": () => this.repeat(),
-      "do-more": () => this.pay("success"),
+      "do-pay": () => this.provider.report("success"),
+      "do-abandon": () => this.abandon(),
+      "do-twice": () => this.provider.payTwice(),
+      "do-decline": () => this.provider.report("declined"),
+      "do-fail": () => this.provider.report("failed"),
+      "do-cancel": () => this.provider.report("cancelled"),
+      "do-repeat": () => this.provider.repeat(),
+      "do-more": () => this.provider.report("success"),
       "do-again": () => this.startAgain(),
     });
     setInterval(() => this.tick(), 200);
@@ -38,7 +46,8 @@ export class Checkout {
     this.hold = null;
     this.held = 0; // duration of the hold in milliseconds, for its meter
     this.bought = null; // the order
-    this.webhook = null; // the last one that was accepted
+    this.provider.webhook = null;
+    this.isFinal = false; // the hold cannot be extended any more
     this.lapsing = false;
     this.watching = false;
   }
@@ -51,7 +60,22 @@ export class Checkout {
     this.reset();
     this.view.say("");
     this.step("reserve");
+    this.offer();
     this.refresh();
+  }
+
+  /** The terms of the sale have changed, or what the buyer may have. */
+  termsChanged(terms, before) {
+    if (this.product?.id !== this.sale.product.id) return; // show() follows
+    this.offer();
+    // Holds and orders of a cancelled sale are the shop's again.
+    if (before && before.sale_status !== terms.sale_status && terms.sale_status === "cancelled") this.refresh();
+  }
+
+  /** Bound what can be reserved; a request whose response never came can be repeated whatever the terms are by now. */
+  offer() {
+    const isLost = unanswered(`hold ${this.product.id}`) !== null;
+    this.view.offer(isLost || this.sale.isOpen, isLost ? null : this.sale.most); // guard: page-repeats-lost
   }
 
   /** The page is visible again: other tabs and the server may have gone on. */
@@ -98,17 +122,23 @@ export class Checkout {
       this.view.say("");
     }
     this.setHold(body);
+    const shown = this.view.visible;
     if (body.order) {
+      const before = this.bought?.status;
       if (!(await this.askOrder(body.order.order_id)) || this.product !== product) return;
       this.showOrder();
+      if (before && before !== this.bought.status) this.view.sayOrder(this.bought);
       const lostEvent = unanswered(`payment ${body.order.order_id}`)?.body;
       if (lostEvent && eventFor(this.bought, lostEvent.status).idempotency_key === lostEvent.idempotency_key) {
-        await this.pay(lostEvent.status);
+        await this.provider.report(lostEvent.status);
       }
     } else if (body.status === "active") {
       this.step("order");
       if (unanswered(`order ${product.id}`)?.body.hold_id === hold_id) await this.order();
-    } else this.startAgain();
+    } else {
+      this.startAgain();
+      if (shown === "order") this.view.say("bad", `Hold ${body.status}.`, "Its units are not yours any more.");
+    }
   }
 
   /** Act on a press, and show that until the responses have come. A second press meanwhile is ignored. */
@@ -136,6 +166,7 @@ export class Checkout {
       await acting;
     } finally {
       this.work = null;
+      this.offer();
       if (this.outdated) {
         this.outdated = false;
         this.refresh();
@@ -144,7 +175,7 @@ export class Checkout {
   }
 
   async reserve() {
-    const body = { product_id: this.product.id, qty: this.view.quantity };
+    const body = await this.wanted(this.view.quantity);
     const lost = unanswered(`hold ${this.product.id}`);
     if (lost && JSON.stringify(lost.body) !== JSON.stringify(body)) {
       // It may have reserved units: reserve no further ones before that is known.
@@ -152,6 +183,12 @@ export class Checkout {
       if (answer.ok || !answer.known) return;
     }
     await this.placeHold(body, "Reserve units for a while.");
+  }
+
+  /** The request for a hold. */
+  async wanted(qty) {
+    const buyer = await this.sale.buyer();
+    return { product_id: this.product.id, qty, ...(buyer && { buyer }) };
   }
 
   async placeHold(body, why) {
@@ -181,44 +218,42 @@ export class Checkout {
 
   setHold(hold) {
     this.hold = hold;
-    this.held = Math.max(this.held, Date.parse(hold.expires_at) - this.now());
+    this.held = Math.max(this.held, Date.parse(hold.expires_at) - this.clock.now());
     this.view.announced = null;
   }
 
   async order() {
-    const answer = await this.post(`order ${this.product.id}`, "/api/orders", { hold_id: this.hold.hold_id }, "The hold becomes an order.");
-    if (!answer.ok) return this.lostHold(answer);
-    await this.setOrder(answer.body);
-    this.showOrder();
-    if (answer.body.status === "pending_payment") {
-      this.view.say("good", `Order ${answer.body.order_id}.`, `It awaits ${answer.body.amount} ${answer.body.currency}.`);
-    }
+    const order = await this.placeOrder("The hold becomes an order.");
+    if (order?.status === "pending_payment") this.view.say("good", `Order ${order.order_id}.`, `It awaits ${order.amount} ${order.currency}.`);
   }
 
-  /** Send the payment before its order: the server stores the webhook, and applies it when the order is created. */
-  async orderPaidEarly() {
-    let last = lastOrder.get();
-    if (!last) {
-      // Order ids are sequential: a trial order, cancelled at once, shows the current one.
-      const trial = await this.post(`trial hold ${this.product.id}`, "/api/holds", { product_id: this.product.id, qty: 1 }, "To find the current order id: a trial hold…");
-      if (!trial.ok) return this.refused(trial);
-      const order = await this.post(`trial order ${this.product.id}`, "/api/orders", { hold_id: trial.body.hold_id }, "…which becomes a trial order…");
-      if (!order.ok) return this.refused(order);
-      const given = await this.send(eventFor(order.body, "cancelled"), "…whose payment is cancelled: its unit is available again.");
-      if (!given.ok) return this.webhookRefused(given, null);
-      last = order.body.order_id;
-    }
-    const next = last + 1;
-    const amount = ((Math.round(Number(this.product.price) * 1000) * this.hold.qty) / 1000).toFixed((this.product.price.split(".")[1] ?? "").length);
-    const expected = { order_id: next, amount, currency: this.product.currency };
-    const early = await this.send(eventFor(expected, "success"), `The payment of order ${next}, which does not exist yet: stored.`);
-    if (!early.ok) return this.webhookRefused(early, null);
-    const answer = await this.post(`order ${this.product.id}`, "/api/orders", { hold_id: this.hold.hold_id }, "Now the order. The stored webhook is applied as it is created.");
+  /** @returns {Promise<object | undefined>} the order as it was created */
+  async placeOrder(why) {
+    const answer = await this.post(`order ${this.product.id}`, "/api/orders", { hold_id: this.hold.hold_id }, why);
     if (!answer.ok) return this.lostHold(answer);
-    await this.setOrder(answer.body);
+    this.bought = answer.body;
+    lastOrder.set(answer.body.order_id);
+    await this.askOrder(answer.body.order_id);
     this.showOrder();
-    if (answer.body.status === "paid") this.view.say("good", `Order ${next} was paid as it was created.`, "The webhook had come first.");
-    else this.view.say("bad", "Another buyer was faster.", `Order ${next} belongs to another buyer; yours is ${answer.body.order_id}.`);
+    return answer.body;
+  }
+
+  /** Extend the hold beyond the end that the page has seen: a repetition does not extend it twice. */
+  async extend() {
+    const { hold_id, expires_at } = this.hold;
+    const answer = await call("POST", `/api/holds/${hold_id}/extension`, { body: { expires_at }, why: "Keep the hold longer than until the end that this page has seen." });
+    if (answer.ok) {
+      this.setHold(answer.body);
+      this.keep();
+      this.tick();
+      return this.view.say("good", "Extended.", `Yours until ${clock(Date.parse(answer.body.expires_at))}.`);
+    }
+    if (answer.body?.code === "extension_refused") {
+      this.isFinal = true;
+      this.setHold({ ...this.hold, expires_at: answer.body.expires_at });
+      this.tick();
+    } else if (answer.body?.code === "hold_already_used") this.refresh();
+    this.lostHold(answer);
   }
 
   async release() {
@@ -236,10 +271,11 @@ export class Checkout {
     else this.view.say("", "Not waiting any more.");
   }
 
-  /** The hold should have expired; the server decides. */
+  /** The hold should have expired; the server decides, as another client may have extended it. */
   async lapse() {
     const { hold_id, qty } = this.hold;
     const answer = await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server.", quiet: true });
+    if (answer.body?.status === "active") this.setHold(answer.body); // guard: page-hold-goes-on
     if (!answer.ok || answer.body.status === "active") return;
     if (this.lapsing) await this.post(`order ${this.product.id}`, "/api/orders", { hold_id }, "An order with a hold that has lapsed: refused.");
     else await call("GET", `/api/holds/${hold_id}`, { why: "The hold should have expired: ask the server." });
@@ -247,56 +283,16 @@ export class Checkout {
     this.view.say("bad", "Hold expired.", `${qty === 1 ? "Its unit is" : `All its ${qty} units are`} available again since that instant.`);
   }
 
-  async pay(status) {
-    const why = { success: "The provider reports a successful payment.", failed: "The provider reports a failure.", cancelled: "The provider reports that the buyer cancelled." };
-    const answer = await this.send(eventFor(this.bought, status), why[status]);
-    if (!answer.ok) return this.webhookRefused(answer, this.bought.order_id, status);
-    await this.settled(answer);
-  }
-
-  async payTwice() {
-    const event = eventFor(this.bought, "success");
-    const first = await this.send(event, "The provider reports the payment…");
-    if (!first.ok) return this.webhookRefused(first, this.bought.order_id, "success", "--times 2");
-    const second = await this.send(event, "…and reports it again, with the same key: a replay, with no second effect.");
-    await this.settled(second.ok ? second : first);
-  }
-
-  async repeat() {
-    const answer = await this.send(this.webhook, "The same webhook once more: a replay, answered as before.");
-    if (!answer.ok) return this.refused(answer);
-    await this.settled(answer);
-  }
-
-  async send(event, why) {
-    const answer = await call("POST", "/api/payments/webhook", { body: event, why, keep: `payment ${event.order_id}` });
-    if (answer.ok) this.webhook = event;
-    return answer;
-  }
-
-  async settled(answer) {
-    await this.askOrder(this.bought.order_id);
+  /** Give the pending order back. */
+  async abandon() {
+    const { order_id } = this.bought;
+    const answer = await call("DELETE", `/api/orders/${order_id}?hold_id=${this.hold.hold_id}`, { why: "Give the order back: its units are available at once." });
+    const isPaid = answer.body?.code === "order_settled";
+    if (!answer.ok && !isPaid) return this.refused(answer);
+    await this.askOrder(order_id);
     this.showOrder();
-    const { result } = answer.body;
-    const order = this.bought;
-    if (answer.replayed) this.view.say("good", "The replay changed nothing.", `The response is the recorded result (Idempotency-Replayed: true). Order ${order.order_id} is ${order.status}, once.`);
-    else if (result === "refund_due") this.view.say("bad", "Refund due.", `Order ${order.order_id} is ${order.status === "paid" ? "paid already" : "cancelled"}, so this payment is recorded as a refund due.`);
-    else if (result === "amount_mismatch") this.view.say("bad", "The amount differs from the order’s.", "The order is unchanged; the webhook is recorded.");
-    else this.view.sayOrder(order);
-  }
-
-  /** A webhook was refused. If it has no valid signature, show how to send it. orderId null: for the next order. */
-  webhookRefused(answer, orderId, status, more = "") {
-    this.refused(answer);
-    if (answer.body?.code !== "invalid_signature") return;
-    this.view.signedCommand(orderId, status, more);
-    this.watching = orderId !== null;
-  }
-
-  async setOrder(order) {
-    this.bought = order;
-    lastOrder.set(order.order_id);
-    await this.askOrder(order.order_id);
+    if (isPaid) this.refused(answer);
+    else this.view.sayOrder(this.bought);
   }
 
   async askOrder(orderId) {
@@ -311,7 +307,7 @@ export class Checkout {
   showOrder() {
     const order = this.bought;
     if (order.status !== "pending_payment") this.watching = false;
-    this.view.order(order, this.webhook?.order_id === order.order_id);
+    this.view.order(order, this.provider.webhook?.order_id === order.order_id);
     this.tick();
   }
 
@@ -332,12 +328,13 @@ export class Checkout {
 
   tick() {
     if (this.view.visible === "order") {
-      const left = Date.parse(this.hold.expires_at) - this.now();
+      const left = Date.parse(this.hold.expires_at) - this.clock.now();
       this.view.clock("hold", left, this.held, `left to order ${units(this.hold.qty)}`, !this.lapsing);
+      this.view.extendable(left <= LITTLE_TIME && !this.isFinal);
       if (left <= 0) this.alone(() => this.lapse());
     } else if (this.view.visible === "pay") {
       const due = Date.parse(this.bought.payment_due_at);
-      const left = due - this.now();
+      const left = due - this.clock.now();
       this.view.clock("due", left, due - Date.parse(this.bought.created_at), "left to pay", true);
       if (left <= 0) this.watchOrder();
     }
@@ -365,6 +362,7 @@ export class Checkout {
   /** Other tabs follow: they show the same hold, and what became of its order. */
   keep() {
     this.memory.write(this.hold, this.bought);
+    this.sale.askAllowance();
   }
 
   /** Send a request with an idempotency key; after a response that never came, with the same one. */
@@ -373,6 +371,7 @@ export class Checkout {
   }
 
   refused(answer) {
+    this.sale.refused(answer);
     this.view.say("bad", ...explain(answer, this.product));
   }
 }

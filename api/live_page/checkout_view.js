@@ -1,11 +1,18 @@
 // What the checkout shows: its steps, their clocks, a request in progress, and the message about the last one.
 
+import { countdown, units } from "./words.js";
+
 const STEPS = ["reserve", "order", "pay", "done"];
 const REASONS = {
   payment_failed: "The payment failed",
   payment_cancelled: "The payment was cancelled",
   payment_overdue: "The payment was overdue",
+  buyer_cancelled: "You gave it back",
+  shop_cancelled: "The shop cancelled it",
+  sale_cancelled: "The sale was cancelled",
 };
+const BY_SHOP = ["shop_cancelled", "sale_cancelled"];
+const REVIVABLE = ["payment_failed", "payment_overdue"];
 const $ = (id) => document.getElementById(id);
 
 const BUTTONS = "#steps button, #tests button";
@@ -16,6 +23,8 @@ export class CheckoutView {
     this.visible = null; // the step that is shown
     this.announced = null; // the last time left that was announced
     this.pressed = null; // the button whose requests are in progress
+    this.most = null; // units that can be reserved; null: no limit
+    $("qty").addEventListener("change", () => this.bound());
     $("fewer").addEventListener("click", () => this.changeQuantity(-1));
     $("more").addEventListener("click", () => this.changeQuantity(+1));
   }
@@ -32,6 +41,19 @@ export class CheckoutView {
   changeQuantity(by) {
     const qty = Number($("qty").value) || 0;
     $("qty").value = Math.max(1, qty + by);
+    this.bound();
+  }
+
+  /** @param {boolean} isOpen whether units can be reserved @param {number | null} most how many; null: no limit */
+  offer(isOpen, most) {
+    this.most = most;
+    $("do-reserve").disabled = !isOpen || most === 0; // guard: page-closed
+    this.bound();
+  }
+
+  /** No more than the buyer may have. */
+  bound() {
+    if (this.most !== null && this.quantity > this.most) this.quantity = Math.max(1, this.most); // guard: page-bounds-quantity
   }
 
   /** A number if it is one; other text is sent as it is: the server's response explains the error. */
@@ -66,7 +88,7 @@ export class CheckoutView {
     this.pressed = null;
     // On a small screen: the result of the press, and what comes next.
     for (const part of [$("message"), $(this.visible).querySelector(".primary"), $(this.visible).querySelector("h2")]) {
-      part.scrollIntoView({ block: "nearest" });
+      part.scrollIntoView({ block: "nearest" }); // guard: page-next-in-sight
     }
   }
 
@@ -97,19 +119,30 @@ export class CheckoutView {
     $("done-title").textContent = paid ? `Order ${order.order_id} is paid` : `Order ${order.order_id} is cancelled`;
     $("done-what").textContent = paid
       ? `${units(order.qty)} for ${order.amount} ${order.currency}.`
-      : `${REASONS[order.cancel_reason]}. ${units(order.qty)} went back on sale.`;
+      : BY_SHOP.includes(order.cancel_reason)
+        ? `${REASONS[order.cancel_reason]}. What was paid for its ${units(order.qty)} is paid back.`
+        : `${REASONS[order.cancel_reason]}. ${units(order.qty)} went back on sale.`;
     $("do-more").textContent = paid ? "Pay a second time" : "Pay after all";
     $("done-hint").textContent = paid
       ? "A second payment with another key is a refund due."
-      : order.cancel_reason === "payment_cancelled"
-        ? "An order that the buyer cancelled stays cancelled: a later payment is a refund due."
-        : "A late payment takes its units again if there are any; otherwise it is a refund due.";
+      : REVIVABLE.includes(order.cancel_reason)
+        ? "A late payment takes its units again if there are any; otherwise it is a refund due."
+        : "An order that the buyer or the shop has cancelled stays so: a later payment is a refund due.";
     this.step("done");
     $("do-repeat").disabled = !repeatable;
   }
 
   lapsing(lapsing) {
     $("do-lapse").setAttribute("aria-pressed", String(lapsing));
+  }
+
+  /** Offer to extend the hold. */
+  extendable(isOffered) {
+    const button = $("do-extend");
+    if (button.hidden === !isOffered) return;
+    const isFocused = button === document.activeElement;
+    button.hidden = !isOffered;
+    if (isFocused) $("order").querySelector("h2").focus({ preventScroll: true });
   }
 
   /** Show how to send a signed webhook. orderId null: for the next order. */
@@ -125,7 +158,7 @@ export class CheckoutView {
   /** @param {"hold" | "due"} name @param {boolean} announces whether screen readers hear of its end */
   clock(name, left, whole, what, announces) {
     const seconds = Math.max(0, Math.ceil(left / 1000));
-    const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    const text = countdown(left);
     if ($(`${name}-left`).textContent !== text) $(`${name}-left`).textContent = text;
     $(`${name}-what`).textContent = what;
     $(`${name}-left`).parentElement.classList.toggle("short", seconds <= 15);
@@ -149,10 +182,8 @@ export class CheckoutView {
   /** Say what has become of the order. */
   sayOrder(order) {
     if (order.status === "paid") this.say("good", `Order ${order.order_id} is paid.`);
-    else if (order.status === "cancelled") this.say("bad", `${REASONS[order.cancel_reason]}.`, "Its units are back on sale.");
+    else if (order.status === "cancelled") {
+      this.say(order.cancel_reason === "buyer_cancelled" ? "good" : "bad", `${REASONS[order.cancel_reason]}.`, BY_SHOP.includes(order.cancel_reason) ? "What was paid is paid back." : "Its units are back on sale.");
+    }
   }
-}
-
-export function units(count) {
-  return count === 1 ? "1 unit" : `${count} units`;
 }

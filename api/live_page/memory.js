@@ -30,10 +30,19 @@ export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The name by which the server knows this browser's buyer, where it takes names from its callers. */
+export function buyerName() {
+  const known = browser.get("buyer");
+  if (typeof known === "string") return known;
+  const name = `page_${randomKey()}`;
+  browser.set("buyer", name);
+  return name;
+}
+
 /** The key for a request: a new one, or that of the same request whose response never came. */
 export function keyFor(name, path, body) {
   const lost = unanswered(name);
-  return lost?.path === path && JSON.stringify(lost.body) === JSON.stringify(body) ? lost.key : randomKey();
+  return lost?.path === path && JSON.stringify(lost.body) === JSON.stringify(body) ? lost.key : randomKey(); // guard: page-same-key
 }
 
 /** A payment event for the order: the one whose response never came, or a new one. */
@@ -77,9 +86,9 @@ export class CheckoutMemory {
     return browser.get(this.place)?.hold_id;
   }
 
-  /** Other tabs follow: they show the same hold, and what became of its order. */
+  /** Other tabs follow: they show the same hold, its end, and what became of its order. */
   write(hold, order) {
-    browser.set(this.place, hold && { hold_id: hold.hold_id, order_status: order?.status });
+    browser.set(this.place, hold && { hold_id: hold.hold_id, expires_at: hold.expires_at, order_status: order?.status });
     this.known = browser.text(this.place);
   }
 

@@ -3,6 +3,8 @@
 import { call, element } from "./api.js";
 import { Checkout } from "./checkout.js";
 import { Plot } from "./plot.js";
+import { Sale } from "./sale.js";
+import { ServerClock } from "./server_clock.js";
 
 const RATE_WINDOW = 10_000;
 const RETRY = 3000;
@@ -10,26 +12,24 @@ const LONG_NAME = 60; // characters; a longer one is set in smaller type
 const SLEPT = 10_000; // between two ticks that are a second apart: the machine has slept
 const $ = (id) => document.getElementById(id);
 
-// How far the server's clock is ahead of the browser's. The sample with the least delay gives the best
-// estimate, so this is a maximum.
-let ahead = -Infinity;
-const now = () => Date.now() + (ahead === -Infinity ? 0 : ahead);
-
-const plot = new Plot(now);
-const checkout = new Checkout(now);
+const clock = new ServerClock();
+const plot = new Plot(() => clock.now());
+const sale = new Sale(clock, (terms, before) => checkout.termsChanged(terms, before));
+const checkout = new Checkout(clock, sale);
 let product = null;
 let stream = null;
 let newest = null;
 
 async function start() {
-  const { ok, body } = await call("GET", "/api/products?limit=1000", { quiet: true });
+  const { ok, body, sent, received } = await call("GET", "/api/products?limit=1000", { quiet: true });
   if (!ok) {
     connection("away", "No response, trying again…");
     setTimeout(start, RETRY);
     return;
   }
   const wanted = new URLSearchParams(location.search).get("product");
-  const found = body.find(({ id }) => String(id) === wanted) ?? (wanted === null ? body[0] : undefined);
+  if (body.length) clock.heard(Date.parse(body[0].now), sent, received);
+  const found = body.find(({ id }) => String(id) === wanted) ?? (wanted === null ? body[0] : await unlisted(wanted));
   $("product").replaceChildren(...body.map(({ id, name }) => element("option", { value: id }, [`${id}. ${name}`])));
   $("product-choice").hidden = body.length < 2 && Boolean(found);
   if (found) choose(found);
@@ -46,6 +46,12 @@ async function start() {
   };
 }
 
+/** A product that is not in the list is sold as any other to buyers who know its id. */
+async function unlisted(wanted) {
+  const { ok, body } = await call("GET", `/api/products/${encodeURIComponent(wanted)}`, { quiet: true });
+  return ok ? body : undefined;
+}
+
 function choose(chosen) {
   product = chosen;
   newest = null;
@@ -56,6 +62,7 @@ function choose(chosen) {
   $("price").textContent = `${chosen.price} ${chosen.currency} each`;
   $("stream-command").textContent = `curl -N ${location.origin}/api/products/${chosen.id}/live`;
   plot.clear();
+  sale.follow(chosen);
   checkout.show(chosen);
   subscribe();
 }
@@ -72,6 +79,7 @@ function unsubscribe() {
 /** The page is visible again. */
 function wake() {
   if (product && !stream) subscribe();
+  sale.wake();
   checkout.wake();
 }
 
@@ -84,7 +92,7 @@ function subscribe() {
   mine.addEventListener("history", ({ data }) => plot.add(JSON.parse(data).map(sampleOf)));
   mine.addEventListener("stock", ({ data }) => {
     const sample = sampleOf(JSON.parse(data));
-    ahead = Math.max(ahead, sample.t - Date.now());
+    sale.sampled(JSON.parse(data));
     connection("live", "Live");
     show(sample);
   });
@@ -126,7 +134,7 @@ function announce(text) {
 function rates() {
   let taken = 0;
   let paid = 0;
-  const since = now() - RATE_WINDOW;
+  const since = clock.now() - RATE_WINDOW;
   plot.samples.forEach((sample, index) => {
     const before = plot.samples[index - 1];
     if (!before || before.gap || sample.gap || sample.t < since) return;
@@ -151,6 +159,10 @@ function connection(state, text) {
 let ticked = Date.now();
 setInterval(() => {
   if (newest) rates();
+  if (clock.isDoubtful) { // guard: page-after-sleep
+    clock.doubt();
+    sale.wake();
+  }
   // A connection from before does not break by itself: its end never arrived.
   if (Date.now() - ticked > SLEPT && stream) subscribe();
   ticked = Date.now();

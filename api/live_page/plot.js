@@ -1,6 +1,7 @@
 // Stock over time: four stacked step areas in SVG, their text alternative, and a table of the same.
 
 import { element } from "./api.js";
+import { clock } from "./words.js";
 
 const SHORTEST = 1000; // bounds of the time that the plot shows, in milliseconds
 const LONGEST = 120_000;
@@ -222,8 +223,4 @@ function svg(name, attributes = {}) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
-}
-
-export function clock(t) {
-  return new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }

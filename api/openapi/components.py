@@ -17,7 +17,7 @@ from api.schemas import responses
 Json = dict[str, Any]
 
 _WITHOUT_MEMBERS = "WithoutMembers"
-_SHAPES: tuple[Any, ...] = (responses.StockSample,)
+_SHAPES: tuple[Any, ...] = (responses.StockSample, responses.StockEvent)
 """described although they are not bodies: the data of events is made of samples"""
 
 HEADERS: Mapping[str, Json] = {

@@ -154,6 +154,15 @@ class StockSample(msgspec.Struct):
     paid: int | UnsetType = UNSET
 
 
+class StockEvent(StockSample, kw_only=True):
+    """A sample, and the terms of the sale at its instant, as in Product."""
+
+    sale_status: SaleStatus
+    starts_at: str | None
+    ends_at: str | None
+    max_per_buyer: int | None
+
+
 class Alive(msgspec.Struct):
     """The process responds."""
 

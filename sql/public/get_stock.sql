@@ -1,10 +1,11 @@
 -- Where the units of each product are at this instant: available_stock + held + awaiting +
--- paid = total_stock. For displays of a running sale. p_product_ids: at most 1,000; an unknown
--- id has no row. at: the instant at which this is true; it never goes backwards.
+-- paid = total_stock; and the terms of its sale. For displays of a running sale. p_product_ids: at
+-- most 1,000; an unknown id has no row. at: the instant at which this is true; it never goes backwards.
 -- Refuses SA009 invalid_request, SA030 not_primary.
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
-               awaiting int, paid int)
+               awaiting int, paid int, sale_status text, starts_at timestamptz, ends_at timestamptz,
+               max_per_buyer int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- planner settings: docs/design.md
@@ -23,12 +24,13 @@ begin
     perform flashsale_data.raise_refusal('SA030', flashsale_data.primary_error());
   end if;
   return query
-  select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid
+  select s.product_id, s.now, s.total_stock, s.available, s.held, s.awaiting, s.paid,
+         s.sale_status, s.starts_at, s.ends_at, s.max_per_buyer
   from flashsale_data.stock_at(v_now) s
   where s.product_id = any (p_product_ids)
   order by s.product_id;
 end
 $$;
-comment on function flashsale.get_stock(bigint[]) is 'Where the units of each product are at this instant';
+comment on function flashsale.get_stock(bigint[]) is 'Where the units of each product are at this instant, and its terms';
 revoke execute on function flashsale.get_stock(bigint[]) from public;
 grant execute on function flashsale.get_stock(bigint[]) to flashsale_api;

@@ -20,7 +20,11 @@ class FakeClient:
 
     async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
         self.calls += 1
-        return [GetStockRow(1, datetime.now(UTC), 1000, 1000 - self.calls, 0, 0, self.calls)]
+        return [
+            GetStockRow(
+                1, datetime.now(UTC), 1000, 1000 - self.calls, 0, 0, self.calls, "open", None, None, None
+            )
+        ]
 
 
 @in_simulated_time

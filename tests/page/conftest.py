@@ -9,9 +9,11 @@ server      base URL of gunicorn serving it
 client      an httpx client of the server
 product     id of a new product with 50 in stock at 99.00 USD
 hold_time   hold_time(seconds) makes holds last so long, until the test ends
+starts_in   starts_in(seconds) makes the sale of the product start then, by the database's clock
 open_page   opens the live page in a browser of its own, as another buyer would: open_page(), open_page(url,
-            viewport=PHONE, …); fails the test at its end if a page complained on the console, or sent
-            a request to another server
+             viewport=PHONE, …); `script` runs before the page's own; without `live`, its stream is not waited
+             for; fails the test at its end if a page complained on the console, or sent a request to
+             another server
 buyer       open_page(), once
 
 Playwright's own download of a browser is not needed. Its event loop must be gone before other tests run
@@ -21,6 +23,7 @@ theirs: hence one browser for this package, and not for the run.
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import urljoin
 
@@ -34,6 +37,7 @@ from flashsale.database.migrations import migrate
 from flashsale.database.seed import APP_ROLE, create_app_role
 from flashsale.local.cluster import PORT, SUPERUSER, Cluster
 from tests.support.http import running_server
+from tests.support.sql_calls import change_terms
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # As root there is no sandbox; the rest keeps Chromium from looking for Google.
@@ -44,7 +48,7 @@ FLAGS = [
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 
-PATIENCE = 60
+PATIENCE = float(os.environ.get("FLASHSALE_PAGE_PATIENCE", "60"))
 """seconds until a test that waits in vain fails; long, because a slow machine is no failure"""
 
 Open = Callable[..., Page]
@@ -95,6 +99,17 @@ def hold_time(db: psycopg.Connection) -> Iterator[Callable[[float], None]]:
     change(120)
 
 
+@pytest.fixture
+def starts_in(db: psycopg.Connection, product: int) -> Callable[[float], datetime]:
+    def change(seconds: float) -> datetime:
+        query = "select clock_timestamp() + make_interval(secs => %s)"
+        (starts_at,) = db.execute(query, (seconds,)).fetchone()
+        change_terms(db, product, starts_at=starts_at)
+        return starts_at
+
+    return change
+
+
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None and "CI" not in os.environ:
@@ -112,12 +127,19 @@ def open_page(browser: Browser, server: str, product: int) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
 
     def open_one(
-        url: str | None = None, *, viewport: dict[str, int] = DESKTOP, live: bool = True, **options: Any
+        url: str | None = None,
+        *,
+        viewport: dict[str, int] = DESKTOP,
+        live: bool = True,
+        script: str | None = None,
+        **options: Any,
     ) -> Page:
         context = browser.new_context(viewport=viewport, locale="en-GB", **options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE * 1000)
         page = context.new_page()
+        if script is not None:
+            page.add_init_script(script)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("console", lambda said: said.type in ("error", "warning") and complaints.append(said.text))
         address = urljoin(server, url or f"/?product={product}")

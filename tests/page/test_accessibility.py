@@ -2,11 +2,13 @@
 
 import re
 
+import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import DESKTOP, PHONE
+from tests.support.sql_calls import change_terms, pause_sale
 
 FOCUS_IS_VISIBLE = "e => e.matches(':focus-visible') && getComputedStyle(e).outlineStyle !== 'none'"
 NAME = "e => (e.labels?.[0]?.textContent ?? e.ariaLabel ?? e.textContent).trim()"
@@ -54,7 +56,7 @@ def test_an_expiring_hold_does_not_move_the_focus(buyer, hold_time):
 
 def test_results_are_announced_and_the_plot_is_not(buyer):
     expect(buyer.locator("#message")).to_have_attribute("role", "status")
-    expect(buyer.get_by_role("timer", include_hidden=True)).to_have_count(2)
+    expect(buyer.get_by_role("timer", include_hidden=True)).to_have_count(3)
     assert buyer.locator("#plot [role=status], #plot [aria-live], dl [aria-live]").count() == 0
     assert buyer.get_by_role("banner").count() == buyer.get_by_role("main").count() == 1
 
@@ -80,6 +82,23 @@ def states(page: Page, more: int = 5000):
     yield "done"
 
 
+def sale_states(page: Page, db: psycopg.Connection, product: int):
+    """The page as the terms of its product change."""
+    status = page.locator("#sale-status")
+    change_terms(db, product, starts_at="2100-01-01T10:00Z", max_per_buyer=2)
+    expect(page.get_by_role("timer", name="Time until the sale starts")).to_be_visible()
+    yield "scheduled"
+    change_terms(db, product, starts_at="-infinity", ends_at="2100-01-01T10:00Z")
+    expect(status).to_contain_text("On sale until")
+    yield "open"
+    pause_sale(db, product)
+    expect(status).to_contain_text("The sale is paused")
+    yield "paused"
+    change_terms(db, product, ends_at="2020-01-01T10:00Z")
+    expect(status).to_contain_text("The sale ended at")
+    yield "ended"
+
+
 # Of what axe looks for, colours alone depend on the colour scheme.
 AXE = """
     async (only) => (await axe.run(document, only ? { runOnly: only } : {})).violations.map(
@@ -97,6 +116,17 @@ def test_axe_finds_nothing(open_page, viewport):
         page.emulate_media(color_scheme="dark")
         assert page.evaluate(AXE, ["color-contrast"]) == [], f"{state}, dark"
         assert not page.evaluate(SCROLLS_SIDEWAYS), state
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_axe_finds_nothing_in_the_terms_of_a_sale(open_page, db, product, viewport):
+    page = open_page(viewport=viewport, bypass_csp=True, reduced_motion="reduce")
+    Axe().run(page)  # puts its script into the page
+    for state in sale_states(page, db, product):
+        page.emulate_media(color_scheme="light")
+        assert page.evaluate(AXE) == [], state
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(AXE, ["color-contrast"]) == [], f"{state}, dark"
 
 
 def test_touch_targets_are_large_enough(open_page):

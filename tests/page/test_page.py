@@ -15,7 +15,7 @@ FILES = ["/", *(f"/page/{path.name}" for path in sorted(PAGE.iterdir()) if path.
 def test_the_page_is_small():
     sizes = {path.name: path.stat().st_size for path in PAGE.iterdir()}
     assert sizes["index.html"] < 30_000
-    assert sum(sizes.values()) < 80_000
+    assert sum(sizes.values()) < 100_000
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -20,6 +20,8 @@ POLLERS = """
     where datname = current_database() and usename = 'flashsale_app' and query ~ 'get_stock'
 """
 
+TERMS = ("sale_status", "starts_at", "ends_at", "max_per_buyer")
+
 
 class Stream:
     """The events of an open stream, one after the other."""
@@ -75,6 +77,27 @@ def test_a_subscriber_gets_the_stock_and_then_its_changes(client, product):
             json={"idempotency_key": f"p{order}", "order_id": order, "status": "success"},
         )
         assert units(stream.event("stock")) == (47, 0, 0, 3)
+
+
+def test_the_terms_of_the_sale_are_sent_as_they_change(client, product, db):
+    with subscribed(client, product) as stream:
+        first = stream.event("stock")
+        assert [first[name] for name in TERMS] == ["open", None, None, None]
+        db.execute("select flashsale.pause_sale(array[%s::bigint])", (product,))
+        assert stream.event("stock")["sale_status"] == "paused"
+        db.execute(
+            "select flashsale.change_terms(array[%s::bigint], p_starts_at => '2100-01-01T10:00Z',"
+            " p_ends_at => '2100-01-01T11:00Z', p_max_per_buyer => 2)",
+            (product,),
+        )
+        changed = stream.event("stock")
+        assert [changed[name] for name in TERMS] == [
+            "scheduled", "2100-01-01T10:00:00Z", "2100-01-01T11:00:00Z", 2,
+        ]  # fmt: skip
+        assert units(changed) == (50, 0, 0, 0)
+        with subscribed(client, product) as later:
+            assert [units(sample) for sample in later.event("history")] == [(50, 0, 0, 0)]
+            assert later.event("stock")["sale_status"] == "scheduled"
 
 
 def test_an_expired_hold_is_sent_without_a_sweep(client, product, hold_time):

@@ -2,6 +2,7 @@
 
 from tests.support.sql_calls import (
     apply_payment,
+    change_terms,
     create_order,
     create_product,
     expire_due,
@@ -47,6 +48,17 @@ def test_products_by_ascending_id_once_each_and_unknown_ones_left_out(db):
     found = get_stock(db, [two, 12345, one, two, None])
     assert [(row.id, row.total_stock) for row in found] == [(one, 1), (two, 2)]
     assert get_stock(db, []) == []
+
+
+def test_the_terms_of_the_sale(db, product):
+    def terms():
+        [found] = get_stock(db, [product])
+        return found.sale_status, found.starts_at, found.ends_at, found.max_per_buyer
+
+    assert terms() == ("open", None, None, None)
+    starts_at, ends_at = db.execute("select now() + interval '1 hour', now() + interval '2 hours'").fetchone()
+    change_terms(db, product, starts_at=starts_at, ends_at=ends_at, max_per_buyer=2)
+    assert terms() == ("scheduled", starts_at, ends_at, 2)
 
 
 def test_a_thousand_at_most(db, product):

@@ -1,8 +1,9 @@
 """Guards of the code, found by the comments that name them, and the code with a guard replaced.
 
 A guard is a lock, a comparison or another line that a promise rests on. A comment names it, `-- guard: name`
-in SQL and `# guard: name` in Python, at the end of the guarded line or, if that line would become longer than
-110 characters, alone on the line above it. A guard may be at several places.
+in SQL, `# guard: name` in Python and `// guard: name` in JavaScript, at the end of the guarded line or, if
+that line would become longer than 110 characters, alone on the line above it. A guard may be at several
+places.
 """
 
 import re
@@ -14,7 +15,7 @@ FOLDERS = ("api", "flashsale", "sql")
 LINE = "{line}"
 """in a replacement: the guarded line as it is"""
 
-_COMMENT = re.compile(r"(?P<code>.*?)\s*(?:--|#) guard: (?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+_COMMENT = re.compile(r"(?P<code>.*?)\s*(?:--|#|//) guard: (?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def guards(root: Path) -> Iterator[Place]:
     """Every guarded line of the code, by path and line."""
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in (".py", ".sql"):
+            if path.suffix in (".js", ".py", ".sql"):
                 yield from _guards(path.relative_to(root), path.read_text().split("\n"))
 
 

@@ -87,14 +87,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/products/{product_id}/live"): Operation(
         "watch_product", "Products", "Watch a product's stock",
         "An endless stream of Server-Sent Events; `curl -N` shows it. First `history`, an array of "
-        "samples: the changes of the last two minutes, or since `Last-Event-ID`. Then `stock`, a sample, "
-        "whenever it differs from the one before. `unavailable`, with `code` and `title`, means that the "
-        "database does not respond; a sample follows when it does again. A comment is sent every 5 seconds "
-        "without an event.",
+        "samples: the changes of the last two minutes, or since `Last-Event-ID`. Then `stock`, a sample with "
+        "the terms of the sale, whenever either differs from before. `unavailable`, with `code` and `title`, "
+        "means that the database does not respond; a sample follows when it does again. A comment is sent "
+        "every 5 seconds without an event.",
         responses=(SuccessResponse(
             200,
             "The stream. The `data` of its events is JSON made of samples, such as "
-            '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting":3,"paid":1}`.',
+            '`{"at":"2025-01-12T10:44:02.187Z","available":38,"held":8,"awaiting":3,"paid":1}`; '
+            "event `stock` has `sale_status`, `starts_at`, `ends_at` and `max_per_buyer` in addition.",
             str, {"first event": "event: history\nretry: 2000\ndata: []\n\n"}, media_type="text/event-stream",
         ),),
         problems=(NO_PRODUCT, *READ_PROBLEMS),
