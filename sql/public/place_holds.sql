@@ -18,6 +18,7 @@
 --          refusal says beside its sentence: starts_at and retry_after (1 to 60 seconds), ends_at,
 --          or the limit that was reached, what the buyer has taken of it, and what is remaining (of
 --          the limit of a hold: nothing is taken). One column, since each costs a call of one hold 1 %.
+--          SA029 wrong_shard, for the whole call, if a product is of a slot that another shard has.
 --          55P03: another transaction has locked the request's key, product or claims. Nothing was done
 --          for the request; send it again. A call serves the keys, claims and products that
 --          it can lock at once. If it can lock none, it waits for one, and fails as a whole with
@@ -94,6 +95,7 @@ declare
   v_expiries       timestamptz[];
   v_currencies     text[];
   v_prices         numeric[];
+  v_shard_slots    bigint;
   -- of the product, if it is only one
   v_expires_at     timestamptz;
   v_currency       text;
@@ -101,6 +103,7 @@ declare
 begin
   -- 1 Lock the keys
   if v_keyed then
+    p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_product_ids);
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
   end if;
   if v_keeps_snapshot then
@@ -132,22 +135,23 @@ begin
     -- one product: arrays would cost such a call 3 %.
     if cardinality(v_ids_to_lock) = 1 then
       select flashsale_data.expiry_instant(v_effective_nows[1] + coalesce(p.hold_time, s.hold_time)),
-             p.currency, p.has_terms or v_judged, p.price
-        into v_expires_at, v_currency, v_judged, v_price -- guard: price-after-lock
-      from flashsale_data.settings s cross join flashsale_data.products p
+             p.currency, p.has_terms or v_judged, p.price, shard.slots
+        into v_expires_at, v_currency, v_judged, v_price, v_shard_slots -- guard: price-after-lock
+      from flashsale_data.settings s cross join flashsale_data.shard cross join flashsale_data.products p
       where p.product_id = v_ids_to_lock[1];
       v_expiries := array[v_expires_at];
     else
       select array_agg(product.expires_at), array_agg(product.currency), array_agg(product.price),
-             coalesce(bool_or(product.has_terms), false) or v_judged
-        into v_expiries, v_currencies, v_prices, v_judged
+             coalesce(bool_or(product.has_terms), false) or v_judged, max(product.slots)
+        into v_expiries, v_currencies, v_prices, v_judged, v_shard_slots
       from (
         select flashsale_data.expiry_instant(locked.effective_now + coalesce(p.hold_time, s.hold_time))
                  as expires_at,
-               p.currency, p.price, p.has_terms
+               p.currency, p.price, p.has_terms, shard.slots
         from unnest(v_ids_to_lock, v_effective_nows) with ordinality
           as locked (product_id, effective_now, slot)
         cross join flashsale_data.settings s
+        cross join flashsale_data.shard
         left join flashsale_data.products p on p.product_id = locked.product_id
         order by locked.slot) product;
     end if;
@@ -288,7 +292,7 @@ begin
       v_replayed[v_i] := true;
     else
       v_available[v_slot] := v_available[v_slot] - p_qtys[v_i]; -- guard: units-left-in-batch
-      v_hold_ids[v_i] := flashsale_data.new_hold_id();
+      v_hold_ids[v_i] := flashsale_data.new_hold_id(v_shard_slots, p_product_ids[v_i]);
       v_placed := v_placed || v_i;
       if v_keyed and v_key_slots[v_i] is not null then
         v_placed_by[v_key_slots[v_i]] := v_i;

@@ -163,7 +163,6 @@ REFUSED = [
     ("operations_pkey", "insert into flashsale_data.operations select * from flashsale_data.operations"),
     ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
     ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
-    ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
     ("purge_state_one_row", "insert into flashsale_data.purge_state values (false, 1, 1)"),
     # settings and state
     ("settings_pkey", "insert into flashsale_data.settings default values"),
