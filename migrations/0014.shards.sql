@@ -27,10 +27,13 @@ create table flashsale_data.departed_slots (
   slot           int         not null,
   move_id        uuid        not null,
   transaction_id xid8        not null,
+  changed_since  xid8        not null,
   departed_at    timestamptz,
   constraint departed_slots_pkey primary key (slot)
 );
 comment on column flashsale_data.departed_slots.transaction_id is 'The transaction that has exported its rows.';
+comment on column flashsale_data.departed_slots.changed_since is
+  'The oldest transaction that was in progress when its rows were first read.';
 comment on column flashsale_data.departed_slots.departed_at is 'Null: exported, but not given up.';
 
 -- The rows of a slot on its way to here, part by part: rows has an array of rows of the table as text. They

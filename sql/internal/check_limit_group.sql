@@ -15,7 +15,9 @@ begin
   v_slot := (
     select min(p.product_id % v_slots)::int
     from flashsale_data.products p
-    where p.limit_group = p_product.limit_group and p.product_id % v_slots <> p_product.product_id % v_slots); -- guard: group-in-one-slot
+    where p.limit_group = p_product.limit_group
+      and p.product_id % v_slots <> p_product.product_id % v_slots -- guard: group-in-one-slot
+      and exists (select from flashsale_data.stock s where s.product_id = p.product_id));
   if v_slot is not null then
     perform flashsale_data.raise_refusal('SA009', format('The limit group has products in slot %s, product %s is in slot %s.',
       v_slot, p_product.product_id, p_product.product_id % v_slots));

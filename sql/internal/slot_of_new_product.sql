@@ -24,7 +24,10 @@ begin
     -- Two new products of a new group: the second one finds the first.
     perform flashsale_data.lock_keys('limit_group', array[p_limit_group]);
     v_slot := (
-      select min(p.product_id % p_shard.slots)::int from flashsale_data.products p where p.limit_group = p_limit_group);
+      select min(p.product_id % p_shard.slots)::int 
+      from flashsale_data.products p
+      where p.limit_group = p_limit_group
+        and exists (select from flashsale_data.stock s where s.product_id = p.product_id));
   end if;
   if v_slot is null and p_idempotency_key is not null then
     v_slot := coalesce(

@@ -6,7 +6,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  currency := (select p.currency from flashsale_data.products p where p.product_id = p_product_id);
+  currency := (
+    select p.currency from flashsale_data.products p
+    where p.product_id = p_product_id
+      and exists (select from flashsale_data.stock s where s.product_id = p.product_id));
   if currency is null then
     perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', p_product_id), format('There is no product %s.', p_product_id));
   end if;

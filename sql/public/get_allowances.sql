@@ -24,7 +24,10 @@ begin
          allowance.max_per_buyer, allowance.taken,
          case when allowance.taken is not null then greatest(allowance.max_per_buyer - allowance.taken, 0) end
   from unnest(p_request_nos, p_product_ids, p_buyers) with ordinality as r (request_no, product_id, buyer, i)
-  left join flashsale_data.products p on p.product_id = r.product_id
+  -- A product that has moved to another shard has no stock here.
+  left join flashsale_data.products p
+    on p.product_id = r.product_id
+    and exists (select from flashsale_data.stock s where s.product_id = p.product_id)
   cross join lateral (
     select case
       when r.product_id is null or r.buyer is null or length(r.buyer) not between 1 and 255 then 'SA009'
