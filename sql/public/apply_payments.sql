@@ -32,6 +32,7 @@ declare
                      array_dims(p_payloads),
                      case when p_webhook_ids is null then array_dims(p_request_nos)
                           else array_dims(p_webhook_ids) end);
+  v_shard_slots      bigint;
   v_now              timestamptz;
   v_keys             text[];
   v_given_keys       text[] := p_idempotency_keys;
@@ -65,14 +66,17 @@ begin
   -- 1 Validate, lock the keys
   select array_agg(webhook.error),
          array_agg(case when webhook.error is null then (webhook.payload ->> 'amount')::numeric end),
-         array_agg(case when webhook.error is null then upper(webhook.payload ->> 'currency' collate "C") end)
-    into v_errors, v_amounts, v_currencies
+         array_agg(case when webhook.error is null then upper(webhook.payload ->> 'currency' collate "C") end),
+         (select s.slots from flashsale_data.shard s)
+    into v_errors, v_amounts, v_currencies, v_shard_slots
   from (
     select r.payload, flashsale_data.webhook_error(r.key, r.order_id, r.status, r.payload) as error
     from unnest(p_idempotency_keys, p_order_ids, p_statuses, p_payloads) with ordinality
       as r (key, order_id, status, payload, i)
     order by r.i) webhook;
-  p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_order_ids);
+  if v_shard_slots > 1 then
+    p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_order_ids);
+  end if;
   v_keys := flashsale_data.lock_keys('payment', array(
     select r.key from unnest(p_idempotency_keys, v_errors) as r (key, error) where r.error is null));
 

@@ -54,7 +54,8 @@ declare
   v_settled        boolean := false;
 begin
   -- 1 Lock the keys
-  if cardinality(array_remove(p_idempotency_keys, null)) > 0 then
+  v_shard_slots := (select s.slots from flashsale_data.shard s);
+  if v_shard_slots > 1 then
     p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_hold_ids);
   end if;
   v_keys := flashsale_data.lock_keys('order', p_idempotency_keys);
@@ -70,7 +71,6 @@ begin
   -- 3 Lock the new orders' ids, the holds, the claims of their buyers, their products; read the clock
   if cardinality(array_remove(v_usable, null)) > 0 then
     -- Drawn in order of the requests: a later request has a higher id. Of the slot of its hold.
-    v_shard_slots := (select s.slots from flashsale_data.shard s);
     v_order_ids := array(
       select case when hold_id is not null
                   then nextval('flashsale_data.order_ids') * v_shard_slots + hold_id % v_shard_slots end -- guard: slot-of-order

@@ -103,12 +103,12 @@ declare
 begin
   -- 1 Lock the keys
   if v_keyed then
-    p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_product_ids);
     v_keys := flashsale_data.lock_keys('hold', p_idempotency_keys);
   end if;
   if v_keeps_snapshot then
     perform flashsale_data.reject_stale_snapshot(
-      p_product_ids => p_product_ids, p_hold_keys => p_idempotency_keys);
+      p_product_ids => p_product_ids,
+      p_hold_keys => flashsale_data.slot_keys(p_idempotency_keys, p_product_ids));
   end if;
 
   -- 2 Lock the claims of buyers and the products worth locking; read the clock
@@ -180,6 +180,16 @@ begin
 
   -- 3 Find what the keys have placed: read after the locks, judged by a time read before the rows
   if v_keyed then
+    if v_shard_slots is null then
+      v_shard_slots := (select s.slots from flashsale_data.shard s);
+    end if;
+    if v_shard_slots > 1 then
+      v_keys := array_remove(flashsale_data.slot_keys(array(
+        select case when r.key in (select unnest(v_keys)) then r.key end
+        from unnest(p_idempotency_keys) with ordinality as r (key, i)
+        order by r.i), p_product_ids), null);
+      p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_product_ids);
+    end if;
     v_now := clock_timestamp();
     v_replays := flashsale_data.replayed_holds(
       p_product_ids, p_qtys, p_buyers, p_idempotency_keys, v_keys, v_now);
@@ -292,7 +302,7 @@ begin
       v_replayed[v_i] := true;
     else
       v_available[v_slot] := v_available[v_slot] - p_qtys[v_i]; -- guard: units-left-in-batch
-      v_hold_ids[v_i] := flashsale_data.new_hold_id(v_shard_slots, p_product_ids[v_i]);
+      v_hold_ids[v_i] := flashsale_data.new_hold_id();
       v_placed := v_placed || v_i;
       if v_keyed and v_key_slots[v_i] is not null then
         v_placed_by[v_key_slots[v_i]] := v_i;
@@ -302,6 +312,9 @@ begin
 
   -- 5 Write each table once
   if cardinality(v_placed) > 0 then
+    if v_shard_slots > 1 then
+      v_hold_ids := flashsale_data.slot_hold_ids(v_hold_ids, p_product_ids, v_shard_slots);
+    end if;
     perform flashsale_data.announce_ledger_write();
     with placed as materialized (
       select v_hold_ids[i] as hold_id, p_product_ids[i] as product_id, p_qtys[i] as qty,

@@ -56,7 +56,7 @@ def clear(source: psycopg.Connection, slot: int) -> int:
 
 @contextmanager
 def exported(source: psycopg.Connection, target: psycopg.Connection, slot: int) -> Iterator[Any]:
-    """Steps 1, 2, 4 and 5, without loading; yields the move_id in the source's transaction, and commits it."""
+    """Steps 1, 2, 4 and 5 without loading; yields the move_id in the source's transaction, then commits."""
     with source.transaction():
         parts = export(source, slot)
         receive(target, slot, parts)
