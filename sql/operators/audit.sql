@@ -66,7 +66,8 @@ as $$
       where l.product_id in (select d.product_id from terms d)
         and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in', 'hold_placed', 'order_paid')) e
     join terms t on t.product_id = e.product_id and t.era = e.era
-    where e.available_delta < 0
+    join ledger l on l.product_id = e.product_id
+    where e.available_delta < 0 and e.event_id > l.arrival
   ), endings as materialized (
     select e.hold_id, e.event_id, e.at
     from flashsale_data.events e

@@ -5,7 +5,8 @@
 -- Orders and holds are read without their locks: a transaction that has locked one waits for the product
 -- before it changes it, and the sweep for the product's lapses. They are cleared after it is refused.
 --
--- Locks    the shard; the products, in ascending order; their lapses; payments of the slot; the inbox.
+-- Locks    the shard; the products, in ascending order; their lapses; payments of the slot; the counter of
+--          rejections and rejected webhooks of the slot; the inbox.
 -- Refuses  SA009 invalid_request; SA029 wrong_shard.
 create or replace function flashsale.export_slot_changes(p_slot int, p_move_id uuid)
 returns table (move_id uuid, table_name text, part int, rows text)
@@ -34,6 +35,8 @@ begin
   end loop;
   perform from flashsale_data.lapses l where l.product_id % v_slots = p_slot for update; -- guard: moved-lapses-locked
   perform from flashsale_data.payments p where p.order_id % v_slots = p_slot for update; -- guard: moved-payments-locked
+  perform from flashsale_data.rejection_counter for no key update;
+  perform from flashsale_data.rejected_webhooks r where r.order_id > 0 and r.order_id % v_slots = p_slot for update; -- guard: moved-rejections-locked
   perform from flashsale_data.inbox for no key update; -- guard: moved-inbox-locked
 
   -- 2 Read; statements of their own, after the locks

@@ -3,7 +3,7 @@
 -- back leaves the parts as they were.
 -- Webhooks keep their order of arrival, under new numbers. Returns how many rows were loaded.
 --
--- Refuses  SA009 invalid_request.
+-- Refuses  SA009 invalid_request, also if a limit group of the slot has products of another slot here.
 create or replace function flashsale.load_slot(p_slot int, p_move_id uuid)
 returns bigint
 language plpgsql security definer
@@ -31,6 +31,7 @@ begin
     v_rows := flashsale_data.load_part(v_part.table_name, v_part.key_columns, v_part.rows);
     v_loaded := v_loaded + v_rows;
   end loop;
+  perform flashsale_data.check_arriving_groups(p_slot);
   return v_loaded;
 end
 $$;

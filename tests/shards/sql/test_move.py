@@ -22,6 +22,7 @@ from tests.support.sql_calls import (
     audit,
     available,
     change_settings,
+    change_terms,
     create_order,
     create_product,
     expire_due,
@@ -65,7 +66,7 @@ def test_all_of_a_slot_goes_along(source, target, shop):
     assert get_allowance(target, shop.product, "ann") == (5, 3, 2)
     assert place_hold(source, other).status == "active"
     for call in (
-        lambda: place_hold(source, shop.product),
+        lambda: place_hold(source, shop.product, 1, None, "eve"),
         lambda: release_hold(source, shop.hold),
         lambda: get_order(source, shop.paid),
         lambda: get_allowance(source, shop.product, "ann"),
@@ -183,7 +184,7 @@ def test_a_slot_comes_back_before_it_was_cleared(source, target, shop):
 
 def test_what_lapsed_is_swept_where_the_slot_is(source, target, shop):
     change_settings(source, hold_time="100 ms")
-    hold = place_hold(source, shop.product)
+    hold = place_hold(source, shop.product, 1, None, "eve")
     wait_until_past(source, hold.expires_at)
     assert available(source, shop.product) == 6
     move(source, target, 1)
@@ -207,7 +208,7 @@ def test_what_a_slot_has_left_is_shown_until_it_is_cleared(source, target, shop)
     own(target, 1, move_id)
     assert rows(source, "select * from flashsale.stock where product_id = %s", shop.product) == []
     assert rows(source, "select * from flashsale.terms where product_id = %s", shop.product) == []
-    assert clear(source, 1) == 8
+    assert clear(source, 1) == 7
     assert clear(source, 1) == 0
     assert slot_of(source, 1).products == 0
 
@@ -230,14 +231,14 @@ def test_only_a_slot_that_is_not_owned_is_cleared(source, shop):
 def test_changes_since_the_copy_go_along(source, target, shop, connect):
     other = connect(autocommit=False)
     with other.transaction():  # a savepoint: its rows have another transaction id
-        late = place_hold(other, shop.product, 1, "late")
+        late = place_hold(other, shop.product, 1, "late", "eve")
     with source.transaction():
         parts = export(source, 1)
         move_id = parts[-1].move_id
         receive(target, 1, parts)
         with connect() as caller:
             order = create_order(caller, shop.hold)
-            release_hold(caller, place_hold(caller, shop.product).hold_id)
+            release_hold(caller, place_hold(caller, shop.product, 1, None, "eve").hold_id)
             apply_payment(caller, "pay 2", order.order_id)
             born = create_in(caller, 1)
             stored = early_order_id(caller, shop.product)
@@ -254,6 +255,30 @@ def test_changes_since_the_copy_go_along(source, target, shop, connect):
     assert create_order(target, late.hold_id).status == "paid"
 
 
+def test_a_limit_group_of_two_slots_keeps_them_apart(source, target, shop):
+    change_terms(source, shop.product, limit_group="shoes")
+    there = create_in(target, 2, limit_group="shoes")
+    with source.transaction(force_rollback=True):
+        parts = export(source, 1)
+        receive(target, 1, parts)
+        with refused("SA009"):
+            load(target, 1, parts[-1].move_id)
+    change_terms(target, there, limit_group="socks")
+    move(source, target, 1)
+    assert get_allowance(target, shop.product, "ann").taken == 3
+
+
+def test_rejected_webhooks_go_along(source, target, shop):
+    reject = "select flashsale.record_rejected_webhook(%s, '{}', 'malformed_json', 'd', null, %s, null)"
+    value(source, reject, "of the slot", shop.pending)
+    value(source, reject, "of another", shop.pending - 1)
+    value(source, reject, "of no order", None)
+    move(source, target, 1)
+    shown = "select webhook_id from flashsale.rejected_webhooks order by 1"
+    assert rows(source, shown) == [("of another",), ("of no order",)]
+    assert rows(target, shown) == [("of the slot",)]
+
+
 # --- interruptions ---
 
 
@@ -261,9 +286,9 @@ def test_a_move_that_is_broken_off_before_the_slot_is_given_up_changes_nothing(s
     with pytest.raises(ZeroDivisionError), exported(source, target, 1):
         raise ZeroDivisionError
     assert (owned(source), owned(target)) == ([0, 1], [2, 3])
-    assert place_hold(source, shop.product, 1, "after").status == "active"
+    assert place_hold(source, shop.product, 1, "after", "eve").status == "active"
     move(source, target, 1)
-    assert place_hold(target, shop.product, 1, "after").replayed
+    assert place_hold(target, shop.product, 1, "after", "eve").replayed
 
 
 def test_what_was_received_is_enough_once_the_slot_is_given_up(source, target, shop, connect):
@@ -296,7 +321,7 @@ def test_what_is_loaded_and_not_owned_is_not_sold(source, target, shop):
         load(target, 1, move_id)  # committed by itself
         raise ZeroDivisionError
     with refused("SA029"):
-        place_hold(target, shop.product)
+        place_hold(target, shop.product, 1, None, "eve")
     with refused("SA029"):
         get_hold(target, shop.hold)
     move(source, target, 1)

@@ -37,7 +37,7 @@ def operator(connect):
 
 def test_calls_that_waited_are_refused(source, target, shop, connect, blocked):
     calls = [
-        (place_hold, shop.product),
+        (place_hold, shop.product, 1, None, "eve"),
         (release_hold, shop.hold),
         (create_order, shop.hold),
         (apply_payment, "late", shop.pending),
@@ -52,7 +52,7 @@ def test_calls_that_waited_are_refused(source, target, shop, connect, blocked):
 
 def test_calls_that_waited_are_served_if_the_slot_stays(source, target, shop, caller, blocked):
     with exported(source, target, 1):
-        waiting = blocked(place_hold, caller, shop.product)
+        waiting = blocked(place_hold, caller, shop.product, 1, None, "eve")
     assert waiting.result().status == "active"
 
 
@@ -105,9 +105,20 @@ def test_a_refund_waits(source, target, shop, operator, blocked):
     assert value(target, refund) == 0
 
 
+def test_a_rejected_webhook_is_dismissed_before_or_after(source, target, shop, operator, blocked):
+    reject = "select flashsale.record_rejected_webhook('msg', '{}', 'malformed_json', 'd', null, %s, null)"
+    value(source, reject, shop.pending)
+    with exported(source, target, 1) as move_id:
+        dismiss = "update flashsale_data.rejected_webhooks set dismissed_at = now()"
+        waiting = blocked(lambda conn: conn.execute(dismiss).rowcount, operator)
+        give_up(source, 1, move_id)
+    assert waiting.result() == 0
+    own(target, 1, move_id)
+
+
 def test_the_sweep_leaves_the_slot_alone(source, target, shop, operator):
     change_settings(source, hold_time="100 ms")
-    hold = place_hold(source, shop.product)
+    hold = place_hold(source, shop.product, 1, None, "eve")
     wait_until_past(source, hold.expires_at)
     with exported(source, target, 1) as move_id:
         assert expire_due(operator) == 0
