@@ -1,4 +1,4 @@
--- depends: 0013.refunds
+-- depends: 0014.failed-sweeps
 
 -- Callers wait for the tables until all of it is done, functions included: they must not meet a part.
 -- squawk-ignore-file require-lock-timeout, require-statement-timeout, constraint-missing-not-valid
