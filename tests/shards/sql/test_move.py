@@ -46,12 +46,27 @@ def shop(source):
     return Shop(source)
 
 
+STAYS = {
+    "arriving_rows", "departed_slots", "events", "inbox", "ledger_carried", "purge_state", "rejection_counter",
+    "scheduler", "schema_state", "settings", "shard",
+}  # fmt: skip
+"""tables of a shard's own"""
+
+
 def ledger(conn, product):
     return value(
         conn,
         "select coalesce(sum(available_delta), 0) from flashsale_data.events where product_id = %s",
         product,
     )
+
+
+def test_every_table_moves_or_stays(source):
+    tables = (
+        "select relname from pg_class where relnamespace = 'flashsale_data'::regnamespace and relkind = 'r'"
+    )
+    moves = "select table_name from flashsale_data.slot_tables()"
+    assert {name for (name,) in rows(source, tables)} - {name for (name,) in rows(source, moves)} == STAYS
 
 
 def test_all_of_a_slot_goes_along(source, target, shop):
