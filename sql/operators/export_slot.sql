@@ -1,18 +1,18 @@
--- Moves a slot to another shard, step 1 of 7. All steps are safe to repeat, and at no instant two shards own
--- the slot; flashsale shard move takes them, and resumes after whatever has interrupted them:
+-- Moves a slot to another shard, step 1 of 8. The steps can be repeated after an interruption, and at no
+-- instant two shards own the slot; flashsale shard move takes them, and resumes after whatever has interrupted them:
 --
 --   at the source, in one transaction:         at the target:
---   1 export_slot()          what is sold on
+--   1 export_slot()
 --                                              2 receive_slot(), each row of 1, committed at once
 --                                              3 load_slot(), in a transaction that stays open
---   4 export_slot_changes()  stands still
+--   4 export_slot_changes()  the slot stands still
 --                                              5 receive_slot(), each row of 4, committed at once; load_slot()
 --   6 give_up_slot(), commit
---                                              7 own_slot(), commit: sold on
+--                                              7 own_slot(), commit: it is sold again
 --   8 clear_slot()
 --
--- Up to 6 the source owns the slot, and a new export_slot() begins again. After it nobody does until own_slot(),
--- which only needs what was received. The view slots shows on each shard where a move stands.
+-- Up to 6 the source owns the slot, and a new export_slot() begins again. Between its commit and that of
+-- own_slot(), which only needs what was received, no shard does. The view slots shows on each shard where a move stands.
 --
 -- Returns the rows that can be copied while the slot is sold on, in parts, for receive_slot() and under the
 -- name move_id. One purge, forget_tests() or move at a time, to commit.
