@@ -151,7 +151,7 @@ def test_webhooks_keep_their_order_of_arrival(source, target, shop):
 
 def test_arrivals_are_numbered_anew(source, target, shop):
     for number in range(5):
-        apply_payment(source, f"p{number}", 400 + 4 * number)
+        apply_payment(source, f"p{number}", 401 + 4 * number)
     apply_payment(target, "there", 402)
     move(source, target, 1)
     highest = value(target, "select max(arrival) from flashsale_data.payments")
