@@ -183,6 +183,7 @@ def test_a_slot_comes_back(source, target, shop, purge):
     assert get_product(source, shop.product).price == 120
     assert get_hold(source, shop.hold).status == "released"
     assert available(source, shop.product) == 8
+    assert audit(source) == []
     rows(source, "select flashsale.purge('0')")
 
 
