@@ -86,6 +86,8 @@ REFUSALS = {
         "More than what was captured and not refunded: refundable."),
     "SA022": ProblemType(409, "preview_changed", "Preview changed",
         "What would be refunded has changed since the preview: refund_total."),
+    "SA029": ProblemType(503, "wrong_shard", "Wrong shard",
+        "The id is of a slot that another shard has. Nothing was done; send the request again.", retry_after=1),
     "SA030": ProblemType(503, "not_primary", "Not the primary",
         "The database is a standby or a copy. The HTTP server does not use one.", retry_after=1),
 }
@@ -113,6 +115,7 @@ ORDER_SETTLED = REFUSALS["SA019"]
 PAYMENT_NOT_FOUND = REFUSALS["SA020"]
 REFUND_TOO_LARGE = REFUSALS["SA021"]
 PREVIEW_CHANGED = REFUSALS["SA022"]
+WRONG_SHARD = REFUSALS["SA029"]
 NOT_PRIMARY = REFUSALS["SA030"]
 
 BAD_REQUEST = ProblemType(400, "bad_request", "Bad request", "Invalid HTTP request received.")

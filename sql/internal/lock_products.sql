@@ -3,7 +3,7 @@
 -- it holds others: a call that serves buyers never does, so that such calls cannot wait for each
 -- other in a circle.
 --
--- Refuses SA001 product_not_found, SA009 invalid_request; 40001 above READ COMMITTED if a product
+-- Refuses SA001 product_not_found, SA009 invalid_request, SA029 wrong_shard; 40001 above READ COMMITTED if a product
 -- has changed since the snapshot.
 create or replace function flashsale_data.lock_products(p_product_ids bigint[], out ids bigint[], out ctids tid[])
 language plpgsql
@@ -21,7 +21,7 @@ begin
     select l.ctids[1] into v_ctid
     from flashsale_data.lock_stock(ids[v_i:v_i]) l; -- guard: terms-lock
     if v_ctid is null then
-      perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', ids[v_i]));
+      perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', ids[v_i]), format('There is no product %s.', ids[v_i]));
     end if;
     ctids[v_i] := v_ctid;
   end loop;

@@ -2,7 +2,7 @@
 -- lapsed units to them, and describes each product in arrays that line up with
 -- p_product_ids: the ctid of its row, its available units, and its effective now, the time
 -- by which its holds and orders are judged. A product that is locked elsewhere, or unknown, is
--- null in all of them. Product is the last lock in the order; it is held to commit, so that no
+-- null in all of them; one that has moved to another shard while it was waited for raises SA029. Product is the last lock in the order; it is held to commit, so that no
 -- two transactions count the same units.
 --
 -- While the row is locked its ctid is stable; the caller updates it once, by ctid. A
@@ -47,6 +47,7 @@ begin
     order by s.version desc limit 1
     for no key update; -- guard: product-lock
     if not found then
+      perform flashsale_data.check_owned(p_product_ids); -- guard: moved-while-waiting
       return;
     end if;
     v_slot := array_position(p_product_ids, v_lowest.product_id);

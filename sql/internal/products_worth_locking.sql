@@ -6,7 +6,7 @@
 -- write. The counters alone show whether there is something to lock for; lapsed units are summed
 -- up, and terms read, only where they show nothing or the product has a window or is paused. Above
 -- READ COMMITTED a product is locked in any case, for replays, too: the lock raises 40001 if
--- anything of the product has changed since the snapshot.
+-- anything of the product has changed since the snapshot. Raises SA029 for a product of another shard.
 create or replace function flashsale_data.products_worth_locking(
   p_product_ids bigint[], out ids_to_lock bigint[], out existing boolean[], out closed flashsale_data.products[])
 language plpgsql
@@ -34,6 +34,9 @@ begin
     order by requested.slot) product;
   if array_position(ids_to_lock, null) is null then
     return;
+  end if;
+  if false = any (existing) then
+    perform flashsale_data.check_owned(p_product_ids); -- guard: unknown-product-owned
   end if;
 
   v_now := flashsale_data.read_clock();

@@ -54,7 +54,8 @@ begin
     from (
       -- An id that was never drawn has no order.
       select o, null from unnest(p_order_ids) o
-      where o between 1 and coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0)
+      where o > 0 and o / (select s.slots from flashsale_data.shard s)
+              <= coalesce(pg_sequence_last_value('flashsale_data.order_ids'), 0)
       union
       select null, k from unnest(p_order_keys) k where length(k) between 1 and 255
       order by 1, 2) as u (order_id, key)

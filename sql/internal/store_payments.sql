@@ -1,7 +1,7 @@
 -- Stores webhooks for unknown orders in the inbox, in array order, up to settings.inbox_limit;
 -- the rest are left out, and apply_payments refuses them (SA011). Expects the orders' ids to
 -- be locked: the transaction that creates one of the orders must see its webhooks. Returns how
--- many it stored.
+-- many it stored. Raises SA029 if a slot has moved meanwhile.
 create or replace function flashsale_data.store_payments(p_payments flashsale_data.payments[])
 returns int
 language plpgsql
@@ -26,6 +26,7 @@ begin
   select i.stored into v_room from flashsale_data.inbox i -- guard: inbox-limit-read
   for no key update; -- guard: inbox-lock
   perform flashsale_data.reject_stale_snapshot();
+  perform flashsale_data.check_unknown_orders(p_payments);
   select * into v_settings from flashsale_data.settings; -- guard: inbox-limit-read
   v_room := v_settings.inbox_limit - v_room; -- guard: inbox-limit
   v_now := clock_timestamp();

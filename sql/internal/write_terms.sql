@@ -17,6 +17,9 @@ begin
     return;
   end if;
 
+  if p_after.limit_group is distinct from p_before.limit_group then
+    perform flashsale_data.check_limit_group(p_after);
+  end if;
   update flashsale_data.products p
   set starts_at = p_after.starts_at, ends_at = p_after.ends_at, paused = p_after.paused,
       cancelled = p_after.cancelled,

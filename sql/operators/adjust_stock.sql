@@ -4,7 +4,7 @@
 -- Locks    the idempotency key, then the product, to commit.
 -- Replays  a key that has adjusted the stock returns what that call returned.
 -- Refuses  SA001 product_not_found, SA008 idempotency_key_reused, SA009 invalid_request,
---          SA010 stock_in_use; 40001 above READ COMMITTED if the product has changed, or the key
+--          SA010 stock_in_use, SA029 wrong_shard; 40001 above READ COMMITTED if the product has changed, or the key
 --          was used, since the snapshot.
 create or replace function flashsale.adjust_stock(
   p_product_id bigint, p_delta int, p_idempotency_key text default null,
@@ -18,8 +18,8 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
   v_arguments jsonb := jsonb_build_object('product_id', p_product_id, 'delta', p_delta);
-  v_replayed  flashsale_data.operations :=
-    flashsale_data.replayed_operation('adjust_stock', p_idempotency_key, v_arguments);
+  v_key       text := (flashsale_data.slot_keys(array[p_idempotency_key], array[p_product_id]))[1];
+  v_replayed  flashsale_data.operations := flashsale_data.replayed_operation('adjust_stock', v_key, v_arguments);
   v_ctid      tid;
   v_available int;
   v_total     int;
@@ -37,7 +37,7 @@ begin
   select l.ctids[1], l.available[1] into v_ctid, v_available
   from flashsale_data.lock_stock(array[p_product_id]) l;
   if v_ctid is null then
-    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
+    perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', p_product_id), format('There is no product %s.', p_product_id));
   end if;
   -- A statement of its own: the one that waited for the lock has an older snapshot.
   select s.total_stock into v_total
@@ -59,7 +59,7 @@ begin
   insert into flashsale_data.events (kind, at, product_id, available_delta)
   values ('stock_adjusted', clock_timestamp(), p_product_id, p_delta);
   -- guard: adjust-key-recorded
-  perform flashsale_data.record_operation('adjust_stock', p_idempotency_key, v_arguments, product_id,
+  perform flashsale_data.record_operation('adjust_stock', v_key, v_arguments, product_id,
     total_stock, available_stock);
 end
 $$;

@@ -6,19 +6,30 @@ returns table (check_name text, detail text)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp set jit = off
 as $$
-  with newest as materialized (
+  with products as materialized (
+    -- Those that this shard sells: what a slot that was given up has left waits for clear_slot().
+    select p.* from flashsale_data.products p cross join flashsale_data.shard d
+    where (p.product_id % d.slots)::int = any (d.owned)
+  ), newest as materialized (
     select distinct on (s.product_id) s.* from flashsale_data.stock s order by s.product_id, s.version desc
   ), holds as materialized (
     select h.product_id, h.expires_at,
            sum(h.qty) filter (where h.status = 'active') as active
-    from flashsale_data.holds h group by 1, 2
+    from flashsale_data.holds h
+    where h.product_id in (select p.product_id from products p) -- guard: audit-own-holds
+    group by 1, 2
   ), orders as materialized (
     select o.product_id, o.payment_due_at,
            sum(o.qty) filter (where o.status = 'pending_payment') as pending,
            sum(o.qty) filter (where o.status = 'paid') as paid
-    from flashsale_data.orders o group by 1, 2
+    from flashsale_data.orders o
+    where o.product_id in (select p.product_id from products p)
+    group by 1, 2
   ), ledger as materialized (
-    select e.product_id, sum(e.available_delta) as delta from flashsale_data.events e group by 1
+    select e.product_id, sum(e.available_delta) as delta,
+           -- Events before it are of an earlier stay: what they say may have changed elsewhere since.
+           coalesce(max(e.event_id) filter (where e.kind = 'product_moved_in'), 0) as arrival
+    from flashsale_data.events e group by 1
   ), money as materialized (
     select p.order_id,
            count(*) filter (where p.status = 'success' and p.result = 'applied' and p.refund_state is null) as paying
@@ -44,18 +55,19 @@ as $$
            flashsale_data.claim_scope(e.product_id, e.data ->> 'limit_group') as scope,
            row_number() over (partition by e.product_id order by e.event_id) as era
     from flashsale_data.events e
-    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed')
+    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in')
   ), taking as materialized (
     -- Each time that units of such a product were taken from its stock, with the terms in force.
     select e.event_id, e.kind, e.at, e.product_id, e.hold_id, -e.available_delta as qty, t.scope, t.data as terms
     from (
-      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed'))
+      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in'))
                     over (partition by l.product_id order by l.event_id) as era
       from flashsale_data.events l
       where l.product_id in (select d.product_id from terms d)
-        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'hold_placed', 'order_paid')) e
+        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in', 'hold_placed', 'order_paid')) e
     join terms t on t.product_id = e.product_id and t.era = e.era
-    where e.available_delta < 0
+    join ledger l on l.product_id = e.product_id
+    where e.available_delta < 0 and e.event_id > l.arrival
   ), endings as materialized (
     select e.hold_id, e.event_id, e.at
     from flashsale_data.events e
@@ -86,7 +98,7 @@ as $$
     select h.hold_id, flashsale_data.claim_scope(h.product_id, p.limit_group) as scope, h.buyer, h.product_id, h.qty,
            case when h.status = 'active' then h.expires_at
                 when o.status = 'paid' then 'infinity' else o.payment_due_at end as ends_at
-    from flashsale_data.products p
+    from products p
     join flashsale_data.holds h on h.product_id = p.product_id
     left join flashsale_data.orders o on o.hold_id = h.hold_id
     where num_nonnulls(p.max_per_buyer, p.limit_group) > 0 and h.buyer is not null
@@ -95,7 +107,7 @@ as $$
 
   -- stock
   select 'one_stock_row', format('product %s has %s stock rows', p.product_id, count(s.product_id))
-  from flashsale_data.products p left join flashsale_data.stock s using (product_id)
+  from products p left join flashsale_data.stock s using (product_id)
   group by p.product_id having count(s.product_id) <> 1
   union all
   select 'never_oversold', format('product %s has %s units, and %s held, %s awaiting, %s paid',
@@ -128,7 +140,33 @@ as $$
   select 'event_has_its_product', format('the ledger has events of product %s, which does not exist', l.product_id)
   from ledger l
   where l.product_id is not null -- guard: audit-product
-    and not exists (select from flashsale_data.products p where p.product_id = l.product_id)
+    and not exists (select from products p where p.product_id = l.product_id)
+    and exists (select from flashsale_data.shard d where (l.product_id % d.slots)::int = any (d.owned))
+
+  -- slots
+  union all
+  select 'slot_owned', format('product %s is sold here, its slot is not owned', s.product_id)
+  from newest s where s.product_id not in (select p.product_id from products p) -- guard: audit-slot
+  union all
+  select 'slot_owned', format('payment %s is here, its slot is not owned', p.idempotency_key)
+  from flashsale_data.payments p cross join flashsale_data.shard d
+  where d.slots > 1 and not (p.order_id % d.slots)::int = any (d.owned)
+  union all
+  select 'slot_of_ids', format('order %s of hold %s of product %s: their slots differ', o.order_id, o.hold_id, o.product_id)
+  from flashsale_data.orders o cross join flashsale_data.shard d
+  where (o.order_id - o.product_id) % d.slots <> 0 or (o.hold_id - o.product_id) % d.slots <> 0
+  union all
+  select 'slot_of_ids', format('hold %s is of product %s: their slots differ', h.hold_id, h.product_id)
+  from flashsale_data.holds h cross join flashsale_data.shard d
+  where (h.hold_id - h.product_id) % d.slots <> 0 -- guard: audit-slot-of-ids
+  union all
+  select 'moved_out', format('product %s has moved away, its ledger adds up to %s here, not to 0', l.product_id,
+                             l.delta + coalesce(c.available_delta, 0))
+  from ledger l
+  cross join flashsale_data.shard d
+  left join flashsale_data.ledger_carried c on c.product_id = l.product_id
+  where not (l.product_id % d.slots)::int = any (d.owned)
+    and l.delta + coalesce(c.available_delta, 0) <> 0 -- guard: audit-moved-out
 
   -- terms
   union all
@@ -185,33 +223,37 @@ as $$
   union all
   select 'price_in_ledger', format('product %s costs %s, its last change was to %s', p.product_id, p.price,
                                    e.data ->> 'price')
-  from flashsale_data.products p
+  from products p
   join (
-    select distinct on (e.product_id) e.product_id, e.data
+    select distinct on (e.product_id) e.product_id, e.event_id, e.data
     from flashsale_data.events e
     where e.kind = 'price_changed'
     order by e.product_id, e.event_id desc) e on e.product_id = p.product_id
+  join ledger l on l.product_id = p.product_id
   where p.price <> (e.data ->> 'price')::numeric
+    and e.event_id > l.arrival -- guard: audit-since-arrival
   union all
   select 'hold_state_in_ledger', format('hold %s is %s, its last event is %s', h.hold_id, h.status, e.kind)
   from flashsale_data.holds h
   join (
-    select distinct on (e.hold_id) e.hold_id, e.kind
+    select distinct on (e.hold_id) e.hold_id, e.event_id, e.kind
     from flashsale_data.events e
     where e.hold_id is not null
     order by e.hold_id, e.event_id desc) e on e.hold_id = h.hold_id
-  where h.status <> case e.kind
+  join ledger l on l.product_id = h.product_id
+  where e.event_id > l.arrival and h.status <> case e.kind
     when 'hold_placed' then 'active' when 'hold_extended' then 'active' when 'hold_released' then 'released'
     when 'hold_expired' then 'expired' else 'ordered' end
   union all
   select 'order_state_in_ledger', format('order %s is %s, its last event is %s', o.order_id, o.status, e.kind)
   from flashsale_data.orders o
   join (
-    select distinct on (e.order_id) e.order_id, e.kind
+    select distinct on (e.order_id) e.order_id, e.event_id, e.kind
     from flashsale_data.events e
     where e.kind in ('order_created', 'order_paid', 'order_cancelled')
     order by e.order_id, e.event_id desc) e on e.order_id = o.order_id
-  where o.status <> case e.kind
+  join ledger l on l.product_id = o.product_id
+  where e.event_id > l.arrival and o.status <> case e.kind
     when 'order_created' then 'pending_payment' when 'order_paid' then 'paid' else 'cancelled' end
 
   -- money
@@ -219,7 +261,8 @@ as $$
   select 'paid_by_one_payment', format('order %s is %s and was paid by %s payments', o.order_id, o.status,
                                        coalesce(m.paying, 0))
   from flashsale_data.orders o left join money m on m.order_id = o.order_id
-  where coalesce(m.paying, 0) <> case when o.status = 'paid' then 1 else 0 end
+  where o.product_id in (select p.product_id from products p)
+    and coalesce(m.paying, 0) <> case when o.status = 'paid' then 1 else 0 end
     and (o.amount > 0 or o.status <> 'paid') -- an order of the amount 0 is paid without
   union all
   -- Of payments whose amount is known. A success for an order of the amount 0 captures nothing.
@@ -238,7 +281,8 @@ as $$
       where p.status = 'success' and p.result <> 'stored' and c.captured is not null
         and (p.result = 'no_change' and o.amount = 0) is not true
       union all
-      select o.currency, 0, o.amount, 0, 0 from flashsale_data.orders o where o.status = 'paid') part
+      select o.currency, 0, o.amount, 0, 0 from flashsale_data.orders o
+      where o.status = 'paid' and o.product_id in (select p.product_id from products p)) part
     group by 1) sums
   where sums.captured <> sums.kept + sums.due + sums.refunded -- guard: audit-money
   union all

@@ -27,6 +27,8 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'Refunds are begun at READ COMMITTED.');
   end if;
 
+  p_payment_keys := flashsale_data.kept_payment_keys(p_payment_keys);
+
   -- 1 Nothing here waits for the sweep: what has become due is recorded first
   perform flashsale_data.expire_inbox(1000);
 

@@ -5,7 +5,7 @@
 -- leave the total stock, as for goods that are lost. One row a request, in order.
 --
 -- Locks    orders, then products, then payments, to commit.
--- Refuses  SA007 order_not_found, SA009 invalid_request; 55P03 and 40001 as in place_holds.
+-- Refuses  SA007 order_not_found, SA009 invalid_request; SA029 wrong_shard for the whole call; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.cancel_orders(
   p_request_nos int[], p_order_ids bigint[], p_restocks boolean[] default null)
 returns table (request_no int, sqlstate text, detail text, order_id bigint, status text, cancel_reason text)
@@ -64,7 +64,7 @@ begin
   cross join lateral (
     select case
       when request.order_id is null then 'SA009'
-      when o.order_id is null then 'SA007'
+      when o.order_id is null then flashsale_data.not_found('SA007', request.order_id)
       when o.status <> 'cancelled' or o.cancel_reason in ('payment_failed', 'payment_overdue') then '55P03'
       end as refusal
     offset 0) outcome

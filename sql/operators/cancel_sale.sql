@@ -30,8 +30,8 @@ begin
     perform flashsale_data.raise_refusal('SA009', 'A sale is cancelled at READ COMMITTED.');
   elsif p_refund_total is null then
     perform flashsale_data.raise_refusal('SA009', 'A refund total is needed: that of preview_cancel_sale().');
-  elsif not exists (select from flashsale_data.products p where p.product_id = p_product_id) then
-    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
+  elsif not exists (select from flashsale_data.stock p where p.product_id = p_product_id) then
+    perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', p_product_id), format('There is no product %s.', p_product_id));
   end if;
 
   -- 1 Lock the orders and the holds, then the product

@@ -28,7 +28,7 @@ begin
   select l.ctids[1] into v_ctid
   from flashsale_data.lock_stock(array[p_product_id]) l; -- guard: price-lock
   if v_ctid is null then
-    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
+    perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', p_product_id), format('There is no product %s.', p_product_id));
   end if;
   -- A statement of its own: the one that waited for the lock has an older snapshot.
   select p.product_id, p.price, p.currency into product_id, v_price, currency

@@ -12,7 +12,7 @@ declare
   v_now timestamptz := flashsale_data.read_clock();
 begin
   return query
-  select t.* from flashsale_data.terms_at(array(select p.product_id from flashsale_data.products p), v_now) t;
+  select t.* from flashsale_data.terms_at(array(select s.product_id from flashsale_data.stock s), v_now) t;
 end
 $$;
 comment on function flashsale.list_terms() is 'The terms of every product at this instant';

@@ -6,9 +6,12 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  currency := (select p.currency from flashsale_data.products p where p.product_id = p_product_id);
+  currency := (
+    select p.currency from flashsale_data.products p
+    where p.product_id = p_product_id
+      and exists (select from flashsale_data.stock s where s.product_id = p.product_id));
   if currency is null then
-    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
+    perform flashsale_data.raise_refusal(flashsale_data.not_found('SA001', p_product_id), format('There is no product %s.', p_product_id));
   end if;
   select s.holds, s.pending, s.paid, s.refund_total into holds, pending, paid, refund_total
   from flashsale_data.sale_at(p_product_id, flashsale_data.read_clock()) s;

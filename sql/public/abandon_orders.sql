@@ -5,7 +5,7 @@
 --
 -- Locks    orders, claims of buyers in limit groups, then products, to commit.
 -- Refuses  SA007 order_not_found, SA009 invalid_request, SA019 order_settled (with the order's
---          status: it is paid); 55P03 and 40001 as in place_holds.
+--          status: it is paid); SA029 wrong_shard for the whole call; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.abandon_orders(p_request_nos int[], p_order_ids bigint[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, order_id bigint, status text)
 language plpgsql security definer
@@ -115,7 +115,7 @@ begin
   cross join lateral (
     select case
       when request.order_id is null or request.hold_id is null then 'SA009'
-      when existing_order.order_id is null then 'SA007'
+      when existing_order.order_id is null then flashsale_data.not_found('SA007', request.order_id)
       when existing_order.status = 'paid' then 'SA019' -- guard: paid-not-abandoned
       when existing_order.status = 'pending_payment' then '55P03' end as refusal
     offset 0) outcome

@@ -11,7 +11,7 @@
 -- Replays  a key that was taken before returns the result that was recorded; one that was
 --          stored, what has become of it.
 -- Refuses  SA008 idempotency_key_reused (another order, status, amount or currency),
---          SA009 invalid_request, SA011 inbox_full; 55P03 as in place_holds. Refused webhooks
+--          SA009 invalid_request, SA011 inbox_full; SA029 wrong_shard for the whole call; 55P03 as in place_holds. Refused webhooks
 --          are not recorded here: see record_rejected_webhooks().
 create or replace function flashsale.apply_payments(
   p_request_nos int[], p_idempotency_keys text[], p_order_ids bigint[], p_statuses text[], p_payloads jsonb[],
@@ -32,8 +32,10 @@ declare
                      array_dims(p_payloads),
                      case when p_webhook_ids is null then array_dims(p_request_nos)
                           else array_dims(p_webhook_ids) end);
+  v_shard_slots      bigint;
   v_now              timestamptz;
   v_keys             text[];
+  v_given_keys       text[] := p_idempotency_keys;
   -- by request: its error; what its key has recorded, whether that is a stored webhook whose
   -- wait has ended, and whether such a one is locked elsewhere; whether to apply the request
   v_errors           text[];
@@ -64,13 +66,17 @@ begin
   -- 1 Validate, lock the keys
   select array_agg(webhook.error),
          array_agg(case when webhook.error is null then (webhook.payload ->> 'amount')::numeric end),
-         array_agg(case when webhook.error is null then upper(webhook.payload ->> 'currency' collate "C") end)
-    into v_errors, v_amounts, v_currencies
+         array_agg(case when webhook.error is null then upper(webhook.payload ->> 'currency' collate "C") end),
+         (select s.slots from flashsale_data.shard s)
+    into v_errors, v_amounts, v_currencies, v_shard_slots
   from (
     select r.payload, flashsale_data.webhook_error(r.key, r.order_id, r.status, r.payload) as error
     from unnest(p_idempotency_keys, p_order_ids, p_statuses, p_payloads) with ordinality
       as r (key, order_id, status, payload, i)
     order by r.i) webhook;
+  if v_shard_slots > 1 then
+    p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_order_ids);
+  end if;
   v_keys := flashsale_data.lock_keys('payment', array(
     select r.key from unnest(p_idempotency_keys, v_errors) as r (key, error) where r.error is null));
 
@@ -124,6 +130,9 @@ begin
     from flashsale_data.index_ids(v_order_ids) x;
     select l.orders, l.ctids, l.absent into v_orders, v_ctids, v_absent
     from flashsale_data.lock_orders(v_order_ids) l;
+    if true = any (v_absent) then
+      perform flashsale_data.check_owned(v_order_ids); -- guard: unknown-order-owned
+    end if;
   end if;
 
   -- 4 Free the keys of stored webhooks whose wait has ended
@@ -160,8 +169,8 @@ begin
   if v_to_store is not null then
     perform flashsale_data.store_payments(v_to_store);
   end if;
-  perform flashsale_data.resolve_rejected_webhooks(p_webhook_ids, v_errors, p_idempotency_keys, p_order_ids,
-    p_statuses, v_amounts, v_currencies);
+  perform flashsale_data.resolve_rejected_webhooks(p_webhook_ids, v_errors, v_given_keys, p_idempotency_keys,
+    p_order_ids, p_statuses, v_amounts, v_currencies);
 
   -- 6 One row a request
   -- Most calls: new webhooks of known orders, and no product was locked elsewhere.

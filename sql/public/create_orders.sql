@@ -9,7 +9,7 @@
 -- Replays  a key that has created an order returns that order as it now stands.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released,
 --          SA006 hold_already_used (with the order that has used it),
---          SA008 idempotency_key_reused, SA009 invalid_request;
+--          SA008 idempotency_key_reused, SA009 invalid_request; SA029 wrong_shard for the whole call;
 --          55P03 and 40001 as in place_holds.
 create or replace function flashsale.create_orders(
   p_request_nos int[], p_hold_ids bigint[], p_idempotency_keys text[])
@@ -27,6 +27,7 @@ declare
   v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
                      array_dims(p_hold_ids), array_dims(p_idempotency_keys));
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
+  v_shard_slots    bigint;
   v_now            timestamptz;
   v_keys           text[];
   -- by request; null where no order can be expected
@@ -53,6 +54,10 @@ declare
   v_settled        boolean := false;
 begin
   -- 1 Lock the keys
+  v_shard_slots := (select s.slots from flashsale_data.shard s);
+  if v_shard_slots > 1 then
+    p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_hold_ids);
+  end if;
   v_keys := flashsale_data.lock_keys('order', p_idempotency_keys);
   if v_keeps_snapshot then
     perform flashsale_data.reject_stale_snapshot(
@@ -65,9 +70,10 @@ begin
 
   -- 3 Lock the new orders' ids, the holds, the claims of their buyers, their products; read the clock
   if cardinality(array_remove(v_usable, null)) > 0 then
-    -- Drawn in order of the requests: a later request has a higher id.
+    -- Drawn in order of the requests: a later request has a higher id. Of the slot of its hold.
     v_order_ids := array(
-      select case when hold_id is not null then nextval('flashsale_data.order_ids') end
+      select case when hold_id is not null
+                  then nextval('flashsale_data.order_ids') * v_shard_slots + hold_id % v_shard_slots end -- guard: slot-of-order
       from unnest(v_usable) as hold_id);
     perform flashsale_data.lock_order_ids(v_order_ids, p_wait => true);
     select l.holds, l.ctids into v_holds, v_ctids -- guard: hold-before-product
@@ -248,7 +254,7 @@ begin
       when v_keeps_snapshot and hold.hold_id is not null and v_product_ctids[v_slots[request.i]] is null
         then '55P03'
       when key_order.hold_id = request.hold_id or made.created then null
-      when hold.hold_id is null then 'SA003'
+      when hold.hold_id is null then flashsale_data.not_found('SA003', request.hold_id)
       when hold.status = 'expired' then 'SA004'
       when hold.status = 'released' then 'SA005'
       when hold.status = 'ordered' then 'SA006'

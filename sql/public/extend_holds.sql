@@ -6,7 +6,7 @@
 -- Replays  a hold that ends later than p_expires_ats says is returned as it stands.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA005 hold_released, SA006 hold_already_used,
 --          SA009 invalid_request, SA018 extension_refused (with expires_at: when the hold ends);
---          55P03 and 40001 as in place_holds.
+--          SA029 wrong_shard for the whole call; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.extend_holds(
   p_request_nos int[], p_hold_ids bigint[], p_expires_ats timestamptz[])
 returns table (request_no int, sqlstate text, detail text, replayed boolean,
@@ -157,7 +157,7 @@ begin
     select case
       when v_ready[request.slot] then v_sqlstates[request.i]
       when request.hold_id is null or request.expires_at is null then 'SA009'
-      when hold.hold_id is null then 'SA003'
+      when hold.hold_id is null then flashsale_data.not_found('SA003', request.hold_id)
       when hold.status = 'expired' then 'SA004'
       when hold.status = 'released' then 'SA005'
       when hold.status = 'ordered' then 'SA006'

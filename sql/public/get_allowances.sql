@@ -1,6 +1,6 @@
 -- What each buyer has of a product's limit at this instant, and may have in addition; all null
 -- without a limit. Units of the other products of its limit group count, too. One row a request, in
--- order. Refuses SA001 product_not_found, SA009 invalid_request.
+-- order. Refuses SA001 product_not_found, SA009 invalid_request; SA029 wrong_shard for the whole call.
 create or replace function flashsale.get_allowances(p_request_nos int[], p_product_ids bigint[], p_buyers text[])
 returns table (request_no int, sqlstate text, detail text, max_per_buyer int, taken int, remaining int)
 language plpgsql security definer
@@ -24,11 +24,14 @@ begin
          allowance.max_per_buyer, allowance.taken,
          case when allowance.taken is not null then greatest(allowance.max_per_buyer - allowance.taken, 0) end
   from unnest(p_request_nos, p_product_ids, p_buyers) with ordinality as r (request_no, product_id, buyer, i)
-  left join flashsale_data.products p on p.product_id = r.product_id
+  -- A product that has moved to another shard has no stock here.
+  left join flashsale_data.products p
+    on p.product_id = r.product_id
+    and exists (select from flashsale_data.stock s where s.product_id = p.product_id)
   cross join lateral (
     select case
       when r.product_id is null or r.buyer is null or length(r.buyer) not between 1 and 255 then 'SA009'
-      when p.product_id is null then 'SA001' end as refusal
+      when p.product_id is null then flashsale_data.not_found('SA001', r.product_id) end as refusal
     offset 0) outcome
   left join lateral (
     select p.max_per_buyer, (

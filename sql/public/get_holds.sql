@@ -1,6 +1,6 @@
 -- Each hold as it stands at this instant, with the order it has become.
 -- One row a request, in order. Refuses SA003 hold_not_found, SA009 invalid_request,
--- SA030 not_primary.
+-- SA030 not_primary; SA029 wrong_shard for the whole call.
 create or replace function flashsale.get_holds(p_request_nos int[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, product_id bigint, qty int,
                status text, expires_at timestamptz, order_id bigint, order_status text)
@@ -22,7 +22,7 @@ begin
   end if;
   return query
   select r.request_no,
-         case when r.hold_id is null then 'SA009' when f.hold_id is null then 'SA003' end,
+         case when r.hold_id is null then 'SA009' when f.hold_id is null then flashsale_data.not_found('SA003', r.hold_id) end,
          case when r.hold_id is null then 'A hold has an id.'
               when f.hold_id is null then format('There is no hold %s.', r.hold_id) end,
          f.hold_id, f.product_id, f.qty, f.status, f.expires_at, o.order_id, o.status

@@ -1,6 +1,6 @@
 -- An order as it stands at this instant. For services, which may see any order; a buyer's
 -- request goes to get_orders(). Refuses SA007 order_not_found, SA009 invalid_request,
--- SA030 not_primary.
+-- SA029 wrong_shard, SA030 not_primary.
 create or replace function flashsale.get_order(
   p_order_id bigint,
   out order_id bigint, out hold_id bigint, out product_id bigint, out qty int, out status text,
@@ -29,7 +29,7 @@ begin
   from flashsale_data.orders_at(v_now) f
   where f.order_id = p_order_id;
   if order_id is null then
-    perform flashsale_data.raise_refusal('SA007', format('There is no order %s.', p_order_id));
+    perform flashsale_data.raise_refusal(flashsale_data.not_found('SA007', p_order_id), format('There is no order %s.', p_order_id));
   end if;
 end
 $$;

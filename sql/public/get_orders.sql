@@ -1,6 +1,7 @@
 -- Each order as it stands at this instant. Order ids can be guessed, so the request must name
 -- the hold that the order came from, too: otherwise it is refused as if there were no such
--- order. One row a request, in order. Refuses SA007 order_not_found, SA030 not_primary.
+-- order. One row a request, in order. Refuses SA007 order_not_found, SA030 not_primary;
+-- SA029 wrong_shard for the whole call.
 create or replace function flashsale.get_orders(p_request_nos int[], p_order_ids bigint[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, order_id bigint, product_id bigint, qty int,
                status text, cancel_reason text, amount numeric, currency text,
@@ -23,7 +24,7 @@ begin
   end if;
   return query
   select r.request_no,
-         case when f.order_id is null then 'SA007' end,
+         case when f.order_id is null then flashsale_data.not_found('SA007', r.order_id) end,
          case when f.order_id is null then format('There is no order %s with this hold_id.', r.order_id) end,
          f.order_id, f.product_id, f.qty, f.status, f.cancel_reason, f.amount, f.currency,
          f.created_at, f.payment_due_at

@@ -1,5 +1,6 @@
 -- Each product with its exact stock and its terms at this instant, now. One row a request, in order.
--- Refuses SA001 product_not_found, SA009 invalid_request, SA030 not_primary.
+-- Refuses SA001 product_not_found, SA009 invalid_request, SA030 not_primary; SA029
+-- wrong_shard for the whole call.
 create or replace function flashsale.get_products(p_request_nos int[], p_product_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, id bigint, name text, price numeric,
                currency text, total_stock int, available_stock int,
@@ -22,7 +23,8 @@ begin
   end if;
   return query
   select r.request_no,
-         case when r.product_id is null then 'SA009' when p.product_id is null then 'SA001' end,
+         case when r.product_id is null then 'SA009' when p.product_id is null
+              then flashsale_data.not_found('SA001', r.product_id) end,
          case when r.product_id is null then 'A product has an id.'
               when p.product_id is null then format('There is no product %s.', r.product_id) end,
          p.product_id, p.name, p.price, p.currency, p.total_stock, p.available,

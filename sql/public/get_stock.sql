@@ -1,7 +1,7 @@
 -- Where the units of each product are at this instant: available_stock + held + awaiting +
 -- paid = total_stock; and the terms of its sale. For displays of a running sale. p_product_ids: at
 -- most 1,000; an unknown id has no row. at: the instant at which this is true; it never goes backwards.
--- Refuses SA009 invalid_request, SA030 not_primary.
+-- Refuses SA009 invalid_request, SA029 wrong_shard, SA030 not_primary.
 create or replace function flashsale.get_stock(p_product_ids bigint[])
 returns table (id bigint, at timestamptz, total_stock int, available_stock int, held int,
                awaiting int, paid int, sale_status text, starts_at timestamptz, ends_at timestamptz,
@@ -15,7 +15,8 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := flashsale_data.read_clock();
+  v_now  timestamptz := flashsale_data.read_clock();
+  v_rows int;
 begin
   if p_product_ids is null or cardinality(p_product_ids) > 1000 then
     perform flashsale_data.raise_refusal('SA009', 'A call asks for the stock of at most 1,000 products.');
@@ -29,6 +30,10 @@ begin
   from flashsale_data.stock_at(v_now) s
   where s.product_id = any (p_product_ids)
   order by s.product_id;
+  get diagnostics v_rows = row_count;
+  if v_rows < cardinality(p_product_ids) then
+    perform flashsale_data.check_owned(p_product_ids); -- guard: unknown-stock-owned
+  end if;
 end
 $$;
 comment on function flashsale.get_stock(bigint[]) is 'Where the units of each product are at this instant, and its terms';

@@ -18,6 +18,7 @@
 --          refusal says beside its sentence: starts_at and retry_after (1 to 60 seconds), ends_at,
 --          or the limit that was reached, what the buyer has taken of it, and what is remaining (of
 --          the limit of a hold: nothing is taken). One column, since each costs a call of one hold 1 %.
+--          SA029 wrong_shard, for the whole call, if a product is of a slot that another shard has.
 --          55P03: another transaction has locked the request's key, product or claims. Nothing was done
 --          for the request; send it again. A call serves the keys, claims and products that
 --          it can lock at once. If it can lock none, it waits for one, and fails as a whole with
@@ -94,6 +95,7 @@ declare
   v_expiries       timestamptz[];
   v_currencies     text[];
   v_prices         numeric[];
+  v_shard_slots    bigint;
   -- of the product, if it is only one
   v_expires_at     timestamptz;
   v_currency       text;
@@ -105,7 +107,8 @@ begin
   end if;
   if v_keeps_snapshot then
     perform flashsale_data.reject_stale_snapshot(
-      p_product_ids => p_product_ids, p_hold_keys => p_idempotency_keys);
+      p_product_ids => p_product_ids,
+      p_hold_keys => flashsale_data.slot_keys(p_idempotency_keys, p_product_ids));
   end if;
 
   -- 2 Lock the claims of buyers and the products worth locking; read the clock
@@ -132,22 +135,23 @@ begin
     -- one product: arrays would cost such a call 3 %.
     if cardinality(v_ids_to_lock) = 1 then
       select flashsale_data.expiry_instant(v_effective_nows[1] + coalesce(p.hold_time, s.hold_time)),
-             p.currency, p.has_terms or v_judged, p.price
-        into v_expires_at, v_currency, v_judged, v_price -- guard: price-after-lock
-      from flashsale_data.settings s cross join flashsale_data.products p
+             p.currency, p.has_terms or v_judged, p.price, shard.slots
+        into v_expires_at, v_currency, v_judged, v_price, v_shard_slots -- guard: price-after-lock
+      from flashsale_data.settings s cross join flashsale_data.shard cross join flashsale_data.products p
       where p.product_id = v_ids_to_lock[1];
       v_expiries := array[v_expires_at];
     else
       select array_agg(product.expires_at), array_agg(product.currency), array_agg(product.price),
-             coalesce(bool_or(product.has_terms), false) or v_judged
-        into v_expiries, v_currencies, v_prices, v_judged
+             coalesce(bool_or(product.has_terms), false) or v_judged, max(product.slots)
+        into v_expiries, v_currencies, v_prices, v_judged, v_shard_slots
       from (
         select flashsale_data.expiry_instant(locked.effective_now + coalesce(p.hold_time, s.hold_time))
                  as expires_at,
-               p.currency, p.price, p.has_terms
+               p.currency, p.price, p.has_terms, shard.slots
         from unnest(v_ids_to_lock, v_effective_nows) with ordinality
           as locked (product_id, effective_now, slot)
         cross join flashsale_data.settings s
+        cross join flashsale_data.shard
         left join flashsale_data.products p on p.product_id = locked.product_id
         order by locked.slot) product;
     end if;
@@ -176,6 +180,16 @@ begin
 
   -- 3 Find what the keys have placed: read after the locks, judged by a time read before the rows
   if v_keyed then
+    if v_shard_slots is null then
+      v_shard_slots := (select s.slots from flashsale_data.shard s);
+    end if;
+    if v_shard_slots > 1 then
+      v_keys := array_remove(flashsale_data.slot_keys(array(
+        select case when r.key in (select unnest(v_keys)) then r.key end
+        from unnest(p_idempotency_keys) with ordinality as r (key, i)
+        order by r.i), p_product_ids), null);
+      p_idempotency_keys := flashsale_data.slot_keys(p_idempotency_keys, p_product_ids);
+    end if;
     v_now := clock_timestamp();
     v_replays := flashsale_data.replayed_holds(
       p_product_ids, p_qtys, p_buyers, p_idempotency_keys, v_keys, v_now);
@@ -298,6 +312,9 @@ begin
 
   -- 5 Write each table once
   if cardinality(v_placed) > 0 then
+    if v_shard_slots > 1 then
+      v_hold_ids := flashsale_data.slot_hold_ids(v_hold_ids, p_product_ids, v_shard_slots);
+    end if;
     perform flashsale_data.announce_ledger_write();
     with placed as materialized (
       select v_hold_ids[i] as hold_id, p_product_ids[i] as product_id, p_qtys[i] as qty,

@@ -47,6 +47,7 @@ declare
   v_written  bigint;
 begin
   -- 1 Validate, lock the keys, then the payments
+  p_payment_keys := flashsale_data.kept_payment_keys(p_payment_keys);
   v_errors := array(
     select flashsale_data.refund_error(r.refund_key, r.payment_key, r.amount, r.status,
                                        coalesce(p_kinds[r.i], 'refund'), coalesce(p_payloads[r.i], '{}'))

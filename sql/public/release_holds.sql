@@ -3,7 +3,7 @@
 --
 -- Locks    holds, claims of buyers in limit groups, then products, to commit.
 -- Refuses  SA003 hold_not_found, SA004 hold_expired, SA006 hold_already_used,
---          SA009 invalid_request; 55P03 and 40001 as in place_holds.
+--          SA009 invalid_request; SA029 wrong_shard for the whole call; 55P03 and 40001 as in place_holds.
 create or replace function flashsale.release_holds(p_request_nos int[], p_hold_ids bigint[])
 returns table (request_no int, sqlstate text, detail text, hold_id bigint, status text)
 language plpgsql security definer
@@ -125,7 +125,7 @@ begin
   cross join lateral (
     select case
       when request.hold_id is null then 'SA009'
-      when hold.hold_id is null then 'SA003'
+      when hold.hold_id is null then flashsale_data.not_found('SA003', request.hold_id)
       when v_locked_elsewhere[request.slot] then '55P03'
       when hold.status = 'active' then '55P03' -- guard: hold-released
       when hold.status = 'expired' then 'SA004'

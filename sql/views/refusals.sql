@@ -24,6 +24,7 @@ values
   ('SA020', 'payment_not_found',      404, 'Payment not found'),
   ('SA021', 'refund_too_large',       409, 'Refund too large'),
   ('SA022', 'preview_changed',        409, 'Preview changed'),
+  ('SA029', 'wrong_shard',            503, 'Wrong shard'),
   ('SA030', 'not_primary',            503, 'Not the primary');
 comment on view flashsale.refusals is 'Every refusal: its SQLSTATE, stable code, HTTP status and title';
 revoke all on flashsale.refusals from public;

@@ -56,6 +56,7 @@ SET_STORED = "update flashsale_data.payments set {} where idempotency_key = 'sto
 SET_PRODUCT = "update flashsale_data.products set {}"
 SET_REFUND = "update flashsale_data.refunds set {}"
 SET_REJECTED = "update flashsale_data.rejected_webhooks set {}"
+TWICE = "insert into flashsale_data.{} select {} from generate_series(1, 2)"
 SET_SETTINGS = "update flashsale_data.settings set {}"
 
 REFUSED = [
@@ -163,8 +164,18 @@ REFUSED = [
     ("operations_pkey", "insert into flashsale_data.operations select * from flashsale_data.operations"),
     ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
     ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
-    ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
     ("purge_state_one_row", "insert into flashsale_data.purge_state values (false, 1, 1)"),
+    # shards
+    ("shard_pkey", "insert into flashsale_data.shard default values"),
+    ("shard_one_row", "insert into flashsale_data.shard (singleton) values (false)"),
+    ("shard_slots", "update flashsale_data.shard set slots = 12, owned = '{}'"),
+    ("shard_slots", "update flashsale_data.shard set slots = 512, owned = '{}'"),
+    ("shard_owned", "update flashsale_data.shard set slots = 4, owned = '{4}'"),
+    ("shard_owned", "update flashsale_data.shard set slots = 4, owned = '{-1}'"),
+    ("shard_owned", "update flashsale_data.shard set slots = 4, owned = '{null}'"),
+    ("shard_of_one_slot", "update flashsale_data.shard set owned = '{}'"),
+    ("departed_slots_pkey", TWICE.format("departed_slots", "1, gen_random_uuid(), '1', '1', null")),
+    ("arriving_rows_pkey", TWICE.format("arriving_rows", "1, gen_random_uuid(), 'stock', 0, '{}'")),
     # settings and state
     ("settings_pkey", "insert into flashsale_data.settings default values"),
     ("settings_one_row", "insert into flashsale_data.settings (singleton) values (false)"),

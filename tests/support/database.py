@@ -47,19 +47,14 @@ def emptied_database(dbname: str, scope: str = "session") -> tuple[Callable, Cal
         ):
             url = cluster.url(user, dbname)
             with psycopg.connect(url) as conn:
-                seeded = {
-                    name: conn.execute(
-                        f"select coalesce(jsonb_agg(t), '[]') from flashsale_data.{name} t"
-                    ).fetchone()[0]
-                    for (name,) in conn.execute(TABLES).fetchall()
-                }
+                seeded = seeded_rows(conn)
             yield url, seeded
 
     @pytest.fixture
     def postgresql(shared: tuple[str, dict[str, list]]) -> Iterator[psycopg.Connection]:
         url, seeded = shared
         with psycopg.connect(url) as conn:
-            _empty(conn, seeded)
+            empty(conn, seeded)
             conn.commit()
             yield conn
 
@@ -105,7 +100,15 @@ def session_of_new_role(
         db.execute(f"drop role {role}")
 
 
-def _empty(conn: psycopg.Connection, seeded: dict[str, list]) -> None:
+def seeded_rows(conn: psycopg.Connection) -> dict[str, list]:
+    """What the migrations have left in each table."""
+    return {
+        name: conn.execute(f"select coalesce(jsonb_agg(t), '[]') from flashsale_data.{name} t").fetchone()[0]
+        for (name,) in conn.execute(TABLES).fetchall()
+    }
+
+
+def empty(conn: psycopg.Connection, seeded: dict[str, list]) -> None:
     """Bring every table back to what the migrations left in it, and every sequence to its start."""
     deletes = [f"delete from flashsale_data.{name}" for name in seeded]
     # Without foreign keys, in any order; in one round trip.

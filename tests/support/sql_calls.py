@@ -20,7 +20,7 @@ TITLES = {
     "SA013": "Sale ended", "SA014": "Sale paused", "SA015": "Sale cancelled", "SA016": "Buyer required",
     "SA017": "Limit reached", "SA018": "Extension refused", "SA019": "Order settled",
     "SA020": "Payment not found", "SA021": "Refund too large", "SA022": "Preview changed",
-    "SA030": "Not the primary",
+    "SA029": "Wrong shard", "SA030": "Not the primary",
 }  # fmt: skip
 LOCKED = "55P03"
 TERMS = {
