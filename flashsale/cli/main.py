@@ -14,6 +14,7 @@ from flashsale.cli.product import product
 from flashsale.cli.psql import psql
 from flashsale.cli.refunds import refunds
 from flashsale.cli.rehearse import rehearse
+from flashsale.cli.skip_ids import skip_ids
 from flashsale.cli.up import up
 from flashsale.cli.watch import watch
 from flashsale.cli.webhook import webhook
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, destroy,
-    completion,
+    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, skip_ids,
+    destroy, completion,
 ):  # fmt: skip
     main.add_command(command)
