@@ -35,6 +35,7 @@ from api.database.functions import (
     RecordRejectedWebhookRow,
     Row,
 )
+from api.database.hosts import PrimaryConnection
 from api.database.session import SessionRefused, establish
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
@@ -121,6 +122,7 @@ class CheckoutClient:
 
         self._pool = AsyncConnectionPool(
             conninfo,
+            connection_class=PrimaryConnection,
             # Without psycopg's own prepared statements, whose names say nothing (see PreparedCall).
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=configure,
@@ -221,7 +223,7 @@ class CheckoutClient:
         try:
             async with asyncio.timeout(SALE_METRICS_TIMEOUT_SECONDS):
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+                    connection = await PrimaryConnection.connect(conninfo, autocommit=True)
                 async with connection, connection.cursor(row_factory=args_row(GetSaleMetricsRow)) as cursor:
                     await establish(connection, conninfo, settings, writes=False)
                     await cursor.execute(functions.GET_SALE_METRICS)
