@@ -96,12 +96,16 @@ class Node:
             "HOME": str(self.folder),
         }
 
+    def patronictl_command(self) -> list[str]:
+        program = self._programs / "bin/patronictl"
+        settings = [f"PYTHONPATH={self._programs}", f"HOME={self.folder}"]
+        return self._account.command("env", *settings, sys.executable, program, "-c", self.configuration)
+
     def patronictl(self, *arguments: str) -> str:
         """What patronictl prints."""
-        command = [sys.executable, self._programs / "bin/patronictl", "-c", self.configuration, *arguments]
         done = subprocess.run(
-            self._account.command(*command),
-            cwd=self.folder, env=self._environment(), capture_output=True, text=True, timeout=120,
+            [*self.patronictl_command(), *arguments],
+            cwd=self.folder, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -181,10 +185,14 @@ def _get(url: str) -> dict | None:
 
 
 class Shop:
-    """Three nodes and their etcd."""
+    """Three nodes and their etcd.
 
-    def __init__(self, nodes: list[Node]) -> None:
+    :param network: the first three numbers of their addresses
+    """
+
+    def __init__(self, nodes: list[Node], network: str) -> None:
         self.nodes = nodes
+        self.network = network
 
     def url(self, user: str, dbname: str, password: str = PASSWORD) -> str:
         hosts = ",".join(f"{node.address}:5432" for node in self.nodes)
@@ -302,7 +310,7 @@ def running_nodes(times: Mapping[str, int] | None = None, *, with_links: bool = 
         try:
             for node in nodes:
                 node.start()
-            shop = Shop(nodes)
+            shop = Shop(nodes, network)
             shop.wait_until_whole()
             yield shop
         finally:
