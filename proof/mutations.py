@@ -579,7 +579,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A session on a standby is used", "session-on-primary", ["if False:"],
         [SESSION + "test_a_standby_is_refused"]),
     Mutation("A host that does not answer delays the primary behind it", "hosts-at-once",
-        ["for attempt in attempts:"], [HOSTS + "test_a_host_that_does_not_answer_delays_nothing"]),
+        ["return_when=asyncio.ALL_COMPLETED,"], [HOSTS + "test_a_host_that_does_not_answer_delays_nothing"]),
     Mutation("Of several hosts, a standby is connected to", "hosts-to-primary",
         ["defaults: dict[str, Any] = {"],
         [HOSTS + "test_several_hosts_lead_to_the_primary_unless_told_otherwise"]),

@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import args_row, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -47,6 +48,9 @@ READ_TIMEOUT_SECONDS = 1.5
 """seconds for a read over the pool, the wait for a connection included"""
 SALE_METRICS_TIMEOUT_SECONDS = 2.0
 """seconds for get_sale_metrics, the connection attempt included"""
+
+POOL_CONNECT_TIMEOUT_SECONDS = 2
+"""seconds for a connection attempt of the pool: the shortest that psycopg takes"""
 
 T = TypeVar("T")
 
@@ -113,15 +117,19 @@ class CheckoutClient:
 
         async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
             self._refusal = ""
+            timer = disconnect_after(connection, CONNECT_TIMEOUT_SECONDS)
             try:
                 await establish(connection, conninfo, settings, writes=False)
             except BaseException as error:
                 self._refusal = str(error) if isinstance(error, SessionRefused) else ""
                 await connection.close()  # the pool does not
                 raise
+            finally:
+                timer.cancel()
 
         self._pool = AsyncConnectionPool(
-            conninfo,
+            # A host that accepts the connection and does not answer would keep an attempt for minutes.
+            make_conninfo(conninfo, connect_timeout=POOL_CONNECT_TIMEOUT_SECONDS),
             connection_class=PrimaryConnection,
             # Without psycopg's own prepared statements, whose names say nothing (see PreparedCall).
             kwargs={"autocommit": True, "prepare_threshold": None},

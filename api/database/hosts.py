@@ -5,7 +5,7 @@ has lost its network, its successor would not be reached in time; so all are tri
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import psycopg
@@ -50,34 +50,36 @@ class PrimaryConnection(psycopg.AsyncConnection[TupleRow]):
         hosts = split_hosts(conninfo)
         if len(hosts) == 1:
             return await super().connect(conninfo, **kwargs)
-        attempts = [
-            asyncio.ensure_future(super(PrimaryConnection, cls).connect(host, **kwargs)) for host in hosts
-        ]
-        chosen: Self | None = None
+        connect = super().connect
+        pending = {asyncio.ensure_future(connect(host, **kwargs)) for host in hosts}
+        opened: list[Self] = []
+        errors: list[str] = []
         try:
-            for attempt in asyncio.as_completed(attempts):  # guard: hosts-at-once
-                try:
-                    chosen = await attempt
-                except psycopg.OperationalError:
-                    continue
-                return chosen
-            raise psycopg.OperationalError("; ".join(_messages(attempts)))
+            while pending and not opened:
+                done, pending = await asyncio.wait(
+                    pending,
+                    return_when=asyncio.FIRST_COMPLETED,  # guard: hosts-at-once
+                )
+                for attempt in done:
+                    try:
+                        opened.append(attempt.result())
+                    except psycopg.OperationalError as error:
+                        errors.append(" ".join(str(error).split()))
+            if not opened:
+                raise psycopg.OperationalError("; ".join(errors))
+            return opened[0]
         finally:
-            await _end(attempts, chosen)
-
-
-def _messages(attempts: Iterable["asyncio.Future[Any]"]) -> Iterable[str]:
-    for attempt in attempts:
-        if error := attempt.exception():
-            yield " ".join(str(error).split())
+            await _end(pending, opened[1:])
+            # The traceback of a cancellation keeps this frame, and so the attempts.
+            pending.clear()
 
 
 async def _end(
-    attempts: Sequence["asyncio.Future[Any]"], chosen: psycopg.AsyncConnection[Any] | None
+    pending: Collection["asyncio.Future[Any]"], surplus: Sequence[psycopg.AsyncConnection[Any]]
 ) -> None:
     """End the attempts that are not needed, and close what they have opened."""
-    for attempt in attempts:
+    for attempt in pending:
         attempt.cancel()
-    for opened in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(opened, psycopg.AsyncConnection) and opened is not chosen:
-            await opened.close()
+    for late in (*surplus, *await asyncio.gather(*pending, return_exceptions=True)):
+        if isinstance(late, psycopg.AsyncConnection):
+            await late.close()

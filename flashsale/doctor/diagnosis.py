@@ -70,6 +70,8 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
     except (UserError, psycopg.OperationalError) as error:
         message = str(error) if isinstance(error, UserError) else describe_error(error)
         yield Finding("database", "failed", message, "start it, or set FLASHSALE_DATABASE_URL to its address")
+        if not isinstance(error, UserError):
+            yield from hosts.hosts_without_primary()
         return
     with conn:
         checks = _ALWAYS | (_if_migrated(environment) if fetch_value(conn, _MIGRATED) else {})

@@ -1,12 +1,15 @@
 """The hosts that the URL names: which one is the primary, and whether the others can replace it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import psycopg
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from api.database.hosts import split_hosts
-from flashsale.database.connection import CannotConnect, Connection, admin_url, connect, fetch_row
+from flashsale.database.connection import Connection, admin_url, connect, fetch_row, fetch_value
 from flashsale.doctor.finding import Finding, Findings
 
 CONNECT_TIMEOUT_SECONDS = 3
@@ -18,9 +21,9 @@ _IDENTIFY = """
     select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
            case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end::text,
            exists (select from pg_stat_wal_receiver where pid is not null),
-           (select conninfo from pg_stat_wal_receiver),
-           (select scheduler from flashsale.readiness()) <> 'not_installed'
+           (select conninfo from pg_stat_wal_receiver)
 """
+_HAS_PG_CRON = "select scheduler <> 'not_installed' from flashsale.readiness()"
 _SYNC_STATES = """
     select application_name, sync_state from pg_stat_replication
      where sync_state is not null and state = 'streaming'
@@ -48,11 +51,7 @@ class _Host(NamedTuple):
 
 def hosts(conn: Connection) -> Findings:
     """The role of each host, if the URL names several."""
-    urls = split_hosts(admin_url())
-    if len(urls) == 1:
-        return
-    with ThreadPoolExecutor(len(urls)) as pool:
-        found = list(pool.map(_identify, urls))
+    found = _identify_all()
     primaries = [host for host in found if not host.error and not host.is_standby]
     names = _addresses(primaries)
     if len(primaries) > 1:  # guard: doctor-one-primary
@@ -66,12 +65,37 @@ def hosts(conn: Connection) -> Findings:
     sync_states = dict(conn.execute(_SYNC_STATES).fetchall())
     for host in found:
         if host.error:
-            yield Finding(
-                "hosts", "warning", f"{host.address} does not answer: {host.error}",
-                "start it as a standby, or remove it from FLASHSALE_DATABASE_URL",
-            )  # fmt: skip
+            yield _silent(host)
         elif host.is_standby:
             yield _standby(conn, host, primaries, sync_states)
+
+
+def hosts_without_primary() -> Findings:
+    """The role of each host, if the URL names several and none of them is the primary."""
+    for host in _identify_all():
+        if host.error:
+            yield _silent(host)
+        elif host.is_standby:
+            yield Finding(
+                "hosts", "failed", f"{host.address} is a standby, and no host is the primary",
+                "patronictl list shows whether a failover is under way, or why there is none",
+            )  # fmt: skip
+
+
+def _silent(host: _Host) -> Finding:
+    return Finding(
+        "hosts", "warning", f"{host.address} does not answer: {host.error}",
+        "start it as a standby, or remove it from FLASHSALE_DATABASE_URL",
+    )  # fmt: skip
+
+
+def _identify_all() -> list[_Host]:
+    """All hosts, if there are several."""
+    urls = split_hosts(admin_url())
+    if len(urls) == 1:
+        return []
+    with ThreadPoolExecutor(len(urls)) as pool:
+        return list(pool.map(_identify, urls))
 
 
 def _addresses(found: list[_Host]) -> str:
@@ -84,8 +108,11 @@ def _identify(url: str) -> _Host:
     limits: dict[str, Any] = {"target_session_attrs": "any", "connect_timeout": CONNECT_TIMEOUT_SECONDS}
     try:
         with connect("doctor", make_conninfo(url, **limits)) as conn:
-            is_standby, system, lsn, receives, conninfo, has_pg_cron = fetch_row(conn, _IDENTIFY)
-    except CannotConnect as error:
+            is_standby, system, lsn, receives, conninfo = fetch_row(conn, _IDENTIFY)
+            has_pg_cron = True
+            with suppress(errors.InsufficientPrivilege, errors.UndefinedFunction, errors.InvalidSchemaName):
+                has_pg_cron = fetch_value(conn, _HAS_PG_CRON)
+    except psycopg.OperationalError as error:
         return _Host(address, " ".join(str(error).split()))
     receiver = conninfo_to_dict(conninfo or "")
     name = str(receiver.get("application_name") or receiver.get("fallback_application_name") or "")

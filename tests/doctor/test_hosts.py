@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from flashsale.doctor import hosts
+from flashsale.doctor.diagnosis import diagnose
 from flashsale.local.cluster import DATABASE, PORT, SUPERUSER, Cluster
 from tests.support.clusters import standby_of
 from tests.support.sale_steps import one
@@ -111,4 +112,17 @@ def test_two_primaries_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_host_needs_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASHSALE_DATABASE_URL", "host=somewhere")
-    assert list(hosts.hosts(None)) == []  # type: ignore[arg-type]
+    assert list(hosts.hosts_without_primary()) == []
+
+
+def test_without_a_primary_each_host_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with two_machines(monkeypatch) as machines:
+        directory = machines.standby.socket_directory
+        url = make_conninfo(user=SUPERUSER, dbname=DATABASE, port=PORT, host=f"{directory},{tmp_path}")
+        monkeypatch.setenv("FLASHSALE_DATABASE_URL", url)
+        found = [(f.check, f.status, f.detail) for f in diagnose({}) if f.check in ("database", "hosts")]
+        assert [(check, status) for check, status, _ in found] == [
+            ("database", "failed"), ("hosts", "failed"), ("hosts", "warning"),
+        ]  # fmt: skip
+        assert found[1][2] == f"{directory}:{PORT} is a standby, and no host is the primary"
+        assert found[2][2].startswith(f"{tmp_path}:{PORT} does not answer: ")
