@@ -192,7 +192,7 @@ def test_acknowledged_writes_survive_every_failover(campaign: Campaign, shop: Sh
 
 
 def successor(shop: Shop, old: Node) -> bool:
-    return any(shop.roles().get(node.name) == "primary" for node in shop.nodes if node is not old)
+    return any(node.is_primary() for node in shop.nodes if node is not old)
 
 
 def accepts_writes(node: Node) -> bool:

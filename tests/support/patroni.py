@@ -162,6 +162,10 @@ class Node:
                 self._process.wait(30)
         self.kill()
 
+    def is_primary(self) -> bool:
+        status = self.status() or {}
+        return (status.get("state"), status.get("role")) == ("running", "primary")
+
     def direct_url(self, dbname: str) -> str:
         """The superuser's, past the links."""
         return f"postgresql://postgres:{PASSWORD}@{self._listen}:5432/{dbname}?connect_timeout=5"
