@@ -162,6 +162,10 @@ class Node:
                 self._process.wait(30)
         self.kill()
 
+    def log_tail(self) -> str:
+        """The last lines of Patroni and PostgreSQL."""
+        return f"--- {self.name}\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
     def is_primary(self) -> bool:
         status = self.status() or {}
         return (status.get("state"), status.get("role")) == ("running", "primary")
@@ -234,7 +238,12 @@ class Shop:
         return states == ["quorum", "quorum"]
 
     def wait_until_whole(self, timeout: float = 120) -> None:
-        wait_until(self.is_whole, "the primary has both standbys", timeout)
+        try:
+            wait_until(self.is_whole, "the primary has both standbys", timeout)
+        except AssertionError as error:
+            raise AssertionError(
+                "\n".join([f"{error}: {self.roles()}", *map(Node.log_tail, self.nodes)])
+            ) from None
 
 
 def _configuration(network: str, folder: Path, times: Mapping[str, int]) -> str:
