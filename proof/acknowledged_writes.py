@@ -34,6 +34,12 @@ class AcknowledgedWrites:
         self.outcomes: Counter[str] = Counter()
         self.last_began: dict[type, float] = {}
         """when the newest acknowledged step began, by client"""
+        self.acknowledged_at: list[float] = []
+
+    def longest_gap(self, since: float) -> float:
+        """The longest time after `since` in which no step was acknowledged, in seconds."""
+        moments = [since, *(moment for moment in self.acknowledged_at if moment > since), time.monotonic()]
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
     async def retry(
         self,
@@ -65,6 +71,7 @@ class AcknowledgedWrites:
                 raise
             else:
                 self.outcomes["acknowledged"] += 1
+                self.acknowledged_at.append(time.monotonic())
                 self.last_began[type(client)] = max(began, self.last_began.get(type(client), 0))
                 return outcome
             await asyncio.sleep(RETRY_DELAY_SECONDS)

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from api.database.connection import disconnect_after
+from api.database.hosts import PrimaryConnection
 from proof.raw_http import NoResponse, Response
 
 
@@ -149,10 +151,15 @@ REFUSALS = {"SA002", "SA004", "SA005", "SA006"}
 
 
 class SqlClient:
-    """A service that calls the functions over a connection of its own."""
+    """A service that calls the functions over a connection of its own.
 
-    def __init__(self, url: str) -> None:
+    :param url: of several hosts, the primary is used
+    :param timeout: seconds for a call
+    """
+
+    def __init__(self, url: str, timeout: float = 60) -> None:
         self._url = url
+        self._timeout = timeout
         self._connection: psycopg.AsyncConnection | None = None
 
     async def place_hold(self, product_id: int, qty: int, key: str | None) -> int:
@@ -178,9 +185,10 @@ class SqlClient:
     async def _step(self, query: str, *arguments: object) -> tuple[Any, ...]:
         if self._connection is None:
             try:
-                self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+                self._connection = await PrimaryConnection.connect(self._url, autocommit=True)
             except psycopg.OperationalError as error:
                 raise NotDone(str(error)) from error
+        timer = disconnect_after(self._connection, self._timeout)
         try:
             return await (await self._connection.execute(query, arguments)).fetchone()
         except psycopg.Error as error:
@@ -190,3 +198,5 @@ class SqlClient:
                 raise
             await self.close()
             raise OutcomeUnknown(str(error)) from error
+        finally:
+            timer.cancel()

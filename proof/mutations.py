@@ -46,6 +46,9 @@ REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
 SERVED = "tests/shards/served/test_routing.py::"
 SESSION = "tests/api/test_session.py::"
+HOSTS = "tests/api/test_hosts.py::"
+DOCTOR_HOSTS = "tests/doctor/test_hosts.py::"
+SKIP_IDS = "tests/operators/test_skip_ids.py::"
 REFUNDS = "tests/operators/test_refunds.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
 SLOTS = "tests/shards/sql/test_slots.py::"
@@ -727,6 +730,21 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     # Sessions: the primary, a backend of its own, settings.
     Mutation("A session on a standby is used", "session-on-primary", ["if False:"],
         [SESSION + "test_a_standby_is_refused"]),
+    Mutation("A host that does not answer delays the primary behind it", "hosts-at-once",
+        ["return_when=asyncio.ALL_COMPLETED,"], [HOSTS + "test_a_host_that_does_not_answer_delays_nothing"]),
+    Mutation("Of several hosts, a standby is connected to", "hosts-to-primary",
+        ["defaults: dict[str, Any] = {"],
+        [HOSTS + "test_several_hosts_lead_to_the_primary_unless_told_otherwise"]),
+    Mutation("Lost ids are drawn again", "ids-skipped", ["select s.name, nextval(s.name::regclass)"],
+        [SKIP_IDS + "test_it_skips_order_event_and_product_ids"]),
+    Mutation("The ids of a copy are skipped", "skip-on-primary", ["elsif false then"],
+        [SKIP_IDS + "test_a_logical_copy_is_refused"]),
+    Mutation("Doctor takes two primaries for one", "doctor-one-primary", ["if False:"],
+        [DOCTOR_HOSTS + "test_two_primaries_are_a_failure"]),
+    Mutation("Doctor does not see that commits wait for none", "doctor-synchronous", ["if False:"],
+        [DOCTOR_HOSTS + "test_each_host_has_its_role"]),
+    Mutation("Doctor does not see a standby that follows nothing", "doctor-standby-receives", ["elif False:"],
+        [DOCTOR_HOSTS + "test_each_host_has_its_role"]),
     Mutation("A session that is read-only is used for writes", "session-for-writes", ["if False:"],
         [SESSION + "test_a_read_only_database_refuses_writes_by_name_and_serves_reads"]),
     Mutation("A pooler in transaction mode is not seen", "session-of-its-own", ["if False:"],

@@ -28,6 +28,7 @@ PROMISES = {
         Promise("webhook_orders", "Webhooks have one effect in any order; money adds up"),
         Promise("time", "Holds and orders end exactly at their instant", Load.WAITS),
         Promise("crash", "A write that was answered is on disk", Load.WAITS),
+        Promise("failover", "A failover loses no acknowledged write", Load.TIMED),
         Promise("connection_loss", "An unknown outcome is answered outcome_unknown", Load.WAITS),
         Promise("stuck_neighbour", "A locked row is answered in 2 s, delays no other", Load.TIMED),
         Promise("soak", "A long sale neither slows down nor grows", Load.TIMED),

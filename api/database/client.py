@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import args_row, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -35,6 +36,7 @@ from api.database.functions import (
     RecordRejectedWebhookRow,
     Row,
 )
+from api.database.hosts import PrimaryConnection
 from api.database.session import SessionRefused, establish
 from api.telemetry.batch_metrics import BatchMetrics, Tracer
 
@@ -46,6 +48,9 @@ READ_TIMEOUT_SECONDS = 1.5
 """seconds for a read over the pool, the wait for a connection included"""
 SALE_METRICS_TIMEOUT_SECONDS = 2.0
 """seconds for get_sale_metrics, the connection attempt included"""
+
+POOL_CONNECT_TIMEOUT_SECONDS = 2
+"""seconds for a connection attempt of the pool: the shortest that psycopg takes"""
 
 T = TypeVar("T")
 
@@ -115,15 +120,20 @@ class CheckoutClient:
 
         async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
             self._refusal = ""
+            timer = disconnect_after(connection, CONNECT_TIMEOUT_SECONDS)
             try:
                 await establish(connection, conninfo, settings, writes=False)
             except BaseException as error:
                 self._refusal = str(error) if isinstance(error, SessionRefused) else ""
                 await connection.close()  # the pool does not
                 raise
+            finally:
+                timer.cancel()
 
         self._pool = AsyncConnectionPool(
-            conninfo,
+            # A host that accepts the connection and does not answer would keep an attempt for minutes.
+            make_conninfo(conninfo, connect_timeout=POOL_CONNECT_TIMEOUT_SECONDS),
+            connection_class=PrimaryConnection,
             # Without psycopg's own prepared statements, whose names say nothing (see PreparedCall).
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=configure,
@@ -224,7 +234,7 @@ class CheckoutClient:
         try:
             async with asyncio.timeout(SALE_METRICS_TIMEOUT_SECONDS):
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+                    connection = await PrimaryConnection.connect(conninfo, autocommit=True)
                 async with connection, connection.cursor(row_factory=args_row(GetSaleMetricsRow)) as cursor:
                     await establish(connection, conninfo, settings, writes=False)
                     await cursor.execute(functions.GET_SALE_METRICS)

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from api.database.errors import OutcomeUnknown, RolledBack, Unavailable
 from api.database.functions import Function, Row
+from api.database.hosts import PrimaryConnection, to_primary
 from api.database.prepared_statement import PreparedCall
 from api.database.session import PINNED, SessionRefused, establish
 from api.telemetry.batch_metrics import BatchMetrics, PathMetrics
@@ -64,7 +65,7 @@ def connection_string(url: str, name: str) -> str:
     :param url: libpq connection string or URI
     :param name: shown in pg_stat_activity.application_name
     """
-    defaults: dict[str, Any] = {
+    defaults: dict[str, Any] = to_primary(url) | {  # guard: hosts-to-primary
         "application_name": name,
         # TCP detects a peer that vanished within seconds.
         "keepalives_idle": 5,
@@ -196,7 +197,7 @@ class FunctionConnection(Generic[Row]):
         prepared: PreparedCall[Row] | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+                connection = await PrimaryConnection.connect(self._conninfo, autocommit=True)
                 await establish(connection, self._conninfo, self._settings, writes=self._writes)
                 prepared = PreparedCall(connection, self._function.name, self._function.make_row, self._lost)
                 await prepared.prepare(self._function.statement)

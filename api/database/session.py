@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 PINNED = {
     "array_nulls": "on",  # off, NULL in an array is the text NULL: every request had the same key
@@ -119,7 +120,12 @@ async def establish(
 
 async def _is_shared(connection: psycopg.AsyncConnection[Any], conninfo: str, backend_pid: int) -> bool:
     """Whether the session's backend changes while another session is in a transaction."""
-    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as other:
+    # The same pooler, where the URL names several.
+    info = connection.info
+    options: dict[str, Any] = conninfo_to_dict(conninfo) | {"host": info.host, "port": info.port}
+    options |= {"hostaddr": info.hostaddr} if info.hostaddr else {}
+    same = make_conninfo(**options)
+    async with await psycopg.AsyncConnection.connect(same, autocommit=True) as other:
         for _ in range(PROBE_ROUNDS):
             await other.execute("begin")
             (others,) = await _fetch_row(other, "select pg_catalog.pg_backend_pid()")

@@ -15,6 +15,7 @@ from flashsale.cli.psql import psql
 from flashsale.cli.refunds import refunds
 from flashsale.cli.rehearse import rehearse
 from flashsale.cli.shard import shard
+from flashsale.cli.skip_ids import skip_ids
 from flashsale.cli.up import up
 from flashsale.cli.watch import watch
 from flashsale.cli.webhook import webhook
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, shard,
+    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, shard, skip_ids,
     destroy, completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.abc import Params, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from api.database.hosts import to_primary
 from api.database.session import PIN, PINNED, pin_parameters
 from flashsale.errors import UserError
 from flashsale.local.cluster import DATABASE, SUPERUSER, Cluster
@@ -69,7 +70,8 @@ def connect(command: str, url: str | None = None) -> Connection:
     :raises CannotConnect: with libpq's message
     """
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-    options |= conninfo_to_dict(url or admin_url())
+    url = url or admin_url()
+    options |= conninfo_to_dict(url) | to_primary(url)
     options |= {"application_name": f"flashsale {command}", "client_encoding": "UTF8"}
     # Without psycopg's own prepared statements: behind a pooler their names can be another session's.
     try:

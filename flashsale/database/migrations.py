@@ -21,6 +21,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
+from api.database.hosts import to_primary
 from api.database.schema_version import MIGRATIONS_DIRECTORY, SQL_DIRECTORY, digest, migration_ids
 from flashsale.database import pg_cron, roles
 from flashsale.database.connection import Connection, fetch_value, pin_settings
@@ -156,7 +157,7 @@ def _pending(
 
 
 def _backend(url: str) -> PostgresqlPsycopgBackend:
-    args = conninfo_to_dict(url)
+    args = conninfo_to_dict(url) | to_primary(url)
     database = args.pop("dbname", None)
     args["schema"] = YOYO_SCHEMA
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, database, args)

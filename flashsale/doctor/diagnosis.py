@@ -13,6 +13,7 @@ from flashsale.doctor import (
     audit,
     collation,
     configuration,
+    hosts,
     limits,
     orphans,
     pg_cron,
@@ -46,6 +47,7 @@ def _if_migrated(environment: Mapping[str, str]) -> dict[str, Callable[[Connecti
         "grants": roles.grants,
         "functions": schema.functions,
         "connections": limits.connections,
+        "hosts": hosts.hosts,
         "subscriptions": replication.subscriptions,
         "publications": replication.publications,
         "sequences": replication.sequences,
@@ -84,6 +86,8 @@ def diagnose_database(
     except (UserError, psycopg.OperationalError) as error:
         message = str(error) if isinstance(error, UserError) else describe_error(error)
         yield Finding("database", "failed", message, "start it, or set FLASHSALE_DATABASE_URL to its address")
+        if not isinstance(error, UserError):
+            yield from hosts.hosts_without_primary()
         return
     with conn:
         migrated = _if_migrated(environment) | dict(more or {})

@@ -2,11 +2,11 @@
 
 import asyncio
 
-import psycopg
 from psycopg.conninfo import make_conninfo
 
 from api.database.client import SLOW_LOCK_TIMEOUT_MS
 from api.database.connection import STATEMENT_TIMEOUT_MS, connection_string, session_settings
+from api.database.hosts import PrimaryConnection
 from api.database.session import TRANSACTION_POOLER, SessionRefused, establish
 from flashsale.database.connection import Connection, admin_url
 from flashsale.doctor.finding import Finding, Findings
@@ -51,7 +51,7 @@ async def _examine(url: str, dbname: str) -> tuple[bool, dict[str, int]]:
     """Whether there is a pooler in between, and the time limits in milliseconds."""
     conninfo = connection_string(make_conninfo(url, dbname=dbname), "flashsale doctor")
     settings = session_settings(url, lock_timeout_ms=SLOW_LOCK_TIMEOUT_MS)
-    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+    async with await PrimaryConnection.connect(conninfo, autocommit=True) as connection:
         await establish(connection, conninfo, settings, writes=False)
         (pid,) = await (await connection.execute("select pg_backend_pid()")).fetchone() or (0,)
         cursor = await connection.execute(

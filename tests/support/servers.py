@@ -1,5 +1,5 @@
-"""What `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, nginx, Prometheus,
-generators of API clients.
+"""What `bin/bootstrap servers` adds: other versions of PostgreSQL, poolers, etcd, Patroni, nginx,
+Prometheus, generators of API clients.
 
 Tests that need one are skipped where it is missing.
 """
@@ -16,8 +16,8 @@ VERSIONS = ("16", "17", "18")
 """of PostgreSQL, other than the distribution's, which the whole suite runs on"""
 NAMES = (
     *(f"postgresql-{version}" for version in VERSIONS),
-    *("pgbouncer", "pgpool", "nginx", "prometheus", "openapi-typescript", "openapi-python-client"),
-    "webhook-signers",
+    *("pgbouncer", "pgpool", "etcd", "patroni", "nginx", "prometheus"),
+    *("openapi-typescript", "openapi-python-client", "webhook-signers"),
 )
 """of all servers and tools"""
 
