@@ -59,7 +59,7 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, shard, skip_ids,
-    destroy, completion,
+    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, shard,
+    skip_ids, destroy, completion,
 ):  # fmt: skip
     main.add_command(command)
