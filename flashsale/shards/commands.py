@@ -194,6 +194,7 @@ RULES: Mapping[str, Rule] = {
     "cron status": on_each,
     "psql": on_one,
     "migrate": migrate,
+    "skip-ids": on_each,
 }
 """What a command does without --shard; a command without a rule uses no database"""
 
