@@ -48,7 +48,9 @@ begin
   set move_id = excluded.move_id, transaction_id = excluded.transaction_id,
       changed_since = excluded.changed_since, departed_at = null;
 
-  for v_table in select t.* from flashsale_data.slot_tables() t where t.is_copied_early order by t.place loop
+  -- What refers to other rows before these: each table is read as it is by then, and an order whose hold was placed
+  -- after the holds were read could not be loaded.
+  for v_table in select t.* from flashsale_data.slot_tables() t where t.is_copied_early order by t.place desc loop
     return query
     select v_move_id, v_table.table_name, r.part, r.rows
     from flashsale_data.slot_rows(p_slot, v_table.table_name,

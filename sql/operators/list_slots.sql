@@ -5,7 +5,7 @@ create or replace function flashsale.list_slots()
 returns table (slot int, owned boolean, products bigint, departed_move_id uuid, departed_at timestamptz,
                arriving_move_id uuid, is_complete boolean)
 language sql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off
 as $$
   select n.slot, n.slot = any (s.owned), coalesce(p.products, 0), d.move_id, d.departed_at, a.move_id,
          coalesce(a.is_complete, false)
