@@ -32,6 +32,7 @@ from api.resources.stock_feed import StockEvents
 from api.schemas.webhook_body import BodyMemory
 from api.server.port_dispatch import Application, dispatch_by_port
 from api.settings import Settings
+from api.shards.composition import compose
 from api.static_files import page_routes
 from api.stock_feed import StockFeed
 from api.telemetry import metrics
@@ -63,6 +64,9 @@ def create_app(
     *,
     page: bool = True,
     providers: Sequence[Provider] = (),
+    feed: StockFeed | None = None,
+    readiness: Any = None,
+    middleware: Sequence[Any] = (),
 ) -> App:
     """The application on the checkout's port.
 
@@ -76,19 +80,22 @@ def create_app(
     :param page: whether to serve the live page and /docs, and in the stock feed what the page shows beside
         the available stock
     :param providers: payment providers whose own webhooks are taken
+    :param feed: the stock feed, unless it is that of one database
+    :param readiness: the resource of /readyz, likewise
+    :param middleware: further middleware, which sees responses last
     """
     buyers = buyers or BuyerIdentity(TokenVerifier([]), trusts_callers=False)
-    feed = StockFeed(client, with_taken_units=page)
+    feed = feed or StockFeed(client, with_taken_units=page)
     # Webhooks come from the payment provider's servers, never from a browser.
     closed = {WEBHOOK_PATH, PROVIDER_WEBHOOK_PATH}
     cross_origin = CrossOrigin(cors_origins, closed) if cors_origins else None
     lifespan = _Lifespan(client, feed, reporter or Reporter(client.pool_stats), cross_origin)
-    middleware: list[Any] = [RequestIds(), AccessLog(), lifespan]
+    always: list[Any] = [RequestIds(), AccessLog(), lifespan]
     if tracing is not None:
-        middleware.append(tracing)
+        always.append(tracing)
     if cross_origin is not None:
-        middleware.append(cross_origin)
-    app: App = falcon.asgi.App(middleware=middleware)
+        always.append(cross_origin)
+    app: App = falcon.asgi.App(middleware=[*middleware, *always])
     problems.install(app)
     for type_ in problem_types():
         metrics.problems.by_labels[(type_.code,)] += 0  # or rate() would miss the first increase
@@ -108,7 +115,7 @@ def create_app(
         WEBHOOK_PATH: PaymentWebhook(events, signatures, body_memory),
         PROVIDER_WEBHOOK_PATH: ProviderWebhook(events, providers, body_memory),
         "/healthz": Liveness(),
-        "/readyz": Readiness(client, expected_schema),
+        "/readyz": readiness or Readiness(client, expected_schema),
         "/openapi.json": OpenApi(
             app, allow_unsigned=signatures.allow_unsigned, trusts_callers=buyers.trusts_callers
         ),
@@ -162,22 +169,34 @@ def from_environment() -> Application:
     settings = Settings.from_environment(os.environ)
     newest_migration = migration_ids()[-1]
     tracing = _tracing(os.environ)
-    client = CheckoutClient(settings.database_url, tracing)
+
+    def expected_schema() -> dict[str, str]:
+        return {"schema_version": newest_migration, "schema_digest": digest()}
+
+    more: dict[str, Any] = {}
+    if settings.database_urls:
+        parts = compose(settings, tracing, expected_schema)
+        client, sale_metrics = parts.client, parts.sale_metrics
+        more = {"feed": parts.feed, "readiness": parts.readiness, "middleware": [parts.middleware]}
+    else:
+        client = CheckoutClient(settings.database_url, tracing)
+        sale_metrics = SaleMetrics(client.get_sale_metrics)
     reporter = Reporter(client.pool_stats)
     app = create_app(
         client,
         SignatureVerifier(settings.webhook_secrets, allow_unsigned=settings.allow_unsigned_webhooks),
-        lambda: {"schema_version": newest_migration, "schema_digest": digest()},
+        expected_schema,
         reporter,
         tracing,
         settings.cors_origins,
         BuyerIdentity(TokenVerifier(settings.buyer_keys), trusts_callers=settings.trust_buyer),
         page=settings.page,
         providers=_providers(settings),
+        **more,
     )
     if settings.metrics_port is None:
         return app
-    metrics_app = create_metrics_app(reporter, SaleMetrics(client.get_sale_metrics))
+    metrics_app = create_metrics_app(reporter, sale_metrics)
     return dispatch_by_port(app, {settings.metrics_port: metrics_app})
 
 

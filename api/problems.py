@@ -87,7 +87,8 @@ REFUSALS = {
     "SA022": ProblemType(409, "preview_changed", "Preview changed",
         "What would be refunded has changed since the preview: refund_total."),
     "SA029": ProblemType(503, "wrong_shard", "Wrong shard",
-        "The id is of a slot that another shard has. Nothing was done; send the request again.", retry_after=1),
+        "The id is of a slot that another shard has. Nothing was done; send the request again.",
+        retry_after=1),
     "SA030": ProblemType(503, "not_primary", "Not the primary",
         "The database is a standby or a copy. The HTTP server does not use one.", retry_after=1),
 }
@@ -264,8 +265,9 @@ def respond_refusal(resp: Response, row: RefusedRow, **members: Any) -> None:
 
 def problem_of_rollback(error: RolledBack) -> Problem:
     """The problem of a request whose call, alone in its batch, was rolled back."""
-    if error.sqlstate in REFUSALS:
-        return Problem(REFUSALS[error.sqlstate], str(error))
+    type_ = REFUSALS.get(error.sqlstate, UNAVAILABLE)
+    if type_ not in (UNAVAILABLE, WRONG_SHARD):  # the latter is never shown: not all databases are configured
+        return Problem(type_, str(error))
     if error.sqlstate.startswith("22"):
         return Problem(INVALID_REQUEST, "A value in the request is outside the database's range.")
     return Problem(UNAVAILABLE, "The database rejected the call. Nothing was done.")

@@ -49,6 +49,8 @@ class Settings:
     """Each from the variable FLASHSALE_ and the field's name in capitals."""
 
     database_url: str
+    database_urls: tuple[str, ...]
+    """of several databases; empty unless there are"""
     host: str
     port: int
     metrics_host: str
@@ -67,7 +69,8 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """:raises InvalidSettings:"""
         settings = cls(
-            database_url=_database_url(environment.get("FLASHSALE_DATABASE_URL", "")),
+            database_url=_database_url(environment),
+            database_urls=parse_database_urls(environment),
             host=environment.get("FLASHSALE_HOST") or "127.0.0.1",
             port=_port("FLASHSALE_PORT", environment.get("FLASHSALE_PORT") or "8000", minimum=0),
             metrics_host=environment.get("FLASHSALE_METRICS_HOST") or "127.0.0.1",
@@ -96,7 +99,10 @@ class Settings:
         return settings
 
 
-def _database_url(text: str) -> str:
+def _database_url(environment: Mapping[str, str]) -> str:
+    text = environment.get("FLASHSALE_DATABASE_URL", "") or environment.get("FLASHSALE_DATABASE_URLS", "")
+    if urls := parse_database_urls(environment):
+        return urls[0]
     if not text:
         raise InvalidSettings("FLASHSALE_DATABASE_URL is not set: it must name the database of the checkout")
     try:
@@ -104,6 +110,30 @@ def _database_url(text: str) -> str:
     except psycopg.Error:
         raise InvalidSettings("FLASHSALE_DATABASE_URL is not a libpq connection string or URI") from None
     return text
+
+
+def parse_database_urls(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The URIs in FLASHSALE_DATABASE_URLS, separated by spaces; empty unless there are several.
+
+    :raises InvalidSettings:
+    """
+    urls = tuple(environment.get("FLASHSALE_DATABASE_URLS", "").split())
+    if len(urls) > 1 and environment.get("FLASHSALE_DATABASE_URL"):
+        raise InvalidSettings("set either FLASHSALE_DATABASE_URL or FLASHSALE_DATABASE_URLS, not both")
+    for number, url in enumerate(urls, 1):
+        # Without psycopg's message, which quotes the password.
+        try:
+            is_uri = url.startswith(("postgresql://", "postgres://")) and bool(conninfo_to_dict(url) or True)
+        except psycopg.Error:
+            is_uri = False
+        if not is_uri:
+            raise InvalidSettings(
+                f"database {number} in FLASHSALE_DATABASE_URLS is not a libpq connection URI, such as "
+                "postgresql://host/name; a space separates two of them"
+            )
+        if url in urls[: number - 1]:
+            raise InvalidSettings(f"database {number} in FLASHSALE_DATABASE_URLS is named twice")
+    return urls if len(urls) > 1 else ()
 
 
 def _number(name: str, text: str, minimum: int, maximum: int) -> int:

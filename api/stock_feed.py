@@ -127,13 +127,14 @@ class StockFeed:
         self._with_taken_units = with_taken_units
         self._limits = limits or Limits()
         self._products: dict[int, _Product] = {}
-        self._subscribers = 0
+        self.subscribers = 0
+        """open streams"""
         self._poller: asyncio.Task[None] | None = None
         self._unavailable: _Event | None = None
 
     def check_capacity(self) -> None:
         """:raises Overloaded: max_subscribers is reached"""
-        if self._subscribers >= self._limits.max_subscribers:
+        if self.subscribers >= self._limits.max_subscribers:
             raise Overloaded(f"{self._limits.max_subscribers} subscribers are connected")
 
     async def events(self, product_id: int, subscriber: Subscriber, after: int) -> AsyncIterator[SSEvent]:
@@ -143,7 +144,7 @@ class StockFeed:
         """
         product = self._products.setdefault(product_id, _Product())
         product.subscribers.add(subscriber)
-        self._subscribers += 1
+        self.subscribers += 1
         metrics.stock_feed_subscribers.inc()
         try:
             if newest := self._unavailable or product.newest:
@@ -157,7 +158,7 @@ class StockFeed:
                 if not subscriber.is_closed:
                     yield event
         finally:
-            self._subscribers -= 1
+            self.subscribers -= 1
             metrics.stock_feed_subscribers.dec()
             product.subscribers.discard(subscriber)
             if not product.subscribers:

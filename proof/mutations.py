@@ -29,6 +29,7 @@ LOCKED = "tests/sql/test_locked_rows.py::"
 MOVE = "tests/shards/sql/test_move.py::"
 OPEN = "tests/sql/test_open_transactions.py::"
 ORDERS = "tests/sql/test_create_order.py::"
+OWNERSHIP = "tests/shards/test_ownership.py::"
 ORIGINS = "tests/api/test_cross_origin.py::"
 PAYMENTS = "tests/sql/test_apply_payment.py::"
 PRICES = "tests/operators/test_change_price.py::"
@@ -39,6 +40,7 @@ PURGE = "tests/operators/test_purge.py::"
 REFUSED = "tests/api/test_rejected_webhooks.py::"
 REJECTED = "tests/operators/test_rejected_webhooks.py::"
 RETRIES = "tests/api/test_batching_retries.py::"
+SERVED = "tests/shards/served/test_routing.py::"
 SESSION = "tests/api/test_session.py::"
 REFUNDS = "tests/operators/test_refunds.py::"
 SIGNED = "tests/api/test_webhook_signatures.py::"
@@ -875,5 +877,21 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [CANCEL + "test_a_sale_that_does_not_exist_or_an_old_snapshot_is_refused"]),
     Mutation("Cancelling a sale waits for what waits for it", "cancel-locks-all", ["for no key update;"],
         [CANCEL + "test_an_order_that_came_meanwhile_is_not_waited_for"]),
+    # Several databases.
+    Mutation("A webhook goes to the shard of its key", "shard-of-id",
+        ["return _ShardedBatcher(self.ownership, function.name, 0)"],
+        [SERVED + "test_an_early_webhook_waits_on_the_shard_of_its_order"]),
+    Mutation("A slot with two owners is sold by one of them", "one-owner",
+        ["owners.append(latest[0] if latest else None)"],
+        [OWNERSHIP + "test_a_slot_with_two_owners_is_not_served"]),
+    Mutation("One shard's requests fill the server", "shard-limit", ["if False:"],
+        ["tests/shards/test_load.py::test_a_shard_has_no_more_than_1000_requests_in_progress"]),
+    Mutation("A shard that does not respond fills the server", "stalled-limit", ["if False:"],
+        ["tests/shards/test_load.py::test_a_shard_that_answers_none_has_100_requests_in_progress"]),
+    Mutation("Any number of requests waits for an owner of their slot", "routed-limit", ["if False:"],
+        [OWNERSHIP + "test_a_slot_that_stays_without_an_owner_is_busy_and_no_more_than_500_wait"]),
+    Mutation("A refund whose payment is on its way is taken for another shop's", "refund-between-shards",
+        ["if False:"],
+        ["tests/shards/test_client.py::test_a_refund_that_misses_its_payment_on_the_way_comes_again"]),
 ]
 # fmt: on

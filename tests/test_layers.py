@@ -24,6 +24,7 @@ LAYERS = [
     {"api.database"},
     {"api.payment_events", "api.stock_feed"},
     {"api.resources", "api.openapi"},
+    {"api.shards"},
     {"api.server"},
     {"api.app"},
     {"flashsale.errors", "flashsale.durations"},

@@ -134,7 +134,7 @@ class Batcher(Generic[Row]):
         is_only = self._slow is None
         self._main = _Path(call, limits, read_only, Overloaded, self._retry, path, retries_here=is_only)
 
-    def submit(self, *arguments: Any) -> "asyncio.Future[Row]":
+    def submit(self, *arguments: Any) -> Awaitable[Row]:
         """Submit one request; the future returns its row.
 
         A read is only served by a call that starts after this moment.

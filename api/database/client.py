@@ -83,7 +83,7 @@ class CheckoutClient:
         self.get_orders = self._read(functions.GET_ORDERS)
 
     def _write(self, function: Function[Row], key_index: int) -> Batcher[Row]:
-        metrics = BatchMetrics(function.name, self._tracer)
+        metrics = self._metrics(function)
         fast = self._connection(function, "fast", FAST_LOCK_TIMEOUT_MS, metrics, writes=True)
         slow = self._connection(function, "slow", SLOW_LOCK_TIMEOUT_MS, metrics, writes=True)
         self._eager.append(fast)
@@ -91,10 +91,13 @@ class CheckoutClient:
         return Batcher(fast.call, slow.call, key_index=key_index, metrics=metrics)
 
     def _read(self, function: Function[Row]) -> Batcher[Row]:
-        metrics = BatchMetrics(function.name, self._tracer)
+        metrics = self._metrics(function)
         connection = self._connection(function, "read", SLOW_LOCK_TIMEOUT_MS, metrics, writes=False)
         self._eager.append(connection)
         return Batcher(connection.call, read_only=True, metrics=metrics)
+
+    def _metrics(self, function: Function[Row]) -> BatchMetrics:
+        return BatchMetrics(function.name, self._tracer)
 
     def _connection(
         self, function: Function[Row], path: str, lock_timeout_ms: int, metrics: BatchMetrics, *, writes: bool

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -21,6 +22,16 @@ class Liveness:
         resp.data = _ALIVE
 
 
+class NotReady(NamedTuple):
+    """Why the sale cannot be served.
+
+    :param members: of the problem
+    """
+
+    detail: str
+    members: dict[str, str]
+
+
 class Readiness:
     """The database responds, has the schema that this server expects, and can serve the sale.
 
@@ -34,23 +45,30 @@ class Readiness:
         self._expected_schema = expected_schema
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        try:
-            found = await self._client.readiness()
-        except Unavailable as error:
-            return respond_problem(resp, NOT_READY, str(error), database="unreachable")
-        except RolledBack as error:
-            detail = f"The schema cannot be used: {error}"
-            return respond_problem(resp, NOT_READY, detail, database="reachable")
-        problem = found.pop("problem", None)
-        try:
-            expected = await asyncio.to_thread(self._expected_schema)
-        except OSError as error:
-            detail = f"The files of the schema cannot be read: {error.strerror}"
-            return respond_problem(resp, NOT_READY, detail, database="reachable")
-        if any(found[name] != expected[name] for name in expected.keys() & found.keys()):
-            detail = "The schema in the database is not the one on disk: run `flashsale migrate`."
-            return respond_problem(resp, NOT_READY, detail, database="reachable", schema="outdated", **found)
-        if problem is not None:
-            return respond_problem(resp, NOT_READY, problem, database="reachable", schema="current", **found)
-        ready = {"status": "ready", "database": "reachable", "schema": "current", **found}
-        resp.data = encode(msgspec.convert(ready, Ready))
+        state = await examine(self._client, self._expected_schema)
+        if isinstance(state, NotReady):
+            return respond_problem(resp, NOT_READY, state.detail, **state.members)
+        resp.data = encode(state)
+
+
+async def examine(client: CheckoutClient, expected_schema: Callable[[], dict[str, str]]) -> Ready | NotReady:
+    """Whether a database can serve the sale."""
+    try:
+        found = await client.readiness()
+    except Unavailable as error:
+        return NotReady(str(error), {"database": "unreachable"})
+    except RolledBack as error:
+        return NotReady(f"The schema cannot be used: {error}", {"database": "reachable"})
+    problem = found.pop("problem", None)
+    try:
+        expected = await asyncio.to_thread(expected_schema)
+    except OSError as error:
+        detail = f"The files of the schema cannot be read: {error.strerror}"
+        return NotReady(detail, {"database": "reachable"})
+    if any(found[name] != expected[name] for name in expected.keys() & found.keys()):
+        detail = "The schema in the database is not the one on disk: run `flashsale migrate`."
+        return NotReady(detail, {"database": "reachable", "schema": "outdated", **found})
+    if problem is not None:
+        return NotReady(problem, {"database": "reachable", "schema": "current", **found})
+    ready = {"status": "ready", "database": "reachable", "schema": "current", **found}
+    return msgspec.convert(ready, Ready)

@@ -34,7 +34,7 @@ class BufferedCounter:
 
     def __init__(self, name: str, documentation: str, *labels: str) -> None:
         self.by_labels: defaultdict[Labels, float] = defaultdict(int)
-        self._metric = Counter(name, documentation, labels, registry=_registry)
+        self.metric = Counter(name, documentation, labels, registry=_registry)
         self._flushed: defaultdict[Labels, float] = defaultdict(int)
         _buffered.append(self)
 
@@ -44,7 +44,7 @@ class BufferedCounter:
 
     def flush(self) -> None:
         for labels, count in self.by_labels.items():
-            child = self._metric.labels(*labels) if labels else self._metric
+            child = self.metric.labels(*labels) if labels else self.metric
             child.inc(count - self._flushed[labels])
             self._flushed[labels] = count
 
@@ -67,7 +67,7 @@ class BufferedHistogram:
 
     def __init__(self, name: str, documentation: str, *labels: str, buckets: tuple[float, ...]) -> None:
         self._buckets = buckets
-        self._metric = _Histogram(name, documentation, labels, buckets=buckets, registry=_registry)
+        self.metric = _Histogram(name, documentation, labels, buckets=buckets, registry=_registry)
         self._new: dict[Labels, tuple[list[int], list[float]]] = {}
         _buffered.append(self)
 
@@ -84,7 +84,7 @@ class BufferedHistogram:
         self._new.clear()
 
     def add(self, labels: Labels, counts: list[int], total: float) -> None:
-        (self._metric.labels(*labels) if labels else self._metric).add(counts, total)
+        (self.metric.labels(*labels) if labels else self.metric).add(counts, total)
 
 
 class _Responses:
@@ -191,6 +191,18 @@ event_loop_lag = BufferedHistogram(
     buckets=SECONDS,
 )
 log_lines_dropped = BufferedCounter("flashsale_log_lines_dropped", "Log lines dropped by the rate limit.")
+
+
+def label_calls(name: str) -> None:
+    """Put one more label before those of the metrics of calls and their connections; before any is counted.
+
+    prometheus-client has no public method for it.
+    """
+    for metric in (
+        batch_size.metric, call_duration.metric, queue_wait.metric, calls_failed.metric,
+        request_retries.metric, reads_coalesced.metric, queue, db_connections, db_connects.metric,
+    ):  # fmt: skip
+        metric._labelnames = (name, *metric._labelnames)
 
 
 class Collector(Protocol):

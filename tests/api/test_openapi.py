@@ -54,6 +54,7 @@ def test_every_problem_of_the_http_interface_is_described() -> None:
     )
     assert known - set(problem_types()) == {
         problems.STOCK_IN_USE,
+        problems.WRONG_SHARD,
         problems.NOT_PRIMARY,
         problems.PAYMENT_NOT_FOUND,
         problems.REFUND_TOO_LARGE,

@@ -1,0 +1,1 @@
+"""Several databases, each with a share of the products (docs/shards.md)."""
