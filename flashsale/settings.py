@@ -30,7 +30,7 @@ class Settings:
             host=environment.get("FLASHSALE_HOST") or "127.0.0.1",
             port=int(port),
             data_directory=Path(environment.get("FLASHSALE_DATA_DIR") or DEFAULT_DATA_DIRECTORY).absolute(),
-            database_url=environment.get("FLASHSALE_DATABASE_URL") or None,
+            database_url=environment.get("FLASHSALE_DATABASE_URL") or _only_url(environment),
         )
 
     @property
@@ -38,3 +38,9 @@ class Settings:
         """The URL for clients on this machine: a loopback address if the server listens on all addresses."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def _only_url(environment: Mapping[str, str]) -> str | None:
+    """The database in FLASHSALE_DATABASE_URLS, if it is one."""
+    urls = environment.get("FLASHSALE_DATABASE_URLS", "").split()
+    return urls[0] if len(urls) == 1 else None

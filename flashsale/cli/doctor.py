@@ -22,7 +22,11 @@ def doctor(as_json: bool) -> None:
     Secrets, server, clock, durability, settings, terms, migrations, functions, grants, roles, pg_cron, audit.
     Exits with 1 if a check failed; warnings do not count. Read-only, and safe during a sale.
     """
-    findings = list(diagnose())
+    print_findings(list(diagnose()), as_json=as_json)
+
+
+def print_findings(findings: list[Finding], *, as_json: bool) -> None:
+    """Print what was found, and exit with 1 if a check failed."""
     count = Counter(finding.status for finding in findings)
     if as_json:
         click.echo(

@@ -14,11 +14,13 @@ from flashsale.cli.product import product
 from flashsale.cli.psql import psql
 from flashsale.cli.refunds import refunds
 from flashsale.cli.rehearse import rehearse
+from flashsale.cli.shard import shard
 from flashsale.cli.up import up
 from flashsale.cli.watch import watch
 from flashsale.cli.webhook import webhook
 from flashsale.database.connection import describe_error
 from flashsale.errors import UserError
+from flashsale.shards.commands import adapt
 
 
 class _Commands(click.Group):
@@ -26,6 +28,13 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        try:
+            return command and adapt(command)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -49,7 +58,7 @@ def main() -> None:
 
 
 for command in (
-    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, destroy,
-    completion,
+    up, doctor, product, rehearse, watch, webhook, refunds, events, audit, cron, psql, migrate, shard,
+    destroy, completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,5 +1,6 @@
 """`flashsale migrate`: the schema, the functions and the scheduled sweep."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import click
@@ -19,7 +20,15 @@ from flashsale.database.migration_lock import LOCK_TIMEOUT
     metavar="SECONDS",
     help="How long to wait for another migrate of this database.",
 )
-def migrate(no_schedule: bool, lock_timeout: int) -> None:
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Divide the ids of a new shop, for several databases: docs/shards.md. A power of 2.",
+)
+def migrate(
+    no_schedule: bool, lock_timeout: int, slots: int | None, owned: Sequence[int] | None = None
+) -> None:
     """Apply migrations, load functions and views, schedule the sweep.
 
     Safe to repeat, and during a sale. The role must be a superuser, or have CREATEROLE, and CREATE on the
@@ -30,5 +39,7 @@ def migrate(no_schedule: bool, lock_timeout: int) -> None:
         admin_url(),
         schedule=not no_schedule,
         lock_timeout=timedelta(seconds=lock_timeout),
+        slots=slots,
+        owned=owned,
         say=click.echo,
     )

@@ -55,7 +55,8 @@ _ARGUMENTS = {
 _NAMED = ", ".join(_ARGUMENTS.values())
 _CREATE = f"""
     select * from flashsale.create_product(
-      %s, %s::int, %s::numeric, %s, p_is_test => %s, {_NAMED}, p_idempotency_key => %s)
+      %s, %s::int, %s::numeric, %s, p_is_test => %s, p_slot => %s::int, {_NAMED},
+      p_idempotency_key => %s)
 """  # noqa: S608 - constants
 _CHANGE = f"select from flashsale.change_terms(%s::bigint[], {_NAMED})"
 _TERMS = """
@@ -121,6 +122,7 @@ def create(
     unlisted: bool,
     key: str | None,
     as_json: bool,
+    slot: int | None = None,
     **terms: object,
 ) -> None:
     """Create a product. Without --starts-at, it is on sale immediately.
@@ -131,7 +133,7 @@ def create(
     views and the events of other services, and is removed by `flashsale product forget-tests`.
     """
     terms["listed"] = not unlisted
-    arguments = (name, stock, price, currency, is_test, *_values(terms))
+    arguments = (name, stock, price, currency, is_test, slot, *_values(terms))
     row = call_with_key("product create", _CREATE, arguments, key)
     if as_json:
         click.echo(to_json({"product_id": row["product_id"]}))

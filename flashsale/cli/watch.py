@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -61,24 +61,34 @@ _SCHEDULER = """
 @json_option
 def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> None:
     """Show stock, recent rates, refunds due, rejected webhooks and the scheduler, until Ctrl-C."""
+    snapshots = poll(lambda conn: read_snapshot(conn, only), "watch")
+    if not once:
+        return show(snapshots, interval, as_json=as_json)
+    snapshot = next(snapshots)
+    if isinstance(snapshot, psycopg.OperationalError):
+        raise snapshot
+    print_snapshot(snapshot, as_json=as_json)
 
-    def read_snapshot(conn: Connection) -> _Snapshot:
-        query = conn.cursor(row_factory=dict_row).execute
-        return {
-            "at": fetch_value(conn, "select clock_timestamp()"),
-            "products": query(_PRODUCTS, {"only": list(only) or None}).fetchall(),
-            "refunds_due": query(_REFUNDS).fetchall(),
-            "rejected_webhooks": query(_REJECTED).fetchone(),
-            "scheduler": query(_SCHEDULER).fetchone(),
-        }
 
-    snapshots = poll(read_snapshot, "watch")
-    if once:
-        snapshot = next(snapshots)
-        if isinstance(snapshot, psycopg.OperationalError):
-            raise snapshot
-        _print(snapshot, as_json)
-        return
+def read_snapshot(conn: Connection, only: Sequence[int]) -> _Snapshot:
+    """What a database says now.
+
+    :param only: ids of the products to show; empty for all
+    """
+    query = conn.cursor(row_factory=dict_row).execute
+    return {
+        "at": fetch_value(conn, "select clock_timestamp()"),
+        "products": query(_PRODUCTS, {"only": list(only) or None}).fetchall(),
+        "refunds_due": query(_REFUNDS).fetchall(),
+        "rejected_webhooks": query(_REJECTED).fetchone(),
+        "scheduler": query(_SCHEDULER).fetchone(),
+    }
+
+
+def show(
+    snapshots: Iterator[_Snapshot | psycopg.OperationalError], interval: float, *, as_json: bool
+) -> None:
+    """Show snapshots until Ctrl-C."""
     with _exit_on_signals():
         if console().is_terminal and not as_json:
             _print_live(snapshots, interval)
@@ -86,7 +96,7 @@ def watch(once: bool, interval: float, only: tuple[int, ...], as_json: bool) -> 
             _print_each(snapshots, interval, as_json)
 
 
-def _print(snapshot: _Snapshot, as_json: bool) -> None:
+def print_snapshot(snapshot: _Snapshot, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(snapshot))
     else:
@@ -100,7 +110,7 @@ def _print_each(
         if isinstance(snapshot, psycopg.OperationalError):
             click.echo(f"{describe_error(snapshot)}; retrying", err=True)
         else:
-            _print(snapshot, as_json)
+            print_snapshot(snapshot, as_json=as_json)
         time.sleep(interval)
 
 
@@ -153,6 +163,7 @@ def _render(snapshot: _Snapshot) -> RenderableType:
         _refunds(snapshot["refunds_due"]),
         *_rejected(snapshot["rejected_webhooks"]),
         _scheduler(snapshot["scheduler"]),
+        *(text(f"{name}: {error}", "bold red") for name, error in snapshot.get("unreachable", {}).items()),
     )
 
 

@@ -37,6 +37,9 @@ def webhook() -> None:
 @click.option("--order", "order_id", type=ID, help="The order that is paid.")
 @click.option("--early", is_flag=True, help="Send it for the id of the next order, before that is created.")
 @click.option(
+    "--product", type=ID, help="With --early, the product of that order; needed if ids have several slots."
+)
+@click.option(
     "--status",
     type=click.Choice(["success", "failed", "cancelled", "declined"]),
     default="success",
@@ -58,6 +61,7 @@ def webhook() -> None:
 def send(
     order_id: int | None,
     early: bool,
+    product: int | None,
     status: str,
     amount: Decimal | None,
     currency: str | None,
@@ -76,7 +80,9 @@ def send(
         raise click.UsageError("give either --order N, or --early for the next order")
     if order_id is None:
         with connect("webhook send") as conn:
-            order_id = int(fetch_value(conn, "select flashsale.next_order_id()"))
+            order_id = fetch_value(conn, "select flashsale.next_order_id(%s::bigint)", (product,))
+        if order_id is None:
+            raise click.UsageError("ids have several slots: give --product with --early")
     if provider is None:
         webhook = _own(order_id, status, amount, currency, key)
     else:

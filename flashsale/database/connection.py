@@ -1,6 +1,8 @@
 """Connections of the command line, and PostgreSQL's errors as sentences."""
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -22,8 +24,21 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Result = TypeVar("Result")
 
 
+_used: ContextVar[str | None] = ContextVar("database", default=None)
+
+
 class CannotConnect(psycopg.OperationalError):
     """No connection was made: nothing was sent, and nothing was done."""
+
+
+@contextmanager
+def use_database(url: str) -> Iterator[None]:
+    """Have admin_url() return this URL."""
+    token = _used.set(url)
+    try:
+        yield
+    finally:
+        _used.reset(token)
 
 
 def admin_url() -> str:
@@ -31,6 +46,8 @@ def admin_url() -> str:
 
     :raises UserError: the variable is not set, and no private cluster is running
     """
+    if used := _used.get():
+        return used
     settings = Settings.from_environment()
     if settings.database_url:
         try:
@@ -94,17 +111,19 @@ def quote_ident(conn: Connection, name: str) -> str:
     return str(fetch_value(conn, "select quote_ident(%s::text)", (name,)))
 
 
-def poll(query: Callable[[Connection], Result], command: str) -> Iterator[Result | psycopg.OperationalError]:
+def poll(
+    query: Callable[[Connection], Result], command: str, url: str | None = None
+) -> Iterator[Result | psycopg.OperationalError]:
     """The results of `query`, called again for each; the error instead while the database is unreachable.
 
     Reconnects after an error. The first connection attempt raises.
     """
-    conn = connect(command)
+    conn = connect(command, url)
     try:
         while True:
             try:
                 if conn.closed:
-                    conn = connect(command)
+                    conn = connect(command, url)
                 yield query(conn)
             except psycopg.OperationalError as error:
                 yield error

@@ -9,7 +9,7 @@ that a crash in between would apply it twice; here both are one transaction. It 
 statement, which loses line numbers; here a file is sent as a whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +43,8 @@ def migrate(
     sql: Path = SQL_DIRECTORY,
     schedule: bool = True,
     lock_timeout: timedelta = LOCK_TIMEOUT,
+    slots: int | None = None,
+    owned: Sequence[int] | None = None,
     say: Say = print,
 ) -> None:
     """Apply pending migrations, load all of `sql`, and schedule the sweep; repeated, it changes nothing.
@@ -53,6 +55,8 @@ def migrate(
     :param url: of a superuser, or of a role with CREATEROLE and CREATE on the database; not through a pooler
         in transaction mode, because the lock is the session's
     :param lock_timeout: how long to wait for another run
+    :param slots: divide the ids of a new shop into so many slots (docs/shards.md)
+    :param owned: those of this database; None: all
     :param say: called with each line of progress
     :raises UserError: with the remedy
     """
@@ -74,6 +78,8 @@ def migrate(
             for migration in pending:
                 say(f"applied {migration.id}")
         say("loaded sql/")
+        if slots is not None:
+            _set_slots(conn, slots, owned)
         if schedule:
             say(pg_cron.schedule(conn, url))
 
@@ -95,6 +101,13 @@ def apply(
                     _apply_one(backend, migration)
                     applied.append(migration.id)
         return applied
+
+
+def _set_slots(conn: Connection, slots: int, owned: Sequence[int] | None) -> None:
+    """Divide a new shop into slots. Repeated, it leaves what has been moved since where it is."""
+    if slots == 1 or fetch_value(conn, "select slots from flashsale.get_shard()") != slots:
+        given = None if owned is None else list(owned)
+        conn.execute("select from flashsale.set_shard(%s::int, %s::int[])", (slots, given))
 
 
 def _check_server(conn: Connection) -> None:

@@ -21,6 +21,7 @@ from flashsale.doctor import (
     roles,
     schema,
     session,
+    slots,
 )
 from flashsale.doctor.finding import MIGRATE, Finding, Findings
 from flashsale.errors import UserError
@@ -60,9 +61,24 @@ def _if_migrated(environment: Mapping[str, str]) -> dict[str, Callable[[Connecti
 
 def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
     """Run every check whose prerequisites hold."""
+    yield from diagnose_machine(environment)
+    yield from diagnose_database(environment, {"slots": slots.of_one_database})
+
+
+def diagnose_machine(environment: Mapping[str, str]) -> Findings:
+    """The checks that need no database."""
     yield from configuration.secrets(environment)
     yield from configuration.server_environment(environment)
     yield from limits.open_files()
+
+
+def diagnose_database(
+    environment: Mapping[str, str], more: Mapping[str, Callable[[Connection], Findings]] | None = None
+) -> Findings:
+    """The checks of the database.
+
+    :param more: further ones, of a database that has been migrated
+    """
     try:
         conn = connect("doctor")
     except (UserError, psycopg.OperationalError) as error:
@@ -70,7 +86,8 @@ def diagnose(environment: Mapping[str, str] = os.environ) -> Findings:
         yield Finding("database", "failed", message, "start it, or set FLASHSALE_DATABASE_URL to its address")
         return
     with conn:
-        checks = _ALWAYS | (_if_migrated(environment) if fetch_value(conn, _MIGRATED) else {})
+        migrated = _if_migrated(environment) | dict(more or {})
+        checks = _ALWAYS | (migrated if fetch_value(conn, _MIGRATED) else {})
         for name, check in checks.items():
             try:
                 yield from check(conn)

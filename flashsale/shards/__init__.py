@@ -1,0 +1,1 @@
+"""Several databases on the command line (docs/shards.md)."""
