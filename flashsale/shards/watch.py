@@ -22,7 +22,7 @@ SILENT_SECONDS = 3.0
 FIRST_SECONDS = 5.0
 """seconds for the first snapshots"""
 
-_STATES = ("dead", "not_scheduled", "not_installed", "alive")
+_STATES = ("dead", "failing", "not_scheduled", "not_installed", "alive")
 """of schedulers, the worst first"""
 
 

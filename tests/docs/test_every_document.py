@@ -10,7 +10,7 @@ from flashsale.cli.main import main
 from tests.docs.documents import PATHS, blocks, examples
 from tests.support import ROOT
 
-TYPED = {"README.md", "databases.md", "operations.md", "providers.md", "services.md"}
+TYPED = {"README.md", "databases.md", "operations.md", "providers.md", "services.md", "shards.md"}
 """the documents whose examples a test runs"""
 
 
