@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -198,8 +199,12 @@ def _print(rehearsal: "Rehearsal", report: Path) -> None:
     out.print(table(columns, rows))
     out.print()
     out.print(Text("buyers   ").append(", ".join(f"{n:,} {outcome}" for outcome, n in outcomes(rehearsal))))
-    refused = [f"{n:,} {status} {code}" for _, status, code, n in responses(rehearsal.observed) if code]
-    out.print(Text("refused  ").append(", ".join(refused) or "none"))
+    refusals = Counter[str]()
+    for _, status, code, count in responses(rehearsal.observed):
+        if code:
+            refusals[f"{status} {code}"] += count
+    refused = ", ".join(f"{count:,} {refusal}" for refusal, count in refusals.most_common())
+    out.print(Text("refused  ").append(refused or "none"))
     for label, sentence in (("start", opening(rehearsal)), ("bots", bots(rehearsal))):
         if sentence:
             out.print(Text(f"{label:9}").append(sentence))
