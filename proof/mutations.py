@@ -764,5 +764,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [CANCEL + "test_a_sale_that_does_not_exist_or_an_old_snapshot_is_refused"]),
     Mutation("Cancelling a sale waits for what waits for it", "cancel-locks-all", ["for no key update;"],
         [CANCEL + "test_an_order_that_came_meanwhile_is_not_waited_for"]),
+    Mutation("The sale of a product that was forgotten is cancelled", "cancelled-and-forgotten",
+        ["if false then"],
+        [CANCEL + "test_a_test_product_that_is_forgotten_meanwhile_is_unknown"]),
 ]
 # fmt: on

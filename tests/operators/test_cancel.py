@@ -82,6 +82,18 @@ def test_an_overdue_order_is_not_revived_once_the_shop_has_cancelled_it(db, swep
     assert audit(db) == []
 
 
+def test_a_test_product_that_is_forgotten_meanwhile_is_unknown(db, connect):
+    product = create_product(db, is_test=True)
+    forgetter, canceller = connect(), connect()
+    forgetter.execute("begin")
+    forgetter.execute("select * from flashsale.forget_tests()")
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(outcome, row, canceller, CANCEL_SALE, product, 0)
+        wait_until_blocked(canceller, watcher=db)
+        forgetter.execute("commit")
+        assert answer.result(30) == "SA001"
+
+
 def test_an_order_that_was_cancelled_for_another_reason_stays_as_it_is(db):
     product = create_product(db, stock=5)
     order = order_units(db, product, 2)
