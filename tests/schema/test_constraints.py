@@ -164,6 +164,10 @@ REFUSED = [
     ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
     ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
     ("ledger_carried_product_fkey", "insert into flashsale_data.ledger_carried values (99, 1)"),
+    (
+        "awaited_payments_pkey",
+        "insert into flashsale_data.awaited_payments values ('p', now()), ('p', now())",
+    ),
     ("purge_state_one_row", "insert into flashsale_data.purge_state values (false, 1, 1)"),
     # settings and state
     ("settings_pkey", "insert into flashsale_data.settings default values"),
