@@ -118,7 +118,7 @@ ROWS = {
     "holds": "hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key",
     "orders": "order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason, created_at,"
     " payment_due_at, idempotency_key",
-    "stock": "product_id, total_stock, held, awaiting, paid, lapsed_through",
+    "stock": "product_id, total_stock, held, awaiting, paid, lapsed_through::text",
     "lapses": "product_id, lapses_at, held, awaiting",
     "products": "product_id, name, price, currency, created_at",
 }
