@@ -7,7 +7,7 @@ from api.database.batching import LOCK_NOT_AVAILABLE
 from api.database.client import CheckoutClient
 from api.database.errors import Busy, RolledBack, Unavailable
 from api.database.functions import ApplyPaymentsRow
-from api.problems import PAYMENT_NOT_FOUND, Problem, problem_of_refusal, problem_of_rollback
+from api.problems import Problem, problem_of_refusal, problem_of_rollback
 from api.providers import Refund
 from api.schemas.requests import ParsedPaymentEvent
 from api.telemetry import metrics
@@ -70,7 +70,8 @@ class PaymentEvents:
     async def record_refund(self, delivery: Delivery, refund: Refund) -> bool:
         """Record what has become of a refund.
 
-        :returns: False if its payment is not one of this shop
+        :returns: False if its payment is unknown: one that is still to come, or not one of this shop. It is
+            kept, and counted when that payment comes
         :raises Problem, RolledBack: it was refused, and kept unless it will be delivered again
         :raises Unavailable, Busy:
         """
@@ -83,11 +84,9 @@ class PaymentEvents:
             raise Busy
         if row.sqlstate:
             problem = problem_of_refusal(row)
-            if problem.type is PAYMENT_NOT_FOUND:
-                return False
             await self.keep(delivery, None, problem)
             raise problem
-        return True
+        return row.refunded is not None
 
     async def keep(self, delivery: Delivery, event: ParsedPaymentEvent | None, problem: Problem) -> None:
         """Have a refused webhook kept, unless it will be delivered again (503) or anyone can have sent it.

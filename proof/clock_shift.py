@@ -17,6 +17,10 @@ update flashsale_data.orders
 update flashsale_data.payments
   set received_at = received_at - interval '{s} s', wait_ends_at = wait_ends_at - interval '{s} s';
 update flashsale_data.events set at = at - interval '{s} s';
+update flashsale_data.refunds
+  set requested_at = requested_at - interval '{s} s', lease_ends_at = lease_ends_at - interval '{s} s',
+    recorded_at = recorded_at - interval '{s} s';
+update flashsale_data.awaited_payments set first_refund_at = first_refund_at - interval '{s} s';
 update flashsale_data.claims set ends_at = ends_at - interval '{s} s';
 update flashsale_data.products
   set starts_at = starts_at - interval '{s} s', ends_at = ends_at - interval '{s} s'
@@ -25,7 +29,7 @@ update flashsale_data.events
   set data = data || jsonb_build_object(
     'starts_at', (data ->> 'starts_at')::timestamptz - interval '{s} s',
     'ends_at', (data ->> 'ends_at')::timestamptz - interval '{s} s')
-  where kind in ('terms_changed', 'sale_paused', 'sale_resumed');
+  where kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled');
 update flashsale_data.stock set lapsed_through = lapsed_through - interval '{s} s';
 with removed as (delete from flashsale_data.lapses returning *)
 insert into flashsale_data.lapses

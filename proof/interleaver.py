@@ -202,10 +202,14 @@ class Interleaver:
 TABLES = (
     *("stock", "holds", "orders", "payments", "lapses", "events", "inbox", "settings", "ledger_carried"),
     *("operations", "rejected_webhooks", "rejection_counter", "purge_state", "claims"),
+    *("refunds", "awaited_payments"),
 )
-REMOVALS = ("purge", "forget_tests")
+REMOVALS = ("purge", "forget_tests", "begin_refunds", "cancel_sale")
 """functions that are refused above READ COMMITTED"""
-TERMS = ("starts_at", "ends_at", "paused", "max_per_buyer", "max_per_hold", "limit_group", "has_terms")
+TERMS = (
+    *("starts_at", "ends_at", "paused", "cancelled", "max_per_buyer", "max_per_hold", "limit_group"),
+    "has_terms",
+)
 REFILL = "; ".join(
     [
         *(f"delete from flashsale_data.{name}" for name in (*TABLES[2:], "holds", "stock")),

@@ -9,7 +9,7 @@ argument `skipped` has what other transactions have locked, and a function there
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 Response = dict[str, Any] | str
 
@@ -28,6 +28,7 @@ class Terms:
     starts_at: int | None = None
     ends_at: int | None = None
     paused: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,28 @@ class Payment:
     waits_until: int
     result: str
     order_status: str | None = None
+    reason: str | None = None
+    """why it became due for a refund when it was settled"""
 
     @property
     def body(self) -> tuple:
         return self.order_id, self.status, self.amount, self.currency
+
+
+@dataclass(frozen=True)
+class Refund:
+    """One attempt to return money of a payment, which may be still to come.
+
+    :param amount: None: what is left when the payment comes
+    :param leased_until: for how long a request is one worker's
+    """
+
+    payment_key: str
+    amount: int | None
+    currency: str | None
+    kind: str
+    status: str
+    leased_until: int = 0
 
 
 @dataclass
@@ -88,6 +107,7 @@ class Model:
     extension_ticks: int = 2
     max_extensions: int = 1
     inbox_limit: int = 10_000
+    lease_ticks: int = 1  # 5 minutes, less than a tick
     now: int = 0
     totals: dict[int, int] = field(default_factory=dict)
     tests: set[int] = field(default_factory=set)  # the test products
@@ -96,6 +116,7 @@ class Model:
     holds: dict[int, Hold] = field(default_factory=dict)
     orders: dict[int, Order] = field(default_factory=dict)
     payments: dict[str, Payment] = field(default_factory=dict)  # in order of arrival
+    refunds: dict[str, Refund] = field(default_factory=dict)
     hold_keys: dict[str, int] = field(default_factory=dict)
     order_keys: dict[str, int] = field(default_factory=dict)
     adjustments: dict[str, tuple[tuple, Response]] = field(default_factory=dict)  # arguments, response
@@ -110,6 +131,7 @@ class Model:
             holds=dict(self.holds),
             orders=dict(self.orders),
             payments=dict(self.payments),
+            refunds=dict(self.refunds),
             hold_keys=dict(self.hold_keys),
             order_keys=dict(self.order_keys),
             adjustments=dict(self.adjustments),
@@ -161,6 +183,8 @@ class Model:
 
     def sale_status(self, product_id: int) -> str:
         terms = self.terms_of(product_id)
+        if terms.cancelled:
+            return "cancelled"
         if terms.ends_at is not None and terms.ends_at <= self.now:
             return "ended"
         if terms.starts_at is not None and terms.starts_at > self.now:
@@ -234,7 +258,8 @@ class Model:
         return order is not None and order.product_id in self.tests
 
     def owed(self) -> list[str]:
-        """The captured payments that pay no order, or one that the shop has cancelled since."""
+        """The captured payments that pay no order, or one that the shop has cancelled since, with what was
+        refunded of them already."""
         owed = ("refund_due", "amount_mismatch")
         return [
             key
@@ -247,8 +272,71 @@ class Model:
         ]
 
     def refunds_due(self) -> list[str]:
-        """Those that are not for orders of test products."""
-        return [key for key in self.owed() if not self.is_of_a_test(self.payments[key])]
+        """Those of which something is left, and that are not for orders of test products."""
+        return [key for key in self.owed() if self.is_due(key) and not self.is_of_a_test(self.payments[key])]
+
+    def is_due(self, key: str) -> bool:
+        """Whether something is left of a payment that is owed. Where its amount is not known, any refund is
+        the whole."""
+        refunded = self.refunded(key)
+        return refunded == 0 or refunded < (self.captured_amount(key) or 0)
+
+    def captured_amount(self, key: str) -> int | None:
+        """None if it is not known: a payment without an amount is of its order's, in its currency only."""
+        payment = self.payments[key]
+        if payment.amount is not None:
+            return int(payment.amount.removesuffix(".00"))
+        order = self.orders.get(payment.order_id)
+        return order.qty * order.price if order and payment.currency in (None, CURRENCY) else None
+
+    def currency_of(self, key: str) -> str | None:
+        payment = self.payments[key]
+        return payment.currency or (CURRENCY if payment.order_id in self.orders else None)
+
+    def refunded(self, key: str) -> int:
+        return sum(
+            refund.amount or 0
+            for refund in self.refunds.values()
+            if refund.payment_key == key and refund.status == "done"
+        )
+
+    def refundable(self, key: str) -> int | None:
+        captured = self.captured_amount(key)
+        return None if captured is None else max(captured - self.refunded(key), 0)
+
+    def refund_reason(self, key: str) -> str:
+        """Of a payment that is owed."""
+        if self.result(key) == "applied":
+            return "order_cancelled"
+        return self.payments[key].reason or "order_unknown"
+
+    def awaited(self, refund: Refund) -> bool:
+        """Whether a refund waits for its payment."""
+        payment = self.payments.get(refund.payment_key)
+        return payment is None or payment.status != "success"
+
+    def money(self) -> dict[str, tuple[int, int, int, int]]:
+        """captured, kept by paid orders, due, refunded, by currency; where the amount is known"""
+        sums: dict[str, list[int]] = {}
+        owed = self.owed()
+        for key in self.captured():
+            captured = self.captured_amount(key)
+            if captured is not None:
+                part = sums.setdefault(str(self.currency_of(key)), [0, 0, 0, 0])
+                part[0] += captured
+                part[2] += captured - self.refunded(key) if key in owed else 0
+                part[3] += self.refunded(key)
+                if key not in owed:
+                    part[1] -= self.refunded(key)
+        for order in self.orders.values():
+            if order.status == "paid" and order.price:
+                sums.setdefault(CURRENCY, [0, 0, 0, 0])[1] += order.qty * order.price
+        return {currency: (part[0], part[1], part[2], part[3]) for currency, part in sums.items()}
+
+    def money_adds_up(self) -> bool:
+        return all(
+            captured == kept + due + refunded for captured, kept, due, refunded in self.money().values()
+        )
 
     def captured(self) -> list[str]:
         """Captured payments that do not wait for their order; of an order of nothing, nothing is captured."""
@@ -300,7 +388,25 @@ class Model:
             "inbox": {key: place for place, key in enumerate(self.inbox(), 1)},
             "ticks_left": {key: self.payments[key].waits_until - self.now for key in self.inbox()},
             "settings": {"inbox_keep": self.keep_ticks},
-            "refunds_due": {key: self.payments[key].order_id for key in self.refunds_due()},
+            "refunds_due": {
+                key: [
+                    self.payments[key].order_id,
+                    None if self.captured_amount(key) is None else money(self.refundable(key)),
+                ]
+                for key in self.refunds_due()
+            },
+            "refunds": {
+                key: [
+                    refund.payment_key,
+                    money(refund.amount),
+                    refund.currency,
+                    refund.kind,
+                    refund.status,
+                    refund.status == "requested" and refund.leased_until > self.now,
+                ]
+                for key, refund in self.refunds.items()
+            },
+            "money": {currency: list(map(money, part)) for currency, part in self.money().items()},
             "wrong": {},
         }
 
@@ -345,7 +451,7 @@ class Model:
         """Section 7 of the contract. A product that is sold out is that, whatever the buyer has."""
         status, terms = self.sale_status(product_id), self.terms_of(product_id)
         if status != "open":
-            return {"scheduled": "SA012", "ended": "SA013", "paused": "SA014"}[status]
+            return {"scheduled": "SA012", "ended": "SA013", "paused": "SA014", "cancelled": "SA015"}[status]
         if self.available(product_id) <= 0:
             return "SA002"
         if terms.max_per_buyer is not None and buyer is None:
@@ -407,8 +513,7 @@ class Model:
             for stored in of_it:
                 payment = self.payments.get(stored)
                 if payment is not None and payment.result == "stored":
-                    result, order_status = self.settle(payment)
-                    self.payments[stored] = replace(payment, result=result, order_status=order_status)
+                    self.payments[stored] = self.settled(payment)
         order = self.orders[order_id]
         return {
             "order_id": order_id,
@@ -464,14 +569,15 @@ class Model:
         elif status == "declined" and order_id not in self.orders:
             return {"order_id": order_id, "status": None, "result": "no_change", "replayed": False}
         elif order_id in self.orders:
-            result, order_status = self.settle(fresh)
-            self.payments[key] = replace(fresh, result=result, order_status=order_status)
+            self.payments[key] = self.settled(fresh)
+            self.settle_early_refunds(key)
         else:
             if len(self.inbox()) + len(self.ended_waits()) >= self.inbox_limit:
                 self.end_waits(*(self.ended_waits().keys() - skipped))
             if len(self.inbox()) >= self.inbox_limit:
                 return "SA011"
             self.payments[key] = fresh
+            self.settle_early_refunds(key)
         payment = self.payments[key]
         return {
             "order_id": order_id,
@@ -480,14 +586,15 @@ class Model:
             "replayed": replayed,
         }
 
-    def settle(self, payment: Payment) -> tuple[str, str]:
-        """Section 4 of the contract: the result, and the order's status after it."""
+    def settled(self, payment: Payment) -> Payment:
+        """Section 4 of the contract."""
         order = self.orders[payment.order_id]
         overdue = self.is_overdue(order)
+        reason = None
         mismatch = (payment.amount or order.amount, payment.currency or CURRENCY) != (order.amount, CURRENCY)
         revivable = overdue or order.cancel_reason in ("payment_failed", "payment_overdue")
         if mismatch:
-            result = "amount_mismatch"
+            result = reason = "amount_mismatch"
         elif payment.status == "declined":
             result = "no_change"
         elif payment.status != "success":
@@ -499,19 +606,183 @@ class Model:
             order = replace(order, status="paid")
         elif order.status == "paid" and not order.price:
             result = "no_change"
-        elif (
-            revivable
-            and order.qty <= self.available(order.product_id)
-            and not self.exceeds_limit(order.product_id, order.buyer, order.qty)
-        ):
-            result = "applied"
-            order = replace(order, status="paid", cancel_reason=None)
+        elif order.status == "paid":
+            result, reason = "refund_due", "paid_twice"
         else:
-            result = "refund_due"
-            if overdue:
+            if not revivable:
+                reason = "order_cancelled"
+            elif order.qty > self.available(order.product_id):
+                reason = "sold_out"
+            elif self.exceeds_limit(order.product_id, order.buyer, order.qty):
+                reason = "limit_reached"
+            result = "refund_due" if reason else "applied"
+            if not reason:
+                order = replace(order, status="paid", cancel_reason=None)
+            elif overdue:
                 order = replace(order, status="cancelled", cancel_reason="payment_overdue")
         self.orders[payment.order_id] = order
-        return result, self.order_status(payment.order_id)[0]
+        return replace(
+            payment,
+            result=result,
+            order_status=self.order_status(payment.order_id)[0],
+            reason=reason if payment.status == "success" else None,
+        )
+
+    # --- money back: section 9 of the contract ---
+
+    def settle_early_refunds(self, key: str) -> None:
+        """Refunds that came before the payment, which has just been recorded."""
+        payment = self.payments[key]
+        if payment.status != "success":
+            return
+        waiting = {k: refund for k, refund in self.refunds.items() if refund.payment_key == key}
+        captured = self.captured_amount(key)
+        left = None if captured is None else captured - self.refunded(key)
+        for refund_key, refund in sorted(waiting.items()):
+            amount = refund.amount
+            if amount is None and refund.status == "done" and left is not None and left > 0:
+                amount, left = left, 0
+            self.refunds[refund_key] = replace(refund, amount=amount, currency=self.currency_of(key))
+
+    def begin_refunds(
+        self, payment_keys: Collection[str] | None, observed: Response, skipped: Collection[str] = ()
+    ) -> Response:
+        """Hands out what is due, but for what another worker has."""
+        self.end_waits(*(self.ended_waits().keys() - skipped))
+        handed = {}
+        for key in self.to_refund(payment_keys):
+            if key in skipped:
+                continue
+            known = next((k for k in self.refunds if self.is_requested(k, key)), None)
+            if known is None:
+                chosen = observed.get(key) if isinstance(observed, dict) else None
+                known = chosen[0] if chosen and chosen[0] not in self.refunds else f"none for {key}"
+                left = self.refundable(key)
+                self.refunds[known] = Refund(key, left, self.currency_of(key), "refund", "requested")
+            refund = replace(self.refunds[known], leased_until=self.now + self.lease_ticks)
+            self.refunds[known] = refund
+            order_id, reason = self.payments[key].order_id, self.refund_reason(key)
+            handed[key] = [known, order_id, money(refund.amount), self.currency_of(key), reason]
+        return handed
+
+    def is_requested(self, refund_key: str, payment_key: str) -> bool:
+        refund = self.refunds[refund_key]
+        return (refund.payment_key, refund.status) == (payment_key, "requested")
+
+    def to_refund(self, payment_keys: Collection[str] | None) -> list[str]:
+        """What a worker can take now, of payments that are recorded as due. Those for test products only if
+        they are named."""
+        leased = {
+            refund.payment_key
+            for refund in self.refunds.values()
+            if refund.status == "requested" and refund.leased_until > self.now
+        }
+        return [
+            key
+            for key in self.owed()
+            if key not in leased
+            and self.payments[key].result != "stored"
+            and (self.refundable(key) or 0) > 0
+            and (not self.is_of_a_test(self.payments[key]) if payment_keys is None else key in payment_keys)
+        ]
+
+    def record_refund(
+        self,
+        refund_key: str,
+        payment_key: str,
+        amount: int | None,
+        status: str,
+        kind: str,
+        observed: Response,
+    ) -> Response:
+        """Of a payment that is unknown it is kept until that comes."""
+        payment = self.payments.get(payment_key)
+        if payment is not None and payment.status == "success":
+            self.end_waits(payment_key)
+        if (amount is None and kind != "void") or (amount is not None and amount <= 0):
+            return "SA009"
+        if payment is not None and payment.status != "success":
+            return "SA020"
+        refundable = None if payment is None else self.refundable(payment_key)
+        known = self.refunds.get(refund_key)
+        if amount is None:
+            amount = refundable if known is None or known.amount is None else known.amount
+        replayed = False
+        if known is not None and (
+            known.payment_key != payment_key
+            or (known.amount is not None and amount is not None and known.amount != amount)
+        ):
+            return "SA008"
+        if known is not None and known.status in (status, "failed"):
+            replayed = True
+        elif (amount is None and payment is not None) or (amount == 0 and status == "failed"):
+            return "SA009"
+        elif (
+            status == "done"
+            and kind != "chargeback"
+            and (amount == 0 or (refundable is not None and amount is not None and amount > refundable))
+        ):
+            return "SA021"
+        elif known is not None:
+            self.refunds[refund_key] = replace(known, status=status, kind=kind)
+        else:
+            currency = None if payment is None else self.currency_of(payment_key)
+            self.refunds[refund_key] = Refund(payment_key, amount, currency, kind, status)
+        response = {"payment_key": payment_key, "refunded": None, "still_due": None, "replayed": replayed}
+        if payment is not None:
+            refunded, left = self.refunded(payment_key), self.refundable(payment_key)
+            response["refunded"] = money(refunded)
+            if payment_key not in self.owed():
+                response["still_due"] = money(0)
+            else:
+                response["still_due"] = money(0 if left is None and refunded else left)
+        return response
+
+    def sale(self, product_id: int) -> Response:
+        """What cancelling the sale would undo."""
+        orders = {o: order for o, order in self.orders.items() if order.product_id == product_id}
+        statuses = [self.order_status(order_id)[0] for order_id in orders]
+        paying = [k for k, p in self.payments.items() if p.order_id in orders and self.pays(p)]
+        return {
+            "holds": len(self.active_holds(product_id)),
+            "pending": statuses.count("pending_payment"),
+            "paid": statuses.count("paid"),
+            "refund_total": money(sum(self.refundable(key) or 0 for key in paying)),
+            "currency": CURRENCY,
+        }
+
+    def pays(self, payment: Payment) -> bool:
+        applied = (payment.status, payment.result) == ("success", "applied")
+        return applied and self.orders[payment.order_id].status == "paid"
+
+    def active_holds(self, product_id: int) -> list[int]:
+        return [
+            hold_id
+            for hold_id, hold in self.holds.items()
+            if hold.product_id == product_id and self.hold_status(hold_id) == "active"
+        ]
+
+    def preview_cancel_sale(self, product_id: int, observed: Response) -> Response:
+        return self.sale(product_id) if product_id in self.totals else "SA001"
+
+    def cancel_sale(self, product_id: int, refund_total: int, observed: Response) -> Response:
+        """For good; nothing is done if another total is to be refunded."""
+        if product_id not in self.totals:
+            return "SA001"
+        response = self.sale(product_id)
+        terms = self.terms_of(product_id)
+        if terms.cancelled:
+            return response
+        if response["refund_total"] != money(refund_total):
+            return "SA022"
+        self.terms[product_id] = replace(terms, cancelled=True)
+        for hold_id in self.active_holds(product_id):
+            self.holds[hold_id] = replace(self.holds[hold_id], status="released")
+        for order_id, order in self.orders.items():
+            revivable = order.cancel_reason in (None, "payment_failed", "payment_overdue")
+            if order.product_id == product_id and revivable:
+                self.orders[order_id] = replace(order, status="cancelled", cancel_reason="sale_cancelled")
+        return response
 
     def adjust_stock(self, product_id: int, delta: int, key: str | None, observed: Response) -> Response:
         if key in self.adjustments:
@@ -673,6 +944,13 @@ class Model:
         holds = [hold_id for hold_id in self.finished_holds() if hold_id not in skipped]
         holds += [self.orders[order_id].hold_id for order_id in orders]
         adjustments = [key for key in self.adjustments if key not in skipped]
+        refunds = [
+            key
+            for key, refund in self.refunds.items()
+            if self.awaited(refund) and refund.payment_key not in skipped
+        ]
+        for key in refunds:
+            del self.refunds[key]
         for key in payments:
             del self.payments[key]
         for key in adjustments:
@@ -690,6 +968,7 @@ class Model:
             "payments": len(payments),
             "holds": len(holds),
             "operations": len(adjustments),
+            "refunds": len(refunds),
         }
 
     def forget_tests(
@@ -711,6 +990,8 @@ class Model:
 
     def delete_product(self, product_id: int) -> None:
         orders = {o for o, order in self.orders.items() if order.product_id == product_id}
+        captured = {k for k, p in self.payments.items() if p.order_id in orders and p.status == "success"}
+        self.refunds = {k: refund for k, refund in self.refunds.items() if refund.payment_key not in captured}
         self.payments = {k: payment for k, payment in self.payments.items() if payment.order_id not in orders}
         self.orders = {o: order for o, order in self.orders.items() if o not in orders}
         self.holds = {h: hold for h, hold in self.holds.items() if hold.product_id != product_id}
@@ -726,8 +1007,12 @@ class Model:
         del self.totals[product_id]
 
 
-def money(amount: int) -> str:
-    return f"{amount}.00"
+@overload
+def money(amount: int) -> str: ...
+@overload
+def money(amount: None) -> None: ...
+def money(amount: int | None) -> str | None:
+    return None if amount is None else f"{amount}.00"
 
 
 def new_id(observed: Response, name: str, known: Collection[int]) -> int:

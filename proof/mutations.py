@@ -14,6 +14,7 @@ CANCEL = "tests/operators/test_cancel.py::"
 CONSTRAINTS = "tests/schema/test_constraints.py::test_constraint_refuses_a_superuser"
 CONVENTIONS = "tests/schema/test_conventions.py::"
 STORED = "tests/sql/test_stored_webhooks.py::"
+EARLY_REFUNDS = "tests/operators/test_early_refunds.py::"
 EVENTS = "tests/operators/test_read_events.py::"
 FORGET = "tests/operators/test_forget_tests.py::"
 FORGET_LOCKS = "tests/operators/test_forget_tests_locks.py::"
@@ -905,7 +906,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [REFUNDS + "test_what_is_more_than_was_captured_is_refused_and_a_chargeback_is_a_fact"]),
     Mutation("A refund that the bank sends back is not due again", "failed-is-due-again", [""],
         [REFUNDS + "test_a_failed_refund_is_due_again_under_another_key"]),
-    Mutation("A refund that is done stays due", "refund-settles", ["then 'due'"],
+    Mutation("A refund that is done stays due", "refund-settles", ["when false then 'settled'"],
         [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),
     Mutation("Refunds are not in the ledger", "refunds-in-ledger", [""],
         [REFUNDS + "test_every_step_is_in_the_ledger"]),
@@ -913,6 +914,48 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [FORGET + "test_refunds_go_with_their_product"]),
     Mutation("The audit does not add up refunds", "audit-refunds", ["where false"],
         [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[refunds_add_up]"]),
+    # Refunds that come before their payment.
+    Mutation("A payment and a refund that comes before it miss each other", "early-refund-lock",
+        ["v_payment_keys := (array("],
+        [EARLY_REFUNDS + "test_a_refund_and_its_payment_cannot_miss_each_other"]),
+    Mutation("An old snapshot keeps a refund whose payment has come", "unseen-payments", [""],
+        [EARLY_REFUNDS + "test_a_snapshot_that_does_not_show_the_other_is_refused"]),
+    Mutation("An old snapshot misses the refunds that came before its payment", "unseen-early-refunds", [""],
+        [EARLY_REFUNDS + "test_a_snapshot_that_does_not_show_the_other_is_refused"]),
+    Mutation("Refunds that came before their payment are not counted", "early-refunds-of-payments",
+        ["perform (array("],
+        [EARLY_REFUNDS + "test_a_refund_waits_for_its_payment"]),
+    Mutation("Refunds that came before a stored payment are not counted", "early-refunds-of-stored",
+        ["perform (array("],
+        [EARLY_REFUNDS + "test_of_a_payment_that_waits_for_its_order"]),
+    Mutation("A payment that was refunded before it came does not know it", "early-refunds-counted",
+        ["where false"],
+        [EARLY_REFUNDS + "test_a_refund_waits_for_its_payment"]),
+    Mutation("Refunds that came before their payment are not in the ledger", "early-refunds-in-ledger",
+        ["where false"],
+        [EARLY_REFUNDS + "test_the_ledger_has_it_when_the_payment_comes"]),
+    Mutation("A payment that was refunded while its order was awaited is due", "ended-wait-refunded",
+        ["0)"],
+        [EARLY_REFUNDS + "test_of_a_payment_whose_order_never_came[True]"]),
+    Mutation("A stored payment that was refunded is due when its order comes", "stored-refunded",
+        ["r.reason, null, 0)"],
+        [EARLY_REFUNDS + "test_of_a_stored_payment_that_its_order_does_not_need"]),
+    Mutation("A payment that was refunded before any sweep is listed", "refunded-not-listed", ["where true"],
+        [EARLY_REFUNDS + "test_of_a_payment_whose_order_never_came[False]"]),
+    Mutation("A refund keeps the amount of the one that is being purged", "awaited-lock", [""],
+        [EARLY_REFUNDS + "test_a_refund_that_is_being_purged_is_recorded_anew"]),
+    Mutation("Refunds of payments that may still come are purged", "awaited-not-purged", ["where true"],
+        [EARLY_REFUNDS + "test_a_purge_removes_those_whose_payment_never_came"]),
+    Mutation("The audit does not look for refunds without a payment", "audit-early-refunds", ["where false"],
+        [AUDIT + "test_a_check_fires_alone_when_its_invariant_is_broken[refund_missed_its_payment]"]),
+    Mutation("To the audit an overdue order counts until the shop cancels it", "audit-overdue-span",
+        ["else coalesce(ended.at, o.payment_due_at) end,"],
+        [LIMITS + "test_an_overdue_order_that_the_shop_cancels_has_counted_until_it_was_due[False]"]),
+    Mutation("To the audit a late payment counts although the shop has cancelled it", "audit-paid-span",
+        ["when ended.was_paid then 'infinity'"],
+        [LIMITS + "test_a_paid_order_that_the_shop_cancels_counts_no_more[late]"]),
+    Mutation("Refunds for test products are made", "tests-not-begun", ["where false)) is not true"],
+        [TESTS + "test_its_refunds_are_begun_only_by_name"]),
     # Cancelled orders and sales.
     Mutation("The units of an overdue order are returned twice", "cancelled-overdue",
         ["o.status = 'pending_payment' as awaited,"],
@@ -950,5 +993,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
     Mutation("A refund whose payment is on its way is taken for another shop's", "refund-between-shards",
         ["if False:"],
         ["tests/shards/test_client.py::test_a_refund_that_misses_its_payment_on_the_way_comes_again"]),
+    Mutation("The sale of a product that was forgotten is cancelled", "cancelled-and-forgotten",
+        ["if false then"],
+        [CANCEL + "test_a_test_product_that_is_forgotten_meanwhile_is_unknown"]),
 ]
 # fmt: on

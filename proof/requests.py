@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -23,6 +24,8 @@ COLUMNS = {
     "change_price": ("bigint", "numeric"),
     "change_terms": ("bigint", "int", "text", "int", "text", "text"), "pause_sale": ("bigint",),
     "resume_sale": ("bigint",),
+    "record_refund": ("text", "text", "numeric", "text", "text"), "begin_refunds": ("text[]",),
+    "preview_cancel_sale": ("bigint",), "cancel_sale": ("bigint", "numeric"),
     "expire_due": ("int",), "change_settings": ("interval",), "purge": ("interval",),
     "forget_tests": ("bigint[]",),
 }  # fmt: skip
@@ -35,12 +38,21 @@ QUERIES = {
     f" then 'infinity' else clock_timestamp() + $6::text::int * interval '{TICK} s' end) r",
     "pause_sale": "select to_jsonb(r) from flashsale.pause_sale(array[$1::bigint]) r",
     "resume_sale": "select to_jsonb(r) from flashsale.resume_sale(array[$1::bigint]) r",
+    "record_refund": "select to_jsonb(r) from flashsale.record_refund("
+    "$1::text, $2::text, $3::numeric, $4::text, $5::text, p_await_payment => true) r",
+    "record_refunds": "select to_jsonb(r) from flashsale.record_refunds("
+    "$1::int[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::text[], p_await_payment => true) r",
+    "begin_refunds": "select coalesce(jsonb_object_agg(r.payment_key, jsonb_build_array("
+    "r.refund_key, r.order_id, round(r.amount, 2)::text, r.currency, r.reason)), '{}')"
+    " from flashsale.begin_refunds(1000, $1::text[]) r",
     "change_settings": "select '{}'::jsonb from flashsale.change_settings(p_inbox_keep => $1::interval)",
     "purge": "select jsonb_object_agg(removed, rows)"
     " filter (where removed not in ('events', 'rejected_webhooks')) from flashsale.purge($1::interval)",
     "forget_tests": "select coalesce(jsonb_object_agg(product_id, forgotten), '{}')"
     " from flashsale.forget_tests($1::bigint[])",
 }
+MONEY = ("refunded", "still_due", "refund_total")
+"""amounts whose scale depends on how they came about"""
 TIMES = ("expires_at", "payment_due_at", "starts_at", "ends_at", "now")
 OF_THE_BATCH = ("request_no", "sqlstate", "detail", "members")
 
@@ -53,7 +65,9 @@ class Request:
     amount, currency),
     adjust_stock(product_id, delta, key), change_price(product_id, price), change_terms(product_id,
     max_per_buyer, limit_group, max_per_hold, ticks until the start, ticks until the end),
-    pause_sale(product_id), resume_sale(product_id), expire_due(limit), change_settings(keep_ticks),
+    pause_sale(product_id), resume_sale(product_id), preview_cancel_sale(product_id), cancel_sale(product_id,
+    refund_total), begin_refunds(payment_keys or None), record_refund(refund_key, payment_key, amount, status,
+    kind), expire_due(limit), change_settings(keep_ticks),
     purge(), forget_tests(product_ids or None)."""
 
     function: str
@@ -73,8 +87,8 @@ class Request:
             args = (f"{args[0] * TICK} s",)
         elif self.function == "purge":
             args = ("0",)
-        elif self.function == "forget_tests" and args[0] is not None:
-            args = ("{" + ",".join(map(str, args[0])) + "}",)
+        elif self.function in ("forget_tests", "begin_refunds") and args[0] is not None:
+            args = (array(args[0]).decode(),)
         return tuple(None if field is None else str(field) for field in args)
 
 
@@ -97,9 +111,9 @@ class Call:
                 *zip(*(r.fields for r in self.requests), strict=True),
             ]
             arrays = ", ".join(f"${i + 1}::{t}[]" for i, t in enumerate(("int", *types)))
-            return f"select to_jsonb(r) from flashsale.{self.function}s({arrays}) r".encode(), [
-                array(column) for column in columns
-            ]
+            name = f"{self.function}s"
+            query = QUERIES.get(name, f"select to_jsonb(r) from flashsale.{name}({arrays}) r")
+            return query.encode(), [array(column) for column in columns]
         (request,) = self.requests
         arguments = ", ".join(f"${i + 1}::{t}" for i, t in enumerate(types))
         query = QUERIES.get(
@@ -152,7 +166,11 @@ def parse(text: bytes) -> Response:
         return {"expire_due": found}
     if found.get("sqlstate"):
         return found["sqlstate"]
-    return {name: value for name, value in found.items() if name not in TIMES and name not in OF_THE_BATCH}
+    return {
+        name: f"{Decimal(value):.2f}" if name in MONEY and value is not None else value
+        for name, value in found.items()
+        if name not in TIMES and name not in OF_THE_BATCH
+    }
 
 
 def execute(conn: psycopg.Connection, call: Call) -> list[Response]:

@@ -12,6 +12,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -84,6 +85,64 @@ def run_sale(conn: psycopg.Connection) -> None:
     conn.execute("select flashsale.change_settings('2 minutes', '15 minutes', 500, '30 days')")
 
 
+def run_refunds(conn: psycopg.Connection) -> None:
+    """What versions with refunds have besides: declined payments, limits, free orders, refunds in each state,
+    cancelled orders and a cancelled sale."""
+
+    def value(query: str, *args: object) -> Any:
+        row = conn.execute(query, args).fetchone()
+        assert row is not None
+        return row[0]
+
+    def order(product: int, buyer: str | None = None) -> int:
+        hold = value("select hold_id from flashsale.place_hold(%s, 1, p_buyer => %s)", product, buyer)
+        return int(value("select order_id from flashsale.create_order(%s)", hold))
+
+    def pay(key: str, order_id: int, status: str = "success") -> None:
+        conn.execute("select flashsale.apply_payment(%s, %s, %s)", (key, order_id, status))
+
+    def record(key: str, payment: str, amount: int, status: str = "done", kind: str = "refund") -> None:
+        conn.execute(
+            "select flashsale.record_refund(%s, %s, %s, %s, %s)", (key, payment, amount, status, kind)
+        )
+
+    limited = value("select flashsale.create_product('Limited', 20, 50, p_max_per_buyer => 3)")
+    conn.execute("select flashsale.place_hold(%s, 1, p_buyer => 'ann')", (limited,))
+    declined, paid, twice = (order(limited, buyer) for buyer in ("ann", "ann", "bob"))
+    pay("limited declined", declined, "declined")
+    pay("limited paid", paid)
+    for number in range(5):
+        pay(f"limited {number}", twice)
+    order(value("select flashsale.create_product('Free', 5, 0)"))
+    record("re goodwill", "limited paid", 10)
+    record("dp won", "limited paid", 50, "done", "chargeback")
+    record("dp won", "limited paid", 50, "failed", "chargeback")
+    record("re part", "limited 1", 20)
+    record("re whole", "limited 2", 50)
+    record("dp lost", "limited 3", 50, "done", "chargeback")
+    begin = "select refund_key from flashsale.begin_refunds(p_payment_keys => array[%s])"
+    record(value(begin, "limited 4"), "limited 4", 50, "failed")
+    value(begin, "limited 4")
+    cancelled = order(limited, "cas")
+    pay("limited cancelled", cancelled)
+    conn.execute("select flashsale.cancel_order(%s, p_restock => false)", (cancelled,))
+    ended = value("select flashsale.create_product('Cancelled', 10, 30)")
+    conn.execute("select flashsale.place_hold(%s, 1)", (ended,))
+    order(ended)
+    pay("of the cancelled sale", order(ended))
+    conn.execute("select flashsale.cancel_sale(%s, 30)", (ended,))
+    pay("after the cancelled sale", order_of(conn, ended))
+
+
+def order_of(conn: psycopg.Connection, product: int) -> int:
+    """The first order of a product."""
+    row = conn.execute(
+        "select min(order_id) from flashsale_data.orders where product_id = %s", (product,)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def dump(url: str, *options: str) -> str:
     """The output of pg_dump, without what differs between two runs."""
     done = subprocess.run(
@@ -114,6 +173,8 @@ def main() -> None:
         with psycopg.connect(url, autocommit=True) as conn:
             create_app_role(conn)
             run_sale(conn)
+            if conn.execute("select to_regclass('flashsale_data.refunds')").fetchone() != (None,):
+                run_refunds(conn)
         text = dump(url).encode()
     path = SNAPSHOTS / f"{options.name}.sql.gz"
     path.write_bytes(gzip.compress(text, mtime=0))

@@ -80,6 +80,8 @@ def outcomes(model: Model, request: Request, observed: Response, found: dict[str
                 yield from sweeps(model, found)
         case "purge":
             yield from purges(model, observed, found)
+        case "begin_refunds" if isinstance(observed, dict):
+            yield from begins(model, request, observed, found)
         case "forget_tests" if isinstance(observed, dict):
             yield from forgets(model, request, observed)
         case _:
@@ -125,7 +127,7 @@ def waits_not_shortened(model: Model, keep_ticks: int, found: dict[str, dict]) -
 
 def rolled_back(model: Model, request: Request, observed: Response) -> bool:
     """Whether a refusal of the scalar function may have rolled back the end of waits."""
-    if request.function != "apply_payment" or not isinstance(observed, str):
+    if request.function not in ("apply_payment", "record_refund") or not isinstance(observed, str):
         return False
     after = model.copy()
     return expected(after, request, observed) == observed and after.payments != model.payments
@@ -169,7 +171,8 @@ def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator
         return
     orders, holds = model.finished_orders(), model.finished_holds()
     adjustments = list(model.adjustments)
-    for removed_orders, removed_holds, removed_adjustments in itertools.product(
+    awaited = {refund.payment_key for refund in model.refunds.values() if model.awaited(refund)}
+    for removed_orders, removed_holds, removed_adjustments, removed_awaited in itertools.product(
         itertools.combinations([o for o in orders if str(o) not in found["orders"]], observed["orders"]),
         itertools.combinations(
             [h for h in holds if str(h) not in found["holds"]], observed["holds"] - observed["orders"]
@@ -177,12 +180,25 @@ def purges(model: Model, observed: Response, found: dict[str, dict]) -> Iterator
         itertools.combinations(
             [key for key in adjustments if str(key) not in found["adjustments"]], observed["operations"]
         ),
+        subsets(sorted(awaited)),
     ):
         after = model.copy()
-        skipped = {*orders, *holds, *adjustments}.difference(
-            removed_orders, removed_holds, removed_adjustments
+        skipped = {*orders, *holds, *adjustments, *awaited}.difference(
+            removed_orders, removed_holds, removed_adjustments, removed_awaited
         )
         if after.purge(observed, skipped=skipped) == observed:
+            yield after
+
+
+def begins(model: Model, request: Request, observed: dict, found: dict[str, dict]) -> Iterator[Model]:
+    """A payment that was due and not handed out was locked."""
+    ended_waits = model.ended_waits().keys()
+    for ended in {(), tuple(ended_waits - found["unswept"].keys())}:
+        after = model.copy()
+        after.end_waits(*ended)
+        locked = set(after.to_refund(*request.args)) - observed.keys()
+        skipped = (ended_waits - set(ended)) | locked
+        if after.begin_refunds(*request.args, observed, skipped=skipped) == observed:
             yield after
 
 

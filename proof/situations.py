@@ -42,6 +42,9 @@ class Situation:
     def extension(self) -> tuple[int, str, int]:
         return self.hold, self.seen, self.model.holds[self.hold].lapses_at
 
+    def refund_total(self) -> int:
+        return int(self.model.sale(self.product)["refund_total"].removesuffix(".00"))
+
     def abandoned(self) -> tuple[int, int]:
         """The order and its hold, or the hold that becomes the order."""
         order = self.model.orders.get(self.order)
@@ -151,6 +154,14 @@ def limited_late(db: psycopg.Connection, model: Model, product: int) -> Situatio
     return Situation(model, product, hold, order["order_id"], 2, order["order_id"], "ann", sibling)
 
 
+def paid(db: psycopg.Connection, model: Model, product: int) -> Situation:
+    """As in_time, but the order was paid twice."""
+    situation = in_time(db, model, product)
+    for key in ("pays", "pays again"):
+        call(db, model, "apply_payment", key, situation.order, "success", None, None)
+    return situation
+
+
 def limit(db: psycopg.Connection, model: Model, product: int, units: int) -> int:
     """A buyer may have so many units of the product and of another one, which is created."""
     sibling = create_product(db, stock=6)
@@ -173,6 +184,13 @@ def call(db: psycopg.Connection, model: Model, function: str, *args: object) -> 
     return observed
 
 
+MONEY_BACK: dict[str, Callable[[Situation], Call]] = {
+    "refund": lambda s: scalar("record_refund", "re 1", "pays", 40, "done", "refund"),
+    "chargeback": lambda s: scalar("record_refund", "dp 1", "pays", 198, "done", "chargeback"),
+    "second refund": lambda s: scalar("record_refund", "re 2", "pays again", 198, "done", "refund"),
+    "begin_refunds": lambda s: scalar("begin_refunds", None),
+    "cancel_sale": lambda s: scalar("cancel_sale", s.product, s.refund_total()),
+}
 OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "place_hold": lambda s: scalar("place_hold", s.product, s.wanted, "cart", s.buyer),
     "release": lambda s: scalar("release_hold", s.hold),
@@ -198,6 +216,7 @@ OPERATIONS: dict[str, Callable[[Situation], Call]] = {
     "declined": lambda s: scalar("apply_payment", "declines", s.order, "declined", None, None),
     "cancel_order": lambda s: scalar("cancel_order", s.order, True),
     "write off": lambda s: scalar("cancel_order", s.order, False),
+    **MONEY_BACK,
 }
 FORGET = "forget_tests"
 OF_TESTS = OPERATIONS | {FORGET: lambda s: scalar("forget_tests", None)}

@@ -10,6 +10,7 @@ from proof.requests import send_prepared
 
 # Not truncate: every function would be planned again.
 EMPTY = """
+delete from flashsale_data.refunds; delete from flashsale_data.awaited_payments;
 delete from flashsale_data.payments; delete from flashsale_data.events; delete from flashsale_data.lapses;
 delete from flashsale_data.orders; delete from flashsale_data.holds; delete from flashsale_data.stock;
 delete from flashsale_data.claims; delete from flashsale_data.ledger_carried;
@@ -82,7 +83,39 @@ select jsonb_build_object(
   'settings', (
     select jsonb_build_object('inbox_keep', (extract(epoch from s.inbox_keep) / {TICK})::int)
     from flashsale_data.settings s),
-  'refunds_due', (select jsonb_object_agg(r.idempotency_key, r.order_id) from flashsale.refunds_due r),
+  'refunds_due', (
+    select jsonb_object_agg(r.idempotency_key, jsonb_build_array(r.order_id, round(r.amount, 2)::text))
+    from flashsale.refunds_due r),
+  'refunds', (
+    select jsonb_object_agg(r.refund_key,
+      jsonb_build_array(r.payment_key, round(r.amount, 2)::text, r.currency, r.kind, r.status,
+        r.status = 'requested' and r.lease_ends_at > clock_timestamp()))
+    from flashsale.refunds r),
+  'money', (
+    select jsonb_object_agg(m.currency, jsonb_build_array(
+      round(m.captured, 2)::text, round(m.kept, 2)::text, round(m.due, 2)::text, round(m.refunded, 2)::text))
+    from (
+      select part.currency, sum(part.captured) as captured, sum(part.kept) as kept, sum(part.due) as due,
+             sum(part.refunded) as refunded
+      from (
+        select coalesce(p.currency, o.currency) as currency, coalesce(p.amount, o.amount) as captured,
+               case when keeps.it then o.amount - p.refunded else 0 end as kept,
+               case when keeps.it then 0 else coalesce(p.amount, o.amount) - p.refunded end as due,
+               0 as refunded
+        from flashsale_data.payments p left join flashsale_data.orders o on o.order_id = p.order_id
+        cross join lateral (select coalesce(p.result = 'applied' and o.status = 'paid', false) as it) keeps
+        where p.status = 'success' and p.result <> 'no_change'
+          and (p.result <> 'stored' or p.wait_ends_at <= clock_timestamp())
+          and (p.amount is not null or coalesce(p.currency, o.currency) = o.currency)
+        union all
+        select coalesce(p.currency, o.currency), 0, 0, 0, r.amount
+        from flashsale_data.refunds r
+        join flashsale_data.payments p on p.idempotency_key = r.payment_key
+        left join flashsale_data.orders o on o.order_id = p.order_id
+        where r.status = 'done' and p.status = 'success' and p.result <> 'no_change'
+          and (p.result <> 'stored' or p.wait_ends_at <= clock_timestamp())
+          and (p.amount is not null or coalesce(p.currency, o.currency) = o.currency)) part
+      group by 1) m),
   'wrong', (select jsonb_object_agg(a.check_name, a.detail) from proof.audit() a))::text
 """.encode()
 

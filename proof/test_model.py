@@ -23,7 +23,8 @@ PROCESSES = 2
 
 MUST_OCCUR = {
     *("SA001", "SA002", "SA003", "SA004", "SA005", "SA006", "SA008", "SA009", "SA010", "SA011"),
-    *("SA007", "SA012", "SA013", "SA014", "SA016", "SA017", "SA018", "SA019"),
+    *("SA007", "SA012", "SA013", "SA014", "SA015", "SA016", "SA017", "SA018", "SA019"),
+    *("SA020", "SA021", "SA022", "begun", "refunded", "awaits its payment", "sale cancelled"),
     *("applied", "no_change", "refund_due", "amount_mismatch", "stored", "replayed", "purged", "forgotten"),
 }
 """refusals and results of a campaign that reaches everything"""

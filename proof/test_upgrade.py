@@ -118,10 +118,21 @@ ROWS = {
     "holds": "hold_id, product_id, qty, status, placed_at, expires_at, idempotency_key",
     "orders": "order_id, hold_id, product_id, qty, amount, currency, status, cancel_reason, created_at,"
     " payment_due_at, idempotency_key",
-    "stock": "product_id, total_stock, held, awaiting, paid, lapsed_through",
+    "stock": "product_id, total_stock, held, awaiting, paid, lapsed_through::text",
     "lapses": "product_id, lapses_at, held, awaiting",
     "products": "product_id, name, price, currency, created_at",
 }
+MONEY_BACK = {
+    "refunds": "select refund_key, payment_key, amount, currency, kind, status, requested_at, lease_ends_at,"
+    " recorded_at, payload from flashsale_data.refunds order by 1",
+    "refunded": "select idempotency_key, refund_reason, refund_state, refunded from flashsale_data.payments"
+    " where refunded > 0 or refund_state is not null order by 1",
+    "claims": "select hold_id, scope, buyer, qty, ends_at::text, product_id from flashsale_data.claims"
+    " order by 1",
+    "terms": "select product_id, max_per_buyer, cancelled from flashsale_data.products"
+    " where has_terms order by 1",
+}
+"""of versions that have refunds"""
 
 
 def rows_of(conn: psycopg.Connection, products: list[int]) -> dict[str, list[tuple]]:
@@ -133,6 +144,8 @@ def rows_of(conn: psycopg.Connection, products: list[int]) -> dict[str, list[tup
         ).fetchall()
         for table, columns in ROWS.items()
     }
+    if one(conn, "select to_regclass('flashsale_data.refunds') is not null"):
+        found |= {name: conn.execute(query).fetchall() for name, query in MONEY_BACK.items()}
     found["payments"] = conn.execute(
         "select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at,"
         " p.result, p.order_status"
@@ -176,7 +189,9 @@ def test_an_upgrade_with_data_and_traffic(
         # One switch at one instant: each caller fails at most once.
         mixed = sum(count for sqlstate, count in traffic.retried.items() if sqlstate.startswith(MIXED))
         assert mixed <= switches * len(traffic.sales), traffic.retried
-        assert rows_of(conn, products) == before
+        after = rows_of(conn, products)
+        assert {name: after[name] for name in before} == before
+        finish_refunds(conn)
         (paid,) = conn.execute("select paid from flashsale.stock where product_id = %s", (sold,)).fetchone()
         assert paid == sum(traffic.sales)
     assert_as_fresh(empty_database, database_url)
@@ -187,6 +202,17 @@ def test_an_upgrade_with_data_and_traffic(
         upgrades=1,
         sales_meanwhile=sum(traffic.sales),
     )
+
+
+def finish_refunds(conn: psycopg.Connection) -> None:
+    """What was begun before the upgrade can be recorded after it, and what is due can be begun."""
+    requested = "select refund_key, payment_key, amount from flashsale.refunds where status = 'requested'"
+    for request in conn.execute(requested).fetchall():
+        conn.execute("select flashsale.record_refund(%s, %s, %s, 'done')", request)
+    begun = conn.execute("select refund_key, payment_key, amount from flashsale.begin_refunds()").fetchall()
+    for request in begun:
+        conn.execute("select flashsale.record_refund(%s, %s, %s, 'done')", request)
+    assert one(conn, "select count(*) from flashsale.refunds_due where amount is not null") == 0
 
 
 OLD_OBJECTS = """

@@ -1,5 +1,6 @@
 """Webhooks in any order: every permutation of an order, two payments, a duplicate, two failures (or a
-declined attempt instead of one), time and the sweep.
+declined attempt, or the shop's cancellation, instead of one), time and the sweep; and of an order, two
+payments, a refund that is done and one that fails, a chargeback and the shop's cancellation.
 
 The permutations of the events are the leaves of a tree. It is tree with savepoints, so that a common
 prefix is run once, and each response is compared with the contract.
@@ -15,7 +16,7 @@ from psycopg.pq import ExecStatus
 
 from proof.campaign import Campaign
 from proof.clock_shift import TICK, advance_clock
-from proof.model import Model, Response
+from proof.model import PRICE, Model, Response
 from proof.requests import Call, execute, scalar
 from proof.tables import keep_plan, state
 from tests.support.sql_calls import change_settings, create_product
@@ -30,10 +31,17 @@ WEBHOOKS = {
     "cancelled": scalar("apply_payment", "cancels", ORDER, "cancelled", None, None),
     "declined": scalar("apply_payment", "declines", ORDER, "declined", None, None),
     "shop cancels": scalar("cancel_order", ORDER, True),
+    "refund": scalar("record_refund", "re_1", "pays", 40, "done", "refund"),
+    "refund fails": scalar("record_refund", "re_1", "pays", 40, "failed", "refund"),
+    "chargeback": scalar("record_refund", "dp_1", "pays", UNITS * PRICE, "done", "chargeback"),
 }
 EVENTS = ("create_order", "success", "duplicate", "second success", "failed", "cancelled", "lapse", "sweep")
 DECLINED = ("create_order", "success", "second success", "failed", "declined", "lapse", "sweep")
 SHOP_CANCELS = ("create_order", "success", "second success", "failed", "shop cancels", "lapse", "sweep")
+MONEY_BACK = (
+    *("create_order", "success", "second success", "refund", "refund fails", "chargeback"),
+    "shop cancels",
+)
 
 
 class Walk:
@@ -102,7 +110,8 @@ class Walk:
         """Tables, money and audit() after the last event."""
         assert state(self.conn) == model.state(), ", ".join(done)
         paid = [order for order in model.orders.values() if order.status == "paid"]
-        assert len(model.captured()) == len(paid) + len(model.refunds_due()), ", ".join(done)
+        assert len(model.captured()) == len(paid) + len(model.owed()), ", ".join(done)
+        assert model.money_adds_up(), ", ".join(done)
 
 
 @pytest.fixture
@@ -146,8 +155,14 @@ def walk(db: psycopg.Connection) -> Callable[..., Walk]:
             "an attempt is declined, the hold expires with the order, its units stay available",
         ),
         (SHOP_CANCELS, 20, True, "the shop cancels the order, another buyer holds its units"),
+        (
+            MONEY_BACK,
+            20,
+            False,
+            "money of the payment goes back, and comes back, before it came, or after it",
+        ),
     ],
-    ids=["plenty", "scarce", "declined", "shop cancels"],
+    ids=["plenty", "scarce", "declined", "shop cancels", "money back"],
 )
 def test_every_permutation_of_events_agrees_with_the_contract(
     walk: Callable[..., Walk],

@@ -28,7 +28,7 @@ LAYERS = [
     {"api.server"},
     {"api.app"},
     {"flashsale.errors", "flashsale.durations"},
-    {"flashsale.settings", "flashsale.stripe_events", "flashsale.webhooks"},
+    {"flashsale.settings", "flashsale.adyen_events", "flashsale.stripe_events", "flashsale.webhooks"},
     {"flashsale.local"},
     {"flashsale.database"},
     {"flashsale.doctor", "flashsale.refunds", "flashsale.rehearsal"},

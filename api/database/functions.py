@@ -263,7 +263,7 @@ class RecordRejectedWebhookRow(NamedTuple):
 class RecordRefundRow(NamedTuple):
     sqlstate: str | None
     detail: str | None
-    replayed: bool
+    refunded: Decimal | None
 
 
 LIST_PRODUCTS = (
@@ -280,8 +280,8 @@ RECORD_REJECTED_WEBHOOK = (
     "%s::text, %b::bytea, %s::text, %s::text, %s::text, %s::bigint, %s::text)"
 )
 RECORD_REFUND = (
-    "select sqlstate, detail, replayed from flashsale.record_refunds("
+    "select sqlstate, detail, refunded from flashsale.record_refunds("
     "array[1], array[%s::text], array[%s::text], array[%s::numeric], array[%s::text], array[%s::text],"
-    " array[%s::jsonb])"
+    " array[%s::jsonb], p_await_payment => true)"
 )
 READINESS = "select * from flashsale.readiness()"

@@ -7,6 +7,7 @@ The order is the `merchantReference` of the payment. Amounts are in Adyen's mino
 import base64
 import hmac
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -21,6 +22,11 @@ _NO_DECIMALS = "CVE DJF GNF IDR JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
 _THREE_DECIMALS = "BHD IQD JOD KWD LYD OMR TND"
 _DECIMALS = dict.fromkeys(_NO_DECIMALS.split(), 0) | dict.fromkeys(_THREE_DECIMALS.split(), 3)
 """where there are not two. CLP and ISK have two here, CVE and IDR none, unlike in ISO 4217."""
+
+
+def minor_units(amount: Decimal, currency: str) -> Decimal:
+    """An amount in Adyen's minor units."""
+    return amount.scaleb(_DECIMALS.get(currency, 2))
 
 
 class _Amount(msgspec.Struct):

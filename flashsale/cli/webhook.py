@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from flashsale import stripe_events
+from flashsale import adyen_events, stripe_events
 from flashsale.cli.output import console, json_option, printable, to_json
 from flashsale.cli.types import ID, MONEY
 from flashsale.database.connection import connect, fetch_value
@@ -52,7 +52,7 @@ def webhook() -> None:
     help="Idempotency key, which names the payment and its outcome; with --provider, the provider's id of the"
     " payment. [default: a new one]",
 )
-@click.option("--provider", type=click.Choice(["stripe"]), help="Send it as this provider does.")
+@click.option("--provider", type=click.Choice(["stripe", "adyen"]), help="Send it as this provider does.")
 @click.option(
     "--times", type=click.IntRange(1, 10_000), default=1, help="How often the same webhook is sent."
 )
@@ -73,8 +73,9 @@ def send(
 ) -> None:
     """Send a payment webhook and print each response.
 
-    It is signed with the first of FLASHSALE_WEBHOOK_SECRETS, and unsigned if that is not set; as Stripe sends
-    it, with the first of FLASHSALE_STRIPE_SECRETS. Exits with 1 if the server rejected one.
+    It is signed with the first of FLASHSALE_WEBHOOK_SECRETS, and unsigned if that is not set; as a provider
+    sends it, with the first of FLASHSALE_STRIPE_SECRETS or FLASHSALE_ADYEN_HMAC_KEYS. Exits with 1 if the
+    server rejected one.
     """
     if early == (order_id is not None):
         raise click.UsageError("give either --order N, or --early for the next order")
@@ -86,11 +87,12 @@ def send(
     if provider is None:
         webhook = _own(order_id, status, amount, currency, key)
     else:
-        webhook = _stripe(order_id, status, amount, currency, key)
+        play = _stripe if provider == "stripe" else _adyen
+        webhook = play(order_id, status, *_money(order_id, amount, currency), key)
     target = (url or Settings.from_environment().base_url).rstrip("/").removesuffix(PATH) + webhook.path
     out = console()
     if not as_json:
-        signed = "signed" if webhook.headers else "unsigned"
+        signed = "signed" if webhook.headers or provider == "adyen" else "unsigned"
         out.print(Text(f"{target}  {printable(webhook.body.decode())}  {signed}", "dim"), soft_wrap=True)
     rejected = False
     for number in range(1, times + 1):
@@ -134,11 +136,8 @@ def _own(
     return _Webhook(PATH, body, signature_headers(body, name, webhook_secrets()), name)
 
 
-def _stripe(
-    order_id: int, status: str, amount: Decimal | None, currency: str | None, key: str | None
-) -> _Webhook:
-    if status not in stripe_events.EVENTS:
-        raise click.UsageError(f"Stripe has no event for {status}; choose failed or declined")
+def _money(order_id: int, amount: Decimal | None, currency: str | None) -> tuple[Decimal, str]:
+    """What is missing is the order's."""
     if amount is None or currency is None:
         with connect("webhook send") as conn:
             row = conn.execute(
@@ -147,9 +146,23 @@ def _stripe(
         if row is None:
             raise click.UsageError("the order does not exist: give --amount and --currency")
         amount, currency = amount if amount is not None else row[0], currency or row[1]
+    return amount, str(currency)
+
+
+def _stripe(order_id: int, status: str, amount: Decimal, currency: str, key: str | None) -> _Webhook:
+    if status not in stripe_events.EVENTS:
+        raise click.UsageError(f"Stripe has no event for {status}; choose failed or declined")
     payment = key if key is not None else f"pi_{uuid.uuid4().hex}"
-    body = stripe_events.payment_event(payment, order_id, status, amount, str(currency))
+    body = stripe_events.payment_event(payment, order_id, status, amount, currency)
     return _Webhook(f"{PATH}/stripe", body, stripe_events.signature_headers(body), payment)
+
+
+def _adyen(order_id: int, status: str, amount: Decimal, currency: str, key: str | None) -> _Webhook:
+    if status not in adyen_events.STATUSES:
+        raise click.UsageError(f"Adyen has no authorisation that is {status}; choose success or declined")
+    payment = key if key is not None else uuid.uuid4().hex[:16].upper()
+    body = adyen_events.notification(payment, order_id, status, amount, currency)
+    return _Webhook(f"{PATH}/adyen", body, {}, payment)
 
 
 @dataclass(frozen=True)

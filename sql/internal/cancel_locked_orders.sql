@@ -44,7 +44,8 @@ begin
   ), owed as (
     update flashsale_data.payments p
     set refund_reason = 'order_cancelled',
-        refund_state = case when flashsale_data.captured_amount(p, o) <= p.refunded then 'settled' else 'due' end
+        refund_state = flashsale_data.refund_state(
+          'order_cancelled', flashsale_data.captured_amount(p, o), p.refunded)
     from target t
     join flashsale_data.orders o on o.order_id = t.order_id
     where t.was_paid -- guard: cancelled-is-refunded

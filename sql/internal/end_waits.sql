@@ -22,7 +22,12 @@ begin
     where p.idempotency_key = any (p_keys) and p.result || '' = 'stored' and p.wait_ends_at <= p_now
   ), refund as (
     update flashsale_data.payments p
-    set result = 'refund_due', refund_reason = 'order_unknown', refund_state = 'due'
+    set result = 'refund_due', refund_reason = 'order_unknown',
+        refund_state = flashsale_data.refund_state(
+          'order_unknown',
+          flashsale_data.captured_amount(p, (
+            select o from flashsale_data.orders o where o.order_id = p.order_id)),
+          p.refunded) -- guard: ended-wait-refunded
     from ended e
     where p.idempotency_key = e.idempotency_key and e.status = 'success'
   ), recorded as (

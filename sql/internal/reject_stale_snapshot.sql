@@ -5,10 +5,12 @@
 --
 -- An insert that skips conflicts raises 40001 at a row that the snapshot does not show. The
 -- rows it inserts never stay: they name no product, so that the foreign key undoes them;
--- products have no such key, and an SA000 undoes theirs (flashsale.refusals).
+-- products and payments have no such key, and an SA000 undoes theirs (flashsale.refusals).
+-- p_awaited_keys are of payments that refunds may have come before.
 create or replace function flashsale_data.reject_stale_snapshot(
   p_product_ids bigint[] default '{}', p_hold_ids bigint[] default '{}', p_hold_keys text[] default '{}',
-  p_order_ids bigint[] default '{}', p_order_keys text[] default '{}')
+  p_order_ids bigint[] default '{}', p_order_keys text[] default '{}', p_payment_keys text[] default '{}',
+  p_awaited_keys text[] default '{}')
 returns void
 language plpgsql
 as $$
@@ -63,7 +65,22 @@ begin
   exception when foreign_key_violation then
     null;
   end;
+
+  begin
+    insert into flashsale_data.payments (idempotency_key, order_id, status, payload, received_at, result)
+    select k, 1, 'declined', '{}', clock_timestamp(), 'no_change'
+    from (select distinct unnest(p_payment_keys) order by 1) as wanted (k)
+    on conflict (idempotency_key) do nothing;
+    insert into flashsale_data.awaited_payments (payment_key, first_refund_at)
+    select k, clock_timestamp()
+    from (select distinct unnest(p_awaited_keys) order by 1) as wanted (k)
+    on conflict (payment_key) do nothing;
+    raise exception using errcode = 'SA000';
+  exception when sqlstate 'SA000' then
+    null;
+  end;
 end
 $$;
-comment on function flashsale_data.reject_stale_snapshot(bigint[], bigint[], text[], bigint[], text[]) is
+comment on function flashsale_data.reject_stale_snapshot(
+  bigint[], bigint[], text[], bigint[], text[], text[], text[]) is
   'Above READ COMMITTED, raises 40001 if an id or key is in use that the snapshot does not show';

@@ -182,9 +182,10 @@ begin
   if v_are_stored then
     update flashsale_data.payments p
     set result = r.result, order_status = r.order_status, refund_reason = r.reason,
-        refund_state = case when r.reason is not null then 'due' end
-    from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses, v_reasons)
-      as r (key, result, order_status, reason)
+        refund_state = flashsale_data.refund_state(
+          r.reason, flashsale_data.captured_amount(p, p_orders[r.slot]), p.refunded) -- guard: stored-refunded
+    from unnest(array(select s.idempotency_key from unnest(p_payments) as s), results, order_statuses, v_reasons,
+                p_slots) as r (key, result, order_status, reason, slot)
     -- || '': docs/design.md
     where p.idempotency_key = r.key and p.result || '' = 'stored' and r.result is not null;
   else
@@ -230,6 +231,13 @@ begin
     end if;
   end if;
   perform flashsale_data.append_events(v_events); -- guard: payments-in-ledger
+  if not v_are_stored then
+    perform flashsale_data.settle_early_refunds(array( -- guard: early-refunds-of-payments
+      select p.idempotency_key from unnest(p_payments, results) with ordinality
+        as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
+              order_status, wait_ends_at, refund_reason, refund_state, refunded, outcome, i)
+      where p.status = 'success' and p.outcome is not null));
+  end if;
 end
 $$;
 comment on function flashsale_data.settle_payments(

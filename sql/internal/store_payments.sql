@@ -63,6 +63,8 @@ begin
     perform flashsale_data.raise_unwritten('payments');
   end if;
   update flashsale_data.inbox set stored = stored + v_room;
+  perform flashsale_data.settle_early_refunds(array( -- guard: early-refunds-of-stored
+    select p.idempotency_key from unnest(p_payments[:v_room]) p where p.status = 'success'));
   return v_room;
 end
 $$;

@@ -55,44 +55,50 @@ as $$
            flashsale_data.claim_scope(e.product_id, e.data ->> 'limit_group') as scope,
            row_number() over (partition by e.product_id order by e.event_id) as era
     from flashsale_data.events e
-    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in')
+    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled', 'product_moved_in')
   ), taking as materialized (
     -- Each time that units of such a product were taken from its stock, with the terms in force.
     select e.event_id, e.kind, e.at, e.product_id, e.hold_id, -e.available_delta as qty, t.scope, t.data as terms
     from (
-      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in'))
+      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed',
+                                                    'sale_cancelled', 'product_moved_in'))
                     over (partition by l.product_id order by l.event_id) as era
       from flashsale_data.events l
       where l.product_id in (select d.product_id from terms d)
-        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'product_moved_in', 'hold_placed', 'order_paid')) e
+        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled', 'product_moved_in',
+                       'hold_placed', 'order_paid')) e
     join terms t on t.product_id = e.product_id and t.era = e.era
     join ledger l on l.product_id = e.product_id
     where e.available_delta < 0 and e.event_id > l.arrival
   ), endings as materialized (
-    select e.hold_id, e.event_id, e.at
-    from flashsale_data.events e
-    where e.kind in ('hold_released', 'order_cancelled') and e.product_id in (select d.product_id from terms d)
-  ), paid_in_time as materialized (
-    select e.hold_id
-    from flashsale_data.events e
-    where e.kind = 'order_paid' and e.available_delta = 0 and e.product_id in (select d.product_id from terms d)
+    -- When units that were taken were given back, and whether their order was paid before: the next
+    -- event of their hold, or the one after a payment in time.
+    select n.event_id, 'order_paid' in (n.kind, n.next_kind) as was_paid,
+           case when n.next_kind = 'order_paid' then n.second_kind else n.next_kind end as kind,
+           case when n.next_kind = 'order_paid' then n.second_at else n.next_at end as at
+    from (
+      select e.event_id, e.kind, lead(e.kind) over hold as next_kind, lead(e.at) over hold as next_at,
+             lead(e.kind, 2) over hold as second_kind, lead(e.at, 2) over hold as second_at
+      from flashsale_data.events e
+      where e.kind in ('hold_placed', 'hold_released', 'order_paid', 'order_cancelled')
+        and e.product_id in (select d.product_id from terms d)
+      window hold as (partition by e.hold_id order by e.event_id)) n
   ), spans as materialized (
     -- From when to when they counted towards a limit: from the hold to its end or its order's, and
     -- from a payment that came too late on; in the scope that their product had then.
     select s.scope, h.buyer, s.event_id, s.hold_id, s.qty, (s.terms ->> 'max_per_buyer')::int as max_per_buyer,
            case when s.kind = 'hold_placed' then h.placed_at else s.at end as since,
-           least(case when s.kind = 'order_paid' then 'infinity'
+           least(case when ended.kind = 'hold_released' then ended.at
+                      when ended.was_paid then coalesce(ended.at, 'infinity') -- guard: audit-paid-span
                       when o.order_id is null then h.expires_at
-                      when s.hold_id in (select i.hold_id from paid_in_time i) then 'infinity'
-                      -- swept, or cancelled by the shop, only later
-                      else o.payment_due_at end,
-                 (select min(ended.at) from endings ended
-                  where ended.hold_id = s.hold_id and ended.event_id > s.event_id),
+                      -- An overdue order may be cancelled for the shop later.
+                      else least(ended.at, o.payment_due_at) end, -- guard: audit-overdue-span
                  (select min(t.at) from terms t
                   where t.product_id = s.product_id and t.event_id > s.event_id and t.scope <> s.scope)) as until
     from taking s
     join flashsale_data.holds h on h.hold_id = s.hold_id and h.buyer is not null
     left join flashsale_data.orders o on o.hold_id = h.hold_id
+    join endings ended on ended.event_id = s.event_id
   ), claims as materialized (
     -- What the rows of holds and orders say that counts, beside what is recorded.
     select h.hold_id, flashsale_data.claim_scope(h.product_id, p.limit_group) as scope, h.buyer, h.product_id, h.qty,
@@ -291,8 +297,17 @@ as $$
   from flashsale_data.payments p
   left join (
     select r.payment_key, sum(r.amount) as refunded
-    from flashsale_data.refunds r where r.status = 'done' group by 1) r on r.payment_key = p.idempotency_key
+    from flashsale_data.refunds r where r.status = 'done' group by 1) r
+    on r.payment_key = p.idempotency_key and p.status = 'success' -- of others none is counted
   where p.refunded <> coalesce(r.refunded, 0) -- guard: audit-refunds
+  union all
+  select 'refund_missed_its_payment', format('payment %s %s, and is%s awaited', r.payment_key,
+                                             case when p.idempotency_key is null then 'is unknown' else 'came' end,
+                                             case when a.payment_key is null then ' not' end)
+  from (select distinct w.payment_key from flashsale_data.refunds w) r
+  left join flashsale_data.payments p on p.idempotency_key = r.payment_key and p.status = 'success'
+  left join flashsale_data.awaited_payments a on a.payment_key = r.payment_key
+  where (p.idempotency_key is null) <> (a.payment_key is not null) -- guard: audit-early-refunds
   union all
   select 'paid_its_amount', format('order %s of %s %s was paid by payment %s of %s %s', o.order_id, o.amount,
                                    o.currency, p.idempotency_key, p.amount, p.currency)

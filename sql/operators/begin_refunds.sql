@@ -4,7 +4,8 @@
 -- record_refunds() has recorded an outcome, so that a worker that dies in between, or another one,
 -- repeats the request and does not make a second one. A request is one worker's for 5 minutes;
 -- afterwards it is handed out again, with the same amount. One that failed is followed by another
--- with a new key. A payment whose amount is not known is left to operators.
+-- with a new key. A payment whose amount is not known is left to operators, and so is one of a test
+-- product's order unless p_payment_keys names it.
 --
 -- Locks    the payments, those locked elsewhere left out, to commit. Stored webhooks whose wait has
 --          ended become due first (expire_inbox()).
@@ -38,7 +39,11 @@ begin
     from flashsale_data.payments p
     left join flashsale_data.orders o on o.order_id = p.order_id
     where p.refund_state = 'due'
-      and (p_payment_keys is null or p.idempotency_key = any (p_payment_keys))
+      and case when p_payment_keys is null
+               then (o.product_id in (
+                 select t.product_id from flashsale_data.products t
+                 where t.is_test)) is not true -- guard: tests-not-begun
+               else p.idempotency_key = any (p_payment_keys) end
       and flashsale_data.captured_amount(p, o) > p.refunded
       and not exists (
         select from flashsale_data.refunds r

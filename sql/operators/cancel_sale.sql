@@ -64,6 +64,11 @@ begin
     end;
   end loop;
 
+  -- A test product may have been forgotten meanwhile.
+  if v_ctid is null then -- guard: cancelled-and-forgotten
+    perform flashsale_data.raise_refusal('SA001', format('There is no product %s.', p_product_id));
+  end if;
+
   -- 2 Compare with the preview
   select p.* into v_before from flashsale_data.products p where p.product_id = p_product_id;
   currency := v_before.currency;

@@ -141,7 +141,7 @@ begin
   where r.payment_key in (
     select p.idempotency_key from flashsale_data.payments p
     join flashsale_data.orders o on o.order_id = p.order_id
-    where o.product_id = any (v_forgotten)); -- guard: refunds-forgotten
+    where o.product_id = any (v_forgotten) and p.status = 'success'); -- guard: refunds-forgotten
   with removed as (
     delete from flashsale_data.payments p
     using flashsale_data.orders o

@@ -56,9 +56,13 @@ begin
     -- guard: refunds-unswept
     where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) due
   left join flashsale_data.orders o on o.order_id = (due.payment).order_id
+  cross join lateral (
+    select flashsale_data.refund_state(
+      'due', flashsale_data.captured_amount(due.payment, o), (due.payment).refunded) as state) refund
+  where refund.state = 'due' -- guard: refunded-not-listed
   -- Of an order that does not exist, or not yet, nothing is known: its payment is listed.
-  where p_tests or (o.product_id in (
-    select t.product_id from flashsale_data.products t where t.is_test)) is not true -- guard: tests-not-refunded
+  and (p_tests or (o.product_id in (
+    select t.product_id from flashsale_data.products t where t.is_test)) is not true) -- guard: tests-not-refunded
   limit p_limit;
 end
 $$;

@@ -1,6 +1,6 @@
 -- Deletes what is finished and older than p_older_than: expired and released holds, cancelled
 -- orders with their holds and webhooks, rejected webhooks that were dismissed, operators'
--- idempotency keys, and the ledger, whose sums are carried forward. Paid orders, captured payments
+-- idempotency keys, refunds whose payment never came, and the ledger, whose sums are carried forward. Paid orders, captured payments
 -- and the rows they refer to are the shop's books and stay, and so do rejected webhooks that stand.
 --
 -- Choose an age longer than the retries of the provider and of operators: a webhook or an
@@ -22,6 +22,7 @@ declare
   v_operations bigint;
   v_events     bigint;
   v_rejected   bigint;
+  v_refunds    bigint;
   v_order_id   bigint;
   v_event_id   bigint;
 begin
@@ -76,6 +77,17 @@ begin
   delete from flashsale_data.operations o where o.done_at <= v_before;
   get diagnostics v_operations = row_count;
 
+  with gone as (
+    delete from flashsale_data.awaited_payments a
+    where a.payment_key in (
+      select w.payment_key from flashsale_data.awaited_payments w
+      where w.first_refund_at <= v_before -- guard: awaited-not-purged
+      for update skip locked)
+    returning a.payment_key
+  )
+  delete from flashsale_data.refunds r using gone g where r.payment_key = g.payment_key;
+  get diagnostics v_refunds = row_count;
+
   -- A prefix of the ledger, up to the first event that is too young.
   with gone as (
     delete from flashsale_data.events e
@@ -101,7 +113,7 @@ begin
   return query values
     ('orders', cardinality(v_order_ids)::bigint), ('payments', v_payments),
     ('holds', v_holds), ('operations', v_operations), ('events', v_events),
-    ('rejected_webhooks', v_rejected);
+    ('rejected_webhooks', v_rejected), ('refunds', v_refunds);
 end
 $$;
 comment on function flashsale.purge(interval) is 'Deletes what is finished and older; the shop''s books stay';

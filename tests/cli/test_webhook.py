@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from flashsale.database.seed import APP_ROLE
 from tests.support.http import free_port, running_server
-from tests.support.provider_events import STRIPE_SECRET
+from tests.support.provider_events import ADYEN_KEY, STRIPE_SECRET
 from tests.support.sale_steps import create_order, create_product, one, order, order_status, place_hold
 
 SECRET, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
@@ -122,6 +122,29 @@ def test_it_plays_stripe(flashsale, db, database_url, cluster, tmp_path):
     assert "Stripe has no event for cancelled" in send("--status", "cancelled").stderr
     unknown = flashsale("webhook", "send", "--provider", "stripe", "--order", 10**6, **secrets)
     assert "give --amount and --currency" in unknown.stderr
+
+
+def test_it_plays_adyen(flashsale, db, cluster, tmp_path):
+    """An authorisation is refused first; the next one succeeds, in a currency without decimals."""
+    create_product(db, stock=5, price="12500", currency="JPY")
+    paid = order(db, 1)
+    secrets = {"FLASHSALE_ADYEN_HMAC_KEYS": ADYEN_KEY}
+
+    def send(*options, **environment):
+        arguments = ("--provider", "adyen", "--order", paid, "--url", url, *options)
+        return flashsale("webhook", "send", *arguments, **(secrets | environment))
+
+    with running_server(cluster.url(APP_ROLE, db.info.dbname), tmp_path / "gunicorn.log", **secrets) as url:
+        refused = send("--status", "declined")
+        assert refused.stdout.splitlines()[0].endswith("  signed")
+        assert refused.stdout.splitlines()[1] == "1/1  200  [accepted]"
+        assert order_status(db, paid)[0] == "pending_payment"
+        assert send("--key", "P1", "--times", 2).exit_code == 0
+        assert order_status(db, paid)[0] == "paid"
+    payments = "select idempotency_key, amount, currency from flashsale.payments where status = 'success'"
+    assert db.execute(payments).fetchall() == [("adyen:P1:success", 12500, "JPY")]
+    assert "set FLASHSALE_ADYEN_HMAC_KEYS" in send(FLASHSALE_ADYEN_HMAC_KEYS="").stderr
+    assert "Adyen has no authorisation that is failed" in send("--status", "failed").stderr
 
 
 def test_times_repeats_the_same_webhook(send, provider):

@@ -126,6 +126,10 @@ CORRUPTIONS = {
         "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, recorded_at)"
         " values ('re_1', 'twice', 1, 'refund', 'done', now())"
     ],
+    "refund_missed_its_payment": [
+        "insert into flashsale_data.refunds (refund_key, payment_key, amount, kind, status, recorded_at)"
+        " values ('re_1', 'foreign', 1, 'refund', 'done', now())"
+    ],
     "paid_its_amount": [
         "update flashsale_data.payments set amount = case idempotency_key when 'first' then 98 else 100 end"
         " where idempotency_key in ('first', 'second')"
@@ -251,6 +255,25 @@ def test_every_check_is_tried_above(db):
                 " where kind = 'terms_changed'"
             ],
             {"held_in_time"},
+        ),
+        (
+            "a cancelled sale that was overlooked",
+            [
+                "update flashsale_data.events"
+                " set kind = 'sale_cancelled', data = data || '{{\"cancelled\": true}}'"
+                " where kind = 'terms_changed'"
+            ],
+            {"held_in_time"},
+        ),
+        (
+            "a refund that waits for a payment that came",
+            [
+                "insert into flashsale_data.awaited_payments values ('twice', now())",
+                "insert into flashsale_data.refunds"
+                " (refund_key, payment_key, amount, kind, status, recorded_at)"
+                " values ('re_1', 'twice', 1, 'refund', 'done', now())",
+            ],
+            {"refunds_add_up", "refund_missed_its_payment"},
         ),
         (
             "a webhook swallowed",

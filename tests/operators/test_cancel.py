@@ -1,11 +1,15 @@
 """cancel_order(s), preview_cancel_sale and cancel_sale."""
 
+import queue
+import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
 
 from tests.support.sql_calls import (
+    LOCKED,
     apply_payment,
     audit,
     available,
@@ -76,6 +80,18 @@ def test_an_overdue_order_is_not_revived_once_the_shop_has_cancelled_it(db, swep
     assert apply_payment(db, "p", order.order_id).result == "refund_due"
     expire_due(db)
     assert audit(db) == []
+
+
+def test_a_test_product_that_is_forgotten_meanwhile_is_unknown(db, connect):
+    product = create_product(db, is_test=True)
+    forgetter, canceller = connect(), connect()
+    forgetter.execute("begin")
+    forgetter.execute("select * from flashsale.forget_tests()")
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(outcome, row, canceller, CANCEL_SALE, product, 0)
+        wait_until_blocked(canceller, watcher=db)
+        forgetter.execute("commit")
+        assert answer.result(30) == "SA001"
 
 
 def test_an_order_that_was_cancelled_for_another_reason_stays_as_it_is(db):
@@ -233,4 +249,109 @@ def test_buyers_and_webhooks_meet_a_sale_that_is_cancelled(db, connect):
             job.result()
     assert {get_order(db, order.order_id).cancel_reason for order in orders} == {"sale_cancelled"}
     assert available(db, product) == 300
+    assert audit(db) == []
+
+
+def thousand_webhooks(paid, unpaid):
+    """Four for each order: (key, order, status). Those of paid orders do not change what a preview shows."""
+    webhooks = []
+    for order in paid:
+        webhooks += [(f"pays {order.order_id}", order.order_id, "success")]
+        webhooks += [(f"fails {order.order_id}", order.order_id, "failed")]
+    for i, order in enumerate(unpaid):
+        webhooks += [(f"pays {order.order_id}", order.order_id, "success")] * 2
+        # A third of them may fail before they are paid.
+        webhooks += [(f"no {order.order_id}", order.order_id, "failed" if i % 3 == 0 else "declined")]
+    for order in (*paid, *unpaid):
+        webhooks += [(f"pays again {order.order_id}", order.order_id, "success")]
+    for order in paid:
+        webhooks += [(f"declined {order.order_id}", order.order_id, "declined")]
+    assert len(webhooks) == 1000
+    random.Random(16).shuffle(webhooks)
+    return webhooks
+
+
+def test_a_thousand_webhooks_during_a_cancelled_sale(db, connect):
+    """Whenever audit() looks, captured = kept + due + refunded, while a worker makes the refunds."""
+    product = create_product(db, stock=250)
+    orders = [order_units(db, product, 1) for _ in range(250)]
+    for order in orders[:100]:
+        apply_payment(db, f"pays {order.order_id}", order.order_id)
+    webhooks = thousand_webhooks(orders[:100], orders[100:])
+    to_come = queue.SimpleQueue()
+    for webhook in webhooks[:800]:
+        to_come.put(webhook)
+    served = threading.Semaphore(0)
+    all_served, all_refunded = threading.Event(), threading.Event()
+
+    def deliver(conn):
+        while not to_come.empty():
+            try:
+                webhook = to_come.get_nowait()
+            except queue.Empty:
+                return
+            apply_payment(conn, *webhook)
+            served.release()
+
+    def cancel_it(conn):
+        for _ in range(300):
+            assert served.acquire(timeout=60)
+        while True:
+            preview = row(conn, PREVIEW, product)
+            answer = outcome(row, conn, CANCEL_SALE, product, preview.refund_total)
+            if answer not in ("SA022", LOCKED):
+                break
+        assert answer == preview
+        for webhook in webhooks[800:]:
+            to_come.put(webhook)
+        return preview
+
+    def refund(conn):
+        """Every fifth attempt fails."""
+        attempts = 0
+        while True:
+            last = all_served.is_set()
+            begun = rows(conn, "select * from flashsale.begin_refunds(20)")
+            for each in begun:
+                attempts += 1
+                status = "done" if attempts % 5 else "failed"
+                record = "select flashsale.record_refund(%s, %s, %s, %s)"
+                conn.execute(record, (each.refund_key, each.payment_key, each.amount, status))
+            if last and not begun:
+                return attempts
+            all_served.wait(0 if begun else 0.02)
+
+    def look(conn):
+        looks = 0
+        while not all_refunded.is_set():
+            assert audit(conn) == []
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(7) as callers:
+        looking = callers.submit(look, connect())
+        refunding = callers.submit(refund, connect())
+        cancelling = callers.submit(cancel_it, connect())
+        conns = [connect() for _ in range(4)]
+        try:
+            for job in [callers.submit(deliver, conn) for conn in conns]:
+                job.result(120)
+            preview = cancelling.result(120)
+            for job in [callers.submit(deliver, conn) for conn in conns]:
+                job.result(120)
+        finally:
+            all_served.set()
+            try:
+                attempts = refunding.result(120)
+            finally:
+                all_refunded.set()
+        assert looking.result(120) > 1
+    assert preview.paid >= 100
+    assert {get_order(db, order.order_id).cancel_reason for order in orders} == {"sale_cancelled"}
+    assert available(db, product) == 250
+    # Each order was paid twice, and all of it is back.
+    assert due(db) == []
+    money = "select count(*), sum(refunded) from flashsale_data.payments where status = 'success'"
+    assert tuple(row(db, money)) == (500, Decimal("49500.00"))
+    assert attempts > 500
     assert audit(db) == []

@@ -30,6 +30,7 @@ NOTHING = {
     "operations": 0,
     "events": 0,
     "rejected_webhooks": 0,
+    "refunds": 0,
 }
 
 

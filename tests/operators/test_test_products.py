@@ -90,6 +90,15 @@ def test_its_payments_are_not_refunded_but_found_apart(db, real, a_test, sold):
     assert found == [(of_test, a_test, "applied"), (of_test, a_test, "refund_due")]
 
 
+def test_its_refunds_are_begun_only_by_name(db, real, a_test, sold):
+    (_, _, paid), (_, _, of_test) = sold[real], sold[a_test]
+    assert rows(db, "select order_id from flashsale.begin_refunds()") == [(paid,)]
+    assert rows(db, "select order_id from flashsale.begin_refunds()") == []
+    key = one(db, "select idempotency_key from flashsale.test_payments where result = 'refund_due'")
+    begun = rows(db, "select order_id from flashsale.begin_refunds(p_payment_keys => array[%s])", key)
+    assert begun == [(of_test,)]
+
+
 def test_a_refund_of_an_unknown_order_stays_listed(db, a_test):
     db.execute("select flashsale.change_settings(p_inbox_keep => '1 second')")
     pay(db, 1_000_000, key="unknown")

@@ -164,6 +164,10 @@ REFUSED = [
     ("operations_pkey", "insert into flashsale_data.operations select * from flashsale_data.operations"),
     ("operations_idempotency_key", "update flashsale_data.operations set idempotency_key = ''"),
     ("operations_product_fkey", "update flashsale_data.operations set product_id = 99"),
+    (
+        "awaited_payments_pkey",
+        "insert into flashsale_data.awaited_payments values ('p', now()), ('p', now())",
+    ),
     ("purge_state_one_row", "insert into flashsale_data.purge_state values (false, 1, 1)"),
     # shards
     ("shard_pkey", "insert into flashsale_data.shard default values"),

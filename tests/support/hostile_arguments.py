@@ -85,7 +85,7 @@ SANE = {
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
     "p_refund_key": "re_1", "p_payment_key": "paying", "p_amount": "1.00", "p_kind": "refund",
     "p_refund_keys": "re_2", "p_payment_keys": "paying", "p_amounts": "1.00", "p_kinds": "refund",
-    "p_restock": "true", "p_restocks": "true", "p_refund_total": "0",
+    "p_restock": "true", "p_restocks": "true", "p_refund_total": "0", "p_await_payment": "true",
     "p_hold_ids": "@held", "p_order_ids": "1", "p_statuses": "success", "p_payloads": "{}",
 }  # fmt: skip
 

@@ -6,7 +6,16 @@ import httpx
 import psycopg
 import pytest
 
-from tests.api.providers.webhooks import ACCEPTED, ADYEN, JSON, adyen, order_status, payments, refunds
+from tests.api.providers.webhooks import (
+    ACCEPTED,
+    ADYEN,
+    JSON,
+    adyen,
+    order_status,
+    payments,
+    refunds,
+    waiting,
+)
 from tests.support.provider_events import adyen_item, sign_adyen
 from tests.support.sql_calls import audit, create_product, order_units, rows
 
@@ -33,7 +42,20 @@ def test_adyens_refunds_cancellations_and_chargebacks(
         ("C1", payment, "50.00", "chargeback", "failed"),
         ("V1", payment, "99.00", "void", "done"),
     ]
+    assert waiting(db) == [("R3", "adyen:ANOTHER:success", "1.00", "refund", "done")]
     assert rows(db, "select * from flashsale.rejected_webhooks") == []
+    assert audit(db) == []
+
+
+def test_adyens_cancellation_that_overtakes_its_authorisation(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    cancellation = adyen_item(
+        order_id, eventCode="CANCELLATION", pspReference="V1", originalReference="QFQTPCQ8HXSKGK82"
+    )
+    assert adyen(client, sign_adyen(cancellation)) == ACCEPTED
+    assert adyen(client, sign_adyen(adyen_item(order_id))) == ACCEPTED
+    assert refunds(db) == [("V1", "adyen:QFQTPCQ8HXSKGK82:success", "99.00", "void", "done")]
     assert audit(db) == []
 
 

@@ -7,7 +7,16 @@ import httpx
 import psycopg
 import pytest
 
-from tests.api.providers.webhooks import JSON, STRIPE, TAKEN, order_status, payments, refunds, stripe
+from tests.api.providers.webhooks import (
+    JSON,
+    STRIPE,
+    TAKEN,
+    order_status,
+    payments,
+    refunds,
+    stripe,
+    waiting,
+)
 from tests.support.provider_events import checkout_session, payment_intent, sign_stripe, stripe_event
 from tests.support.sql_calls import audit, create_product, order_units, rows, value
 
@@ -221,3 +230,26 @@ def test_a_refund_that_we_asked_for_has_our_key(
     assert stripe(client, "refund.created", refund(id="re_2", amount=9901), "evt_5") == TAKEN
     kept = rows(db, "select webhook_id, code from flashsale.rejected_webhooks")
     assert [tuple(row) for row in kept] == [("stripe:evt_5", "refund_too_large")]
+    assert waiting(db) == [("re_1", "stripe:pi_other:success", "40.00", "refund", "done")]
+
+
+def test_stripes_refund_and_dispute_that_overtake_their_payment(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    assert stripe(client, "refund.created", refund(), "evt_2") == TAKEN
+    dispute = {
+        "id": "dp_1", "object": "dispute", "amount": 5900, "currency": "usd", "payment_intent": "pi_3QabcDEF",
+        "status": "needs_response",
+    }  # fmt: skip
+    assert stripe(client, "charge.dispute.funds_withdrawn", dispute, "evt_3") == TAKEN
+    assert refunds(db) == []
+    assert stripe(client, "payment_intent.succeeded", payment_intent(order_id), "evt_1") == TAKEN
+    assert order_status(db, order_id) == "paid"
+    payment = "stripe:pi_3QabcDEF:success"
+    assert refunds(db) == [
+        ("re_1", payment, "40.00", "refund", "done"),
+        ("dp_1", payment, "59.00", "chargeback", "done"),
+    ]
+    assert value(db, "select refunded::text from flashsale_data.payments") == "99.00"
+    assert waiting(db) == []
+    assert audit(db) == []

@@ -40,7 +40,17 @@ def order_status(db: psycopg.Connection, order_id: int) -> str:
 
 
 def refunds(db: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Of payments that are known."""
+    return _refunds(db, "order_id is not null")
+
+
+def waiting(db: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Refunds of payments that are unknown."""
+    return _refunds(db, "order_id is null")
+
+
+def _refunds(db: psycopg.Connection, condition: str) -> list[tuple[Any, ...]]:
     return db.execute(
         "select refund_key, payment_key, amount::text, kind, status"
-        " from flashsale_data.refunds order by recorded_at"
+        f" from flashsale.refunds where {condition} order by recorded_at"
     ).fetchall()

@@ -47,7 +47,7 @@ def shop(source):
 
 
 STAYS = {
-    "arriving_rows", "departed_slots", "events", "inbox", "ledger_carried", "purge_state",
+    "arriving_rows", "awaited_payments", "departed_slots", "events", "inbox", "ledger_carried", "purge_state",
     "rejection_counter", "scheduler", "schema_state", "settings", "shard",
 }  # fmt: skip
 """tables of a shard's own"""
