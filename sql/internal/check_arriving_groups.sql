@@ -5,7 +5,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_slots bigint := (select s.slots from flashsale_data.shard s);
+  v_slots int := (select s.slots from flashsale_data.shard s);
   v_group text := (
     select min(p.limit_group)
     from flashsale_data.products p

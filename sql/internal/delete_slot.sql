@@ -5,9 +5,10 @@ returns bigint
 language plpgsql
 as $$
 declare
+  -- @plpgsql_check_options: security_warnings = off, performance_warnings = off
   v_table   record;
   v_rows    bigint;
-  v_deleted bigint := 0;
+  v_deleted bigint := 0::bigint;
 begin
   for v_table in
     select t.* from flashsale_data.slot_tables() t

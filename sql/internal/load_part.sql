@@ -5,6 +5,7 @@ returns bigint
 language plpgsql
 as $$
 declare
+  -- @plpgsql_check_options: security_warnings = off, performance_warnings = off
   v_columns text;
   v_values  text;
   v_changes text;

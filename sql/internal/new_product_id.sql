@@ -9,10 +9,10 @@ declare
 begin
   loop
     v_id := nextval('flashsale_data.products_product_id_seq');
-    if v_id % p_shard.slots = p_slot or p_slot is null and (v_id % p_shard.slots)::int = any (p_shard.owned) then
-      return v_id;
-    end if;
+    exit when v_id % p_shard.slots = p_slot
+      or p_slot is null and (v_id % p_shard.slots)::int = any (p_shard.owned);
   end loop;
+  return v_id;
 end
 $$;
 comment on function flashsale_data.new_product_id(flashsale_data.shard, int) is 'Draws the id of a new product';

@@ -7,7 +7,7 @@ returns table (sequence_name text, last_id bigint, highest_id bigint)
 language plpgsql stable
 as $$
 declare
-  v_slots      bigint;
+  v_slots      int;
   v_order_id   bigint;
   v_event_id   bigint;
   v_product_id bigint;

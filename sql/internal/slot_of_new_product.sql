@@ -24,7 +24,7 @@ begin
     -- Two new products of a new group: the second one finds the first.
     perform flashsale_data.lock_keys('limit_group', array[p_limit_group]);
     v_slot := (
-      select min(p.product_id % p_shard.slots)::int 
+      select min(p.product_id % p_shard.slots)::int
       from flashsale_data.products p
       where p.limit_group = p_limit_group
         and exists (select from flashsale_data.stock s where s.product_id = p.product_id));

@@ -3,9 +3,10 @@
 create or replace function flashsale_data.slot_rows(
   p_slot int, p_table_name text, p_condition text, p_part int)
 returns table (part int, rows text)
-language plpgsql
+language plpgsql stable
 as $$
 begin
+  -- @plpgsql_check_options: extra_warnings = off
   return query execute format(
     'select %s + numbered.n, array_agg(numbered.r)::text'
     || ' from (select t as r, ((row_number() over ()) / 10000)::int as n'

@@ -16,7 +16,7 @@ set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set by
 as $$
 #variable_conflict use_column
 declare
-  v_slots      bigint;
+  v_slots      int;
   v_since      xid8;
   v_product_id bigint;
   v_table      record;

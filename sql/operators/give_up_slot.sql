@@ -9,7 +9,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
-  v_slots  bigint := (select s.slots from flashsale_data.shard s);
+  v_slots  int := (select s.slots from flashsale_data.shard s);
   v_stored int;
 begin
   perform flashsale_data.check_move(p_slot, p_move_id);
@@ -18,7 +18,7 @@ begin
   select 'product_moved_out', clock_timestamp(), l.product_id, -l.available -- guard: moved-out-of-ledger
   from flashsale_data.slot_ledger(p_slot) l;
 
-  select count(*) into v_stored
+  select count(*)::int into v_stored
   from flashsale_data.payments p where p.result = 'stored' and p.order_id % v_slots = p_slot;
   perform flashsale_data.delete_slot(p_slot, array(
     select t.table_name from flashsale_data.slot_tables() t

@@ -13,7 +13,7 @@ as $$
 declare
   v_part    record;
   v_rows    bigint;
-  v_loaded  bigint := 0;
+  v_loaded  bigint := 0::bigint;
 begin
   perform flashsale_data.check_slot(p_slot, false);
   for v_part in

@@ -10,7 +10,7 @@ set search_path = pg_catalog, pg_temp set jit = off
 set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set bytea_output = 'hex'
 as $$
 declare
-  v_slots  bigint;
+  v_slots  int;
   v_stored int;
 begin
   select s.slots into v_slots from flashsale_data.shard s for update;
@@ -37,7 +37,7 @@ begin
   from flashsale_data.slot_ledger(p_slot) l
   join flashsale_data.products p on p.product_id = l.product_id;
   -- The inbox row is the last lock of all.
-  select count(*) into v_stored
+  select count(*)::int into v_stored
   from flashsale_data.payments p where p.result = 'stored' and p.order_id % v_slots = p_slot;
   update flashsale_data.inbox set stored = stored + v_stored where v_stored > 0; -- guard: moved-into-inbox
   update flashsale_data.shard s set owned = array(select unnest(s.owned || p_slot) order by 1);

@@ -32,7 +32,7 @@ declare
                      array_dims(p_payloads),
                      case when p_webhook_ids is null then array_dims(p_request_nos)
                           else array_dims(p_webhook_ids) end);
-  v_shard_slots      bigint;
+  v_shard_slots      int;
   v_now              timestamptz;
   v_keys             text[];
   v_given_keys       text[] := p_idempotency_keys;

@@ -27,7 +27,7 @@ declare
   v_size           int := flashsale_data.batch_size(cardinality(p_request_nos), array_dims(p_request_nos),
                      array_dims(p_hold_ids), array_dims(p_idempotency_keys));
   v_keeps_snapshot boolean := flashsale_data.keeps_snapshot();
-  v_shard_slots    bigint;
+  v_shard_slots    int;
   v_now            timestamptz;
   v_keys           text[];
   -- by request; null where no order can be expected

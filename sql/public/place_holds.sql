@@ -95,7 +95,7 @@ declare
   v_expiries       timestamptz[];
   v_currencies     text[];
   v_prices         numeric[];
-  v_shard_slots    bigint;
+  v_shard_slots    int;
   -- of the product, if it is only one
   v_expires_at     timestamptz;
   v_currency       text;
