@@ -209,7 +209,7 @@ class StockFeed:
         before = product.changes[-1][1] if product.changes else None
         product.newest = _Event("stock", encode(event), _event_id(row.at))
         terms = row.sale_status, row.starts_at, row.ends_at, row.max_per_buyer
-        if terms != product.terms:  # guard: feed-tells-terms
+        if terms != product.terms:  # guard: feed-has-terms
             product.terms = terms
             force = True
         if before is None or _units(sample) != _units(before):

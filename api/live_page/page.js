@@ -28,7 +28,7 @@ async function start() {
     return;
   }
   const wanted = new URLSearchParams(location.search).get("product");
-  if (body.length) clock.heard(Date.parse(body[0].now), sent, received);
+  if (body.length) clock.addSample(Date.parse(body[0].now), sent, received);
   const found = body.find(({ id }) => String(id) === wanted) ?? (wanted === null ? body[0] : await unlisted(wanted));
   $("product").replaceChildren(...body.map(({ id, name }) => element("option", { value: id }, [`${id}. ${name}`])));
   $("product-choice").hidden = body.length < 2 && Boolean(found);

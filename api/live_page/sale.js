@@ -30,7 +30,7 @@ export class Sale {
     this.at = 0; // the database's time of the terms
     this.allowance = null; // {taken, remaining}, if there is a limit
     this.isNamed = null; // whether the server takes the buyer's name from this page; null: not known yet
-    this.wasOpen = null; // when the changes were told last
+    this.wasOpen = null; // at the last notification
     this.closedUntil = -Infinity; // as a refusal demands, by performance.now()
     this.asking = null;
     this.learn(product, Date.parse(product.now), Date.parse(product.now));
@@ -66,7 +66,7 @@ export class Sale {
   /** A sample of the stream. */
   sampled(sample) {
     const at = Date.parse(sample.at);
-    this.clock.passed(at);
+    this.clock.addLowerBound(at);
     this.learn(sample, at, Math.max(at, this.clock.now()));
   }
 
@@ -101,7 +101,7 @@ export class Sale {
       return;
     }
     const now = Date.parse(answer.body.now);
-    this.clock.heard(now, answer.sent, answer.received);
+    this.clock.addSample(now, answer.sent, answer.received);
     const { sale_status, max_per_buyer } = this.terms;
     this.learn(answer.body, now, now);
     // At the start all pages ask at once; learn() asks where the limit is another one.

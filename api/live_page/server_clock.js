@@ -6,33 +6,33 @@ const APART = 500; // milliseconds between the two clocks of the browser: one wa
 
 export class ServerClock {
   constructor() {
-    this.ahead = null; // of performance.now(), in milliseconds
+    this.offset = null; // from performance.now() to the database's time, in milliseconds
     this.doubt();
   }
 
   /** The database's time in milliseconds; before the first response, the browser's. */
   now() {
-    return this.ahead === null ? Date.now() : performance.now() + this.ahead; // guard: page-clock
+    return this.offset === null ? Date.now() : performance.now() + this.offset; // guard: page-clock
   }
 
   /**
    * A response says what time it was between these two times of performance.now(). In the middle of them, that is at most
    * half their distance off; the most exact response counts, unless a later one contradicts it.
    */
-  heard(at, sent, received) {
-    const ahead = at - (sent + received) / 2; // guard: page-clock-offset
+  addSample(at, sent, received) {
+    const offset = at - (sent + received) / 2; // guard: page-clock-offset
     const error = (received - sent) / 2;
     const drift = (received - this.set) * MOST_DRIFT;
-    const agrees = Math.abs(ahead - this.ahead) <= error + this.error + drift;
+    const agrees = Math.abs(offset - this.offset) <= error + this.error + drift;
     if (agrees && error > this.error + drift) return;
-    this.ahead = ahead;
+    this.offset = offset;
     this.error = error;
     this.set = received;
   }
 
   /** A message of the stream took an unknown time: by now it is as late as it says at least. */
-  passed(at) {
-    this.ahead = Math.max(this.ahead ?? -Infinity, at - performance.now());
+  addLowerBound(at) {
+    this.offset = Math.max(this.offset ?? -Infinity, at - performance.now());
   }
 
   /** Whether one of the browser's clocks was set or has slept, so that the time must be asked for again. */

@@ -57,6 +57,23 @@ async def test_a_slow_subscriber_skips_to_the_newest_sample():
 
 
 @in_simulated_time
+async def test_a_change_of_terms_is_sent_without_a_change_of_stock():
+    class Pausing(FakeClient):
+        async def get_stock(self, product_ids: list[int]) -> list[GetStockRow]:
+            self.calls += 1
+            status = "open" if self.calls < 3 else "paused"
+            return [GetStockRow(1, datetime.now(UTC), 1000, 1000, 0, 0, 0, status, None, None, None)]
+
+    feed = StockFeed(Pausing(), Limits(poll_interval=0.02, heartbeat_interval=10))  # type: ignore[arg-type]
+    stream = feed.events(1, Subscriber(), 0)
+    await anext(stream)
+    events = [(await anext(stream)).serialize().partition(b"data: ")[2] for _ in range(2)]
+    await stream.aclose()
+    feed.close()
+    assert [json.loads(event or "{}").get("sale_status") for event in events] == ["open", "paused"]
+
+
+@in_simulated_time
 async def test_an_idle_stream_sends_comments():
     feed = StockFeed(FakeClient(), Limits(poll_interval=10, heartbeat_interval=0.01))  # type: ignore[arg-type]
     stream = feed.events(1, Subscriber(), 0)

@@ -11,9 +11,9 @@ product     id of a new product with 50 in stock at 99.00 USD
 hold_time   hold_time(seconds) makes holds last so long, until the test ends
 starts_in   starts_in(seconds) makes the sale of the product start then, by the database's clock
 open_page   opens the live page in a browser of its own, as another buyer would: open_page(), open_page(url,
-             viewport=PHONE, …); `script` runs before the page's own; without `live`, its stream is not waited
-             for; fails the test at its end if a page complained on the console, or sent a request to
-             another server
+            viewport=PHONE, …); `script` runs before the page's own; without `live`, its stream is not waited
+            for; fails the test at its end if a page complained on the console, or sent a request to another
+            server
 buyer       open_page(), once
 
 Playwright's own download of a browser is not needed. Its event loop must be gone before other tests run

@@ -60,7 +60,7 @@ def test_a_hold_is_extended(buyer, db, product, hold_time):
     expect_message(buyer, "It awaits")
 
 
-def test_a_hold_that_was_extended_as_often_as_it_may_is_told(buyer, db, product, hold_time, extension_time):
+def test_a_hold_that_was_extended_as_often_as_it_may_is_shown(buyer, db, product, hold_time, extension_time):
     hold_time(20)
     extension_time(5)
     press(buyer, "Reserve")

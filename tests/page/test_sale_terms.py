@@ -40,7 +40,7 @@ def test_a_product_without_terms_shows_none(buyer):
     expect(buyer.locator("#terms")).to_be_hidden()
 
 
-def test_a_pause_is_told_as_it_begins_and_ends(buyer, db, product):
+def test_a_pause_is_shown_as_it_begins_and_ends(buyer, db, product):
     pause_sale(db, product)
     expect_status(buyer, "The sale is paused and may go on at any moment.")
     expect(reserve(buyer)).to_be_disabled()
@@ -63,7 +63,7 @@ def test_what_is_held_in_time_is_ordered_and_paid_after_the_end(buyer, db, produ
     expect(reserve(buyer)).to_be_disabled()
 
 
-def test_the_end_is_told_at_its_instant(buyer, db, product):
+def test_the_end_is_shown_at_its_instant(buyer, db, product):
     ends_in(db, product, 4)
     expect_status(buyer, "On sale until")
     buyer.route("**/live", lambda route: route.abort())
@@ -186,7 +186,7 @@ def test_a_buyer_who_has_all_cannot_press(open_page, db, product):
     expect(page.locator("#sale-limit")).to_be_hidden()
 
 
-def test_a_limit_that_was_reached_elsewhere_is_told(open_page, db, client, product):
+def test_a_limit_that_was_reached_elsewhere_is_shown(open_page, db, client, product):
     change_terms(db, product, max_per_buyer=2)
     page = open_page()
     expect_limit(page, "At most 2 for each buyer: you have none, and may have 2.")
@@ -198,7 +198,7 @@ def test_a_limit_that_was_reached_elsewhere_is_told(open_page, db, client, produ
     expect(reserve(page)).to_be_disabled()
 
 
-def test_the_limit_of_a_hold_is_told(open_page, db, product):
+def test_the_limit_of_a_hold_is_shown(open_page, db, product):
     change_terms(db, product, max_per_hold=3)
     page = open_page()
     page.get_by_label("Quantity").fill("4")
