@@ -237,7 +237,7 @@ class Shop:
         states = [standby["sync_state"] for standby in status.get("replication", [])]
         return states == ["quorum", "quorum"]
 
-    def wait_until_whole(self, timeout: float = 120) -> None:
+    def wait_until_whole(self, timeout: float = 300) -> None:
         try:
             wait_until(self.is_whole, "the primary has both standbys", timeout)
         except AssertionError as error:
