@@ -86,13 +86,9 @@ SANE = {
     "p_request_nos": "1", "p_product_ids": "1", "p_qtys": "1", "p_idempotency_keys": "another key",
     "p_refund_key": "re_1", "p_payment_key": "paying", "p_amount": "1.00", "p_kind": "refund",
     "p_refund_keys": "re_2", "p_payment_keys": "paying", "p_amounts": "1.00", "p_kinds": "refund",
-<<<<<<< HEAD
     "p_restock": "true", "p_restocks": "true", "p_refund_total": "0", "p_await_payment": "true",
-=======
-    "p_restock": "true", "p_restocks": "true", "p_refund_total": "0",
     "p_slots": "4", "p_owned": "1", "p_slot": "0", "p_table_name": "holds", "p_part": "0", "p_rows": "{}",
-    "p_move_id": "00000000-0000-0000-0000-000000000000",
->>>>>>> 2db81adc5dc58bb639a7363256886e648146894e
+    "p_move_id": "00000000-0000-0000-0000-000000000000", "p_count": "1000",
     "p_hold_ids": "@held", "p_order_ids": "1", "p_statuses": "success", "p_payloads": "{}",
 }  # fmt: skip
 
