@@ -22,7 +22,8 @@ begin
     where p.idempotency_key = any (p_keys) and p.result || '' = 'stored' and p.wait_ends_at <= p_now
   ), refund as (
     update flashsale_data.payments p
-    set result = 'refund_due', refund_reason = 'order_unknown', refund_state = 'due'
+    set result = 'refund_due', refund_reason = 'order_unknown',
+        refund_state = case when p.amount = 0 then 'settled' else 'due' end -- guard: nothing-due-unknown
     from ended e
     where p.idempotency_key = e.idempotency_key and e.status = 'success'
   ), recorded as (

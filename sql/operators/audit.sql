@@ -44,16 +44,17 @@ as $$
            flashsale_data.claim_scope(e.product_id, e.data ->> 'limit_group') as scope,
            row_number() over (partition by e.product_id order by e.event_id) as era
     from flashsale_data.events e
-    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed')
+    where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled') -- guard: audit-sale-cancelled
   ), taking as materialized (
     -- Each time that units of such a product were taken from its stock, with the terms in force.
     select e.event_id, e.kind, e.at, e.product_id, e.hold_id, -e.available_delta as qty, t.scope, t.data as terms
     from (
-      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed'))
+      select l.*, count(*) filter (where l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled'))
                     over (partition by l.product_id order by l.event_id) as era
       from flashsale_data.events l
       where l.product_id in (select d.product_id from terms d)
-        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'hold_placed', 'order_paid')) e
+        and l.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled', 'hold_placed',
+                       'order_paid')) e
     join terms t on t.product_id = e.product_id and t.era = e.era
     where e.available_delta < 0
   ), endings as materialized (

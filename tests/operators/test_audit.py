@@ -253,6 +253,14 @@ def test_every_check_is_tried_above(db):
             {"held_in_time"},
         ),
         (
+            "a cancelled sale that was overlooked",
+            [
+                "update flashsale_data.events set kind = 'sale_cancelled', data = data || '{{\"cancelled\": true}}'"
+                " where kind = 'terms_changed'"
+            ],
+            {"held_in_time"},
+        ),
+        (
             "a webhook swallowed",
             ["delete from flashsale_data.payments where result = 'stored'"],
             {"inbox_counter"},
