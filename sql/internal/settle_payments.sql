@@ -3,12 +3,13 @@
 --   order                          success                      failed, cancelled    declined
 --   pending, in time               paid: applied                cancelled: applied   no_change
 --   paid                           refund_due                   no_change            no_change
---   paid, of the amount 0          no_change                    no_change            no_change
+--   paid or cancelled, amount 0    no_change                    no_change            no_change
 --   cancelled, payment_failed      units taken again: applied   no_change            no_change
 --     or payment_overdue           none left: refund_due
 --                                  more than the buyer's limit: refund_due, limit_reached
 --   cancelled, any other reason    refund_due                   no_change            no_change
 --   an amount or currency that is not the order's: amount_mismatch, order unchanged
+--   a payment of 0 is never due: its refund is settled from the start
 --
 -- declined is one refused attempt, and the next may succeed: the order keeps its units until it is
 -- overdue. An overdue order is cancelled for payment_overdue from its instant on, swept or not.
@@ -104,7 +105,7 @@ begin
       when v_payment.status = 'declined' then 'no_change' -- guard: declined-changes-nothing
       when v_order.status = 'pending_payment' and not v_overdue then 'applied'
       when v_payment.status <> 'success' then 'no_change' -- guard: failed-payment-in-time
-      when v_order.status = 'paid' and v_order.amount = 0 then 'no_change' -- guard: nothing-to-refund
+      when v_order.amount = 0 then 'no_change' -- guard: nothing-to-refund
       when v_order.status = 'paid' then 'refund_due' -- guard: paid-once
       -- guard: cancelled-not-revived
       when v_order.cancel_reason not in ('payment_failed', 'payment_overdue') then 'refund_due'
@@ -194,7 +195,9 @@ begin
       (idempotency_key, order_id, status, amount, currency, payload, received_at, wait_ends_at,
        result, order_status, refund_reason, refund_state)
     select p.idempotency_key, p.order_id, p.status, p.amount, p.currency, p.payload, p.received_at, null,
-           results[p.i], order_statuses[p.i], v_reasons[p.i], case when v_reasons[p.i] is not null then 'due' end
+           results[p.i], order_statuses[p.i], v_reasons[p.i],
+           case when v_reasons[p.i] is null then null
+                when p.amount = 0 then 'settled' else 'due' end -- guard: nothing-due
     from unnest(p_payments) with ordinality
       as p (idempotency_key, arrival, order_id, status, amount, currency, payload, received_at, result,
             order_status, wait_ends_at, refund_reason, refund_state, refunded, i)

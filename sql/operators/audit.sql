@@ -55,6 +55,7 @@ as $$
            flashsale_data.claim_scope(e.product_id, e.data ->> 'limit_group') as scope,
            row_number() over (partition by e.product_id order by e.event_id) as era
     from flashsale_data.events e
+    -- guard: audit-sale-cancelled
     where e.kind in ('terms_changed', 'sale_paused', 'sale_resumed', 'sale_cancelled', 'product_moved_in')
   ), taking as materialized (
     -- Each time that units of such a product were taken from its stock, with the terms in force.

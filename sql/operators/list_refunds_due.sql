@@ -54,7 +54,8 @@ begin
     union all
     select w from flashsale_data.payments w
     -- guard: refunds-unswept
-    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain) due
+    where w.status = 'success' and w.result = 'stored' and w.wait_ends_at <= v_certain
+      and w.amount is distinct from 0) due -- guard: nothing-due-unswept
   left join flashsale_data.orders o on o.order_id = (due.payment).order_id
   cross join lateral (
     select flashsale_data.refund_state(

@@ -174,6 +174,32 @@ def test_a_payment_whose_wait_has_ended_can_be_recorded_before_any_sweep(db):
     assert audit(db) == []
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_payment_of_nothing_is_never_due(db, stored):
+    if stored:
+        apply_payment(db, "nothing", next_order_id(db), amount="0", currency="USD")
+        order = order_units(db, create_product(db), 1)
+    else:
+        order = order_units(db, create_product(db), 1)
+        apply_payment(db, "nothing", order.order_id, amount="0", currency="USD")
+    assert tuple(row(db, "select result, refund_reason, refund_state from flashsale_data.payments")) == (
+        "amount_mismatch", "amount_mismatch", "settled",
+    )  # fmt: skip
+    assert get_order(db, order.order_id).status == "pending_payment"
+    assert due(db) == []
+    assert audit(db) == []
+
+
+def test_a_payment_of_nothing_whose_order_never_came_is_never_due(db):
+    apply_payment(db, "nothing", next_order_id(db) + 5, amount="0", currency="USD")
+    age_inbox(db)
+    assert due(db) == []
+    assert begin(db) == []
+    assert value(db, "select refund_state from flashsale_data.payments") == "settled"
+    assert due(db) == []
+    assert audit(db) == []
+
+
 def test_an_unknown_amount_is_left_to_operators(db):
     apply_payment(db, "lost", next_order_id(db) + 5)
     age_inbox(db)

@@ -59,6 +59,16 @@ def test_a_success_of_nothing_changes_nothing(db, free, payload):
     assert value(db, "select count(*) from flashsale.refunds_due") == 0
 
 
+@pytest.mark.parametrize("payload", [{}, {"amount": "0.00"}])
+def test_a_success_of_nothing_changes_nothing_once_it_is_cancelled(db, free, payload):
+    order = create_order(db, place_hold(db, free).hold_id).order_id
+    db.execute("select flashsale.cancel_order(%s)", (order,))
+    payment = apply_payment(db, "pays", order, **payload)
+    assert (payment.status, payment.result) == ("cancelled", "no_change")
+    assert value(db, "select count(*) from flashsale.refunds_due") == 0
+    assert audit(db) == []
+
+
 def test_money_for_it_goes_back(db, free):
     order = create_order(db, place_hold(db, free).hold_id).order_id
     assert apply_payment(db, "too much", order, amount="5.00").result == "amount_mismatch"
