@@ -899,6 +899,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
+    Mutation("An item of another kind that has no amount is kept as an error", "adyen-other-kinds", ["if False:"],
+        [ADYEN + "test_items_of_other_kinds_are_ignored_whatever_they_hold"]),
     # Refunds.
     Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],
         [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),
@@ -917,6 +919,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [REFUNDS + "test_a_failed_refund_is_due_again_under_another_key"]),
     Mutation("More is refunded than was captured", "refund-too-large", ["and false then"],
         [REFUNDS + "test_what_is_more_than_was_captured_is_refused_and_a_chargeback_is_a_fact"]),
+    Mutation("A refund in another currency is taken for one in the payment's", "refund-in-its-currency",
+        ["if false then"], [REFUNDS + "test_a_refund_is_in_the_currency_of_its_payment"]),
     Mutation("A refund that the bank sends back is not due again", "failed-is-due-again", [""],
         [REFUNDS + "test_a_failed_refund_is_due_again_under_another_key"]),
     Mutation("A refund that is done stays due", "refund-settles", ["when false then 'settled'"],

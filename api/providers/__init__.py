@@ -82,14 +82,18 @@ def refund(
     refund_key: str,
     payment_key: str,
     amount: str | None,
+    currency: str,
     status: Literal["done", "failed"],
     kind: Literal["refund", "void", "chargeback"],
     **payload: object,
 ) -> Refund:
     """What has become of a refund.
 
+    :param amount: in major units; None: all that is left, in whatever currency
     :param payload: what is stored with it
     """
+    if amount is not None:
+        payload["currency"] = currency
     return Refund(refund_key, payment_key, amount, status, kind, msgspec.json.encode(payload).decode())
 
 

@@ -137,6 +137,8 @@ def _statement(data: msgspec.Raw) -> Statement:
     """What one item says. It is known by its payment and its kind, in whatever body it is delivered."""
     signed = _decode_signed(data)
     webhook_id = f"adyen:{signed.psp_reference}:{signed.event_code}:{_text(signed.success)}"
+    if signed.event_code not in _KINDS:  # guard: adyen-other-kinds
+        return Statement(webhook_id, ignored="kind")
     try:
         translated = _translate(_decode_item(data))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -158,6 +160,9 @@ _BACK: dict[str, tuple[Literal["refund", "void", "chargeback"], Literal["done", 
 }
 """By event code: money that goes back, or comes back. Without `success`, it did not."""
 
+_KINDS = {None, "AUTHORISATION", "CAPTURE", *_BACK}
+"""event codes that are read. Items of others may have no amount, or a report's name for a reference."""
+
 
 def _money_back(item: _Item) -> Refund | str:
     kind, status = _BACK[item.event_code]
@@ -176,7 +181,7 @@ def _money_back(item: _Item) -> Refund | str:
     # The amount of a cancellation is 0, or that of the authorisation: all that is left goes back.
     amount = None if kind == "void" else major_units(item.amount.value, decimals)
     return refund(
-        key, f"adyen:{item.original_reference}:success", amount, status, kind,
+        key, f"adyen:{item.original_reference}:success", amount, item.amount.currency.upper(), status, kind,
         provider="adyen", psp_reference=item.psp_reference, event_code=item.event_code,
         merchant_account=item.merchant_account_code,
     )  # fmt: skip

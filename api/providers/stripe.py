@@ -42,7 +42,8 @@ class _Data(msgspec.Struct):
 class _Event(msgspec.Struct):
     id: Id
     type: str
-    data: _Data
+    # Events of other kinds may have none; nothing can be read from an empty one.
+    data: _Data = msgspec.field(default_factory=lambda: _Data(msgspec.Raw()))
     livemode: bool | None = None
 
 
@@ -231,7 +232,7 @@ def _back(
 ) -> Refund:
     returned = major_units(amount, _DECIMALS.get(currency.upper(), 2))
     return refund(
-        key, f"stripe:{payment}:success", returned, status, kind,
+        key, f"stripe:{payment}:success", returned, currency.upper(), status, kind,
         provider="stripe", event=event.id, event_type=event.type, livemode=event.livemode,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 -- or, for what the provider has done by itself (a refund made in its dashboard, a chargeback), the
 -- provider's own id, which need not be known. p_kinds: refund (the default), void (an authorisation
 -- that was given up), chargeback. p_payloads are kept. Amounts are decimal, in the payment's
--- currency; of a void it may be null: all that is left.
+-- currency, which a currency in the payload must be; of a void it may be null: all that is left.
 --
 -- failed overrides done, in whatever order they come: the money came back. A request that failed is
 -- due again. A payment that pays an order may be refunded, too, in part or whole: its order stays
@@ -127,7 +127,10 @@ begin
 
     select * into v_known from flashsale_data.refunds r where r.refund_key = p_refund_keys[v_i];
     v_amount := coalesce(p_amounts[v_i], v_known.amount, v_refundable);
-    if v_known.refund_key is not null
+    if upper(p_payloads[v_i] ->> 'currency' collate "C") <> v_currency then -- guard: refund-in-its-currency
+      sqlstate := 'SA009';
+      detail := format('Payment %s is in %s, the refund in another currency.', v_payment.idempotency_key, v_currency);
+    elsif v_known.refund_key is not null
        and (v_known.payment_key, v_known.amount) <> (p_payment_keys[v_i], v_amount) then
       sqlstate := 'SA008'; -- guard: refund-key-reused
       detail := 'This refund key came with another payment or amount.';

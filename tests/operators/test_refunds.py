@@ -174,6 +174,15 @@ def test_a_payment_whose_wait_has_ended_can_be_recorded_before_any_sweep(db):
     assert audit(db) == []
 
 
+def test_a_refund_is_in_the_currency_of_its_payment(db, order):
+    sql = "select refunded from flashsale.record_refund('re_1', 'again', 99, 'done', 'chargeback', %s)"
+    with refused("SA009"):
+        db.execute(sql, ('{"currency": "JPY"}',))
+    assert due(db) == [("again", "99.00", "paid_twice")]
+    assert value(db, sql, '{"currency": "usd"}') == 99
+    assert audit(db) == []
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_payment_of_nothing_is_never_due(db, stored):
     if stored:

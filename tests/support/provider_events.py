@@ -59,7 +59,7 @@ def sign_adyen(item: dict[str, Any], key: str = ADYEN_KEY) -> dict[str, Any]:
     amount = item["amount"]
     signed = [
         item["pspReference"], item.get("originalReference", ""), item["merchantAccountCode"],
-        item["merchantReference"], str(amount["value"]), amount["currency"], item["eventCode"],
+        item["merchantReference"], str(amount.get("value", "")), amount.get("currency", ""), item["eventCode"],
         item["success"],
     ]  # fmt: skip
     digest = hmac.new(bytes.fromhex(key), ":".join(signed).encode(), hashlib.sha256).digest()

@@ -99,6 +99,17 @@ def test_a_batch_with_a_forged_item_has_no_effect(
     assert rows(db, "select * from flashsale.rejected_webhooks") == []
 
 
+@pytest.mark.parametrize(
+    "more", [{"amount": {}}, {"amount": {"currency": "", "value": -1}}, {"pspReference": "a report 1.csv"}]
+)
+def test_items_of_other_kinds_are_ignored_whatever_they_hold(
+    client: httpx.Client, db: psycopg.Connection, more: dict[str, Any]
+) -> None:
+    item = adyen_item("", eventCode="REPORT_AVAILABLE", **more)
+    assert adyen(client, sign_adyen(item)) == ACCEPTED
+    assert rows(db, "select * from flashsale.rejected_webhooks") == []
+
+
 def test_an_item_that_cannot_be_read_is_kept_and_the_others_apply(
     client: httpx.Client, db: psycopg.Connection, order_id: int
 ) -> None:

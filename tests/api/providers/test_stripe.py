@@ -111,6 +111,27 @@ def test_an_event_before_its_order_waits_for_it(
     assert order_units(db, product, 1).status == "paid"
 
 
+def test_events_of_other_kinds_are_ignored_without_data(client: httpx.Client, db: psycopg.Connection) -> None:
+    body = b'{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered"}'
+    answer = client.post(STRIPE, content=body, headers=sign_stripe(body))
+    assert (answer.status_code, answer.json()) == TAKEN
+    assert rows(db, "select * from flashsale.rejected_webhooks") == []
+
+
+def test_a_chargeback_in_another_currency_is_kept(
+    client: httpx.Client, db: psycopg.Connection, order_id: int
+) -> None:
+    assert stripe(client, "payment_intent.succeeded", payment_intent(order_id)) == TAKEN
+    dispute = {
+        "id": "dp_1", "object": "dispute", "amount": 9900, "currency": "jpy", "payment_intent": "pi_3QabcDEF",
+        "status": "needs_response",
+    }  # fmt: skip
+    assert stripe(client, "charge.dispute.funds_withdrawn", dispute, "evt_2") == TAKEN
+    assert refunds(db) == []
+    kept = rows(db, "select webhook_id, code from flashsale.rejected_webhooks")
+    assert [tuple(row) for row in kept] == [("stripe:evt_2", "invalid_request")]
+
+
 def test_what_is_signed_and_cannot_be_read_is_kept(
     client: httpx.Client, db: psycopg.Connection, order_id: int
 ) -> None:
