@@ -276,10 +276,10 @@ class Model:
         return [key for key in self.owed() if self.is_due(key) and not self.is_of_a_test(self.payments[key])]
 
     def is_due(self, key: str) -> bool:
-        """Whether something is left of a payment that is owed. Where its amount is not known, any refund is
-        the whole."""
-        refunded = self.refunded(key)
-        return refunded == 0 or refunded < (self.captured_amount(key) or 0)
+        """Whether something is left of a payment that is owed; of a payment of nothing, nothing is. Where its
+        amount is not known, any refund is the whole."""
+        refunded, captured = self.refunded(key), self.captured_amount(key)
+        return captured != 0 and (refunded == 0 or refunded < (captured or 0))
 
     def captured_amount(self, key: str) -> int | None:
         """None if it is not known: a payment without an amount is of its order's, in its currency only."""
@@ -604,7 +604,7 @@ class Model:
         elif order.status == "pending_payment" and not overdue:
             result = "applied"
             order = replace(order, status="paid")
-        elif order.status == "paid" and not order.price:
+        elif not order.price:
             result = "no_change"
         elif order.status == "paid":
             result, reason = "refund_due", "paid_twice"
