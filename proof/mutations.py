@@ -899,7 +899,7 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
-    Mutation("An item of another kind that has no amount is kept as an error", "adyen-other-kinds", ["if False:"],
+    Mutation("An item of another kind without an amount is kept as an error", "adyen-other-kinds", ["if False:"],
         [ADYEN + "test_items_of_other_kinds_are_ignored_whatever_they_hold"]),
     # Refunds.
     Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],

@@ -59,8 +59,8 @@ def sign_adyen(item: dict[str, Any], key: str = ADYEN_KEY) -> dict[str, Any]:
     amount = item["amount"]
     signed = [
         item["pspReference"], item.get("originalReference", ""), item["merchantAccountCode"],
-        item["merchantReference"], str(amount.get("value", "")), amount.get("currency", ""), item["eventCode"],
-        item["success"],
+        item["merchantReference"], str(amount.get("value", "")), amount.get("currency", ""),
+        item["eventCode"], item["success"],
     ]  # fmt: skip
     digest = hmac.new(bytes.fromhex(key), ":".join(signed).encode(), hashlib.sha256).digest()
     return item | {
