@@ -899,8 +899,8 @@ MUTATIONS: list[Mutation | StatementMutation] = [
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
     Mutation("Adyen's signature is not compared", "adyen-signature", ["if True:"],
         [ADYEN + "test_a_batch_with_a_forged_item_has_no_effect"]),
-    Mutation("An item of another kind without an amount is kept as an error", "adyen-other-kinds", ["if False:"],
-        [ADYEN + "test_items_of_other_kinds_are_ignored_whatever_they_hold"]),
+    Mutation("An item of another kind without an amount is kept as an error", "adyen-other-kinds",
+        ["if False:"], [ADYEN + "test_items_of_other_kinds_are_ignored_whatever_they_hold"]),
     # Refunds.
     Mutation("A refund that a worker has taken is handed out again", "refund-lease", ["and false)", ""],
         [REFUNDS + "test_a_refund_is_begun_once_and_is_due_until_it_is_done"]),

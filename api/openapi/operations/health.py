@@ -20,7 +20,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses=(SuccessResponse(
             200, "Yes.", responses.Ready,
             {"not scheduled": responses.Ready(
-                "ready", "reachable", "current", "0014.failed-sweeps", "3f0c2a", "not_scheduled",
+                "ready", "reachable", "current", "0016.shards", "3f0c2a", "not_scheduled",
                 "No job sweeps this database; run flashsale migrate.",
             )},
         ),),
@@ -29,7 +29,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "database": "reachable",
                 "schema": "outdated",
-                "schema_version": "0014.failed-sweeps",
+                "schema_version": "0016.shards",
                 "schema_digest": "3f0c2a",
                 "scheduler": "not_scheduled",
                 "scheduler_detail": "No job sweeps this database; run flashsale migrate.",
