@@ -26,7 +26,7 @@ COLOURS = {
     REDIS: "#9333ea",
     REDIS_FSYNC: "#d8b4fe",
 }
-CURVES = ("#2563eb", "#d97706", "#b91c1c", "#9333ea", "#059669", "#0891b2", "#64748b")
+CURVES = ("#2563eb", "#d97706", "#b91c1c", "#9333ea", "#059669", "#0891b2", "#64748b", "#be185d", "#78350f")
 WIDTH, LEFT, RIGHT, TOP = 900, 215, 75, 44
 BAR, GAP = 15, 12
 COLUMNS, LINE = 4, 18
@@ -66,7 +66,7 @@ def curves(costs: Mapping[str, Mapping[int, float]], title: str) -> str:
     """A curve for each function: microseconds a request by requests in a call, both axes logarithmic."""
     sizes = sorted({size for by_size in costs.values() for size in by_size})
     values = [cost for by_size in costs.values() for cost in by_size.values()]
-    colours = dict(zip(costs, CURVES, strict=False))
+    colours = dict(zip(costs, CURVES[: len(costs)], strict=True))
     parts, top = _legend(list(colours.items()))
     bottom = top + HEIGHT
     least, most = log10(min(values)), log10(max(values))
