@@ -147,9 +147,9 @@ def test_the_server_finds_the_new_primary_by_itself(tmp_path: Path, fail: Callab
                         assert int(refused.headers["retry-after"]) >= 1
                 promoted.execute("select pg_promote()")
                 wait_until(
-                    lambda: client.post("/api/holds", json=hold).status_code == 201, "buyers are served", 10
+                    lambda: client.post("/api/holds", json=hold).status_code == 201, "it serves buyers"
                 )
-                wait_until(lambda: client.get("/readyz").json()["status"] == "ready", "it is ready", 10)
+                wait_until(lambda: client.get("/readyz").json()["status"] == "ready", "it is ready")
                 held = one(promoted, "select held from flashsale.stock")
                 assert held >= 2
                 assert client.get("/api/products/1").json()["available_stock"] == 50 - held
