@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -113,7 +113,8 @@ def freeze(cluster: Cluster) -> None:
 
 def _signal(cluster: Cluster, number: signal.Signals) -> None:
     for pid in processes.with_cwd(cluster.data):
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):  # a backend that has just ended
+            os.kill(pid, number)
 
 
 @pytest.mark.slow
