@@ -1,7 +1,7 @@
 """What each buyer has, from the ledger: units that are held, awaiting payment or paid, at every instant.
 
 The ledger has the instant of each event, but what lapses does so at an instant that was given to the buyer,
-and its event is written later, by whoever sweeps. So a hold counts from its event to its own end, or to that
+and its event is written later, by the sweep. So a hold counts from its event to its own end, or to that
 of its order.
 """
 

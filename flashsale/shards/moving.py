@@ -1,7 +1,7 @@
 """Moves slots from one shard to another, while they are sold.
 
 A slot is first copied while it is sold on; then its products stand still until the target has what has
-changed since, and takes over. In between nobody owns it: at no instant do two shards. Each step is a function
+changed since, and takes over. In between no shard owns it; at no instant do two. Each step is a function
 (sql/operators/export_slot.sql), and where a move stands is in the databases: started again after whatever has
 interrupted it, the command goes on from there.
 """
@@ -193,7 +193,7 @@ def _transfer(slot: int, from_: Database, to: Database) -> float:
                     receiver.execute(_RECEIVE, (slot, *part))
                 loader.execute(_LOAD, (slot, move_id))
                 source.execute(_GIVE_UP, (slot, move_id))
-            # Committed: nobody owns the slot until the target does.
+            # Committed: no shard owns the slot until the target does.
             loader.execute(_OWN, (slot, move_id))
         return time.monotonic() - began
 
